@@ -1,0 +1,13 @@
+//! Plain data: what a token, a principal, an identity and a session are.
+//!
+//! No I/O, no clock and no serde here: wire and storage shapes live at their boundary.
+
+pub mod identity;
+pub mod principal;
+pub mod session;
+pub mod token;
+
+pub use identity::Identity;
+pub use principal::{Principal, PrincipalId, PrincipalKind, TenantId};
+pub use session::{Session, SessionId};
+pub use token::{ParsedToken, SessionToken, Shard, TokenError, TokenId, TokenKey, TokenKeys, TokenKind};

@@ -1,0 +1,58 @@
+//! Values that must never be printed, and the randomness they are made of.
+
+use std::fmt;
+
+use aws_lc_rs::rand::SecureRandom;
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+/// A configured secret: wiped on drop, `[redacted]` in `Debug`, and never serialised.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+/// The operating system refused to give random bytes.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the system's random number generator failed")]
+pub struct NoEntropy;
+
+impl Secret {
+    /// Takes ownership of a secret's text.
+    pub fn new(text: String) -> Self {
+        Self(SecretString::from(text))
+    }
+
+    /// Returns the text; the name is there to be searched for in review.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        use subtle::ConstantTimeEq;
+        self.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()
+    }
+}
+
+/// Returns `N` random bytes, wiped on drop.
+pub fn random_bytes<const N: usize>(random: &dyn SecureRandom) -> Result<Zeroizing<[u8; N]>, NoEntropy> {
+    let mut bytes = Zeroizing::new([0; N]);
+    random.fill(bytes.as_mut_slice()).map_err(|_| NoEntropy)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_nothing() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2".to_owned())), "[redacted]");
+    }
+}

@@ -1,0 +1,343 @@
+//! What one replica knows of revocations: stamps, lease, tombstones.
+//!
+//! The correctness rule is stamps, not deletes. A cache files an answer under the stamp it read
+//! *before* asking the store. A revocation moves the stripe of its token, a lost connection or an
+//! anomaly moves the generation, and counters only grow: an answer that predates either can never
+//! be found again. Nothing here does I/O; a store's connection supervisor writes, validation reads.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+use crate::model::TokenId;
+use crate::time::{Clock, Monotonic, Timestamp};
+
+const STRIPES: usize = 4096;
+const NEVER: u64 = u64::MAX;
+
+/// How many tombstones are kept; beyond it the ones that expire soonest go first.
+const TOMBSTONES_MAX: usize = 200_000;
+
+/// The moment in a replica's knowledge at which a question was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stamp {
+    /// Moves with every lost connection, lapsed lease or anomaly.
+    pub generation: u64,
+    /// Moves with every revocation that falls into the token's stripe.
+    pub stripe: u64,
+}
+
+/// Why a generation ended: the label of `doorward_invalidation_resyncs_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resync {
+    /// The first connection of the process.
+    Connect,
+    /// The connection broke.
+    Disconnected,
+    /// The heartbeat failed or timed out.
+    Heartbeat,
+    /// The sequence of revocations had a gap, went back, or changed its past.
+    Sequence,
+    /// The peer is no longer the primary.
+    Role,
+}
+
+/// What one replica knows of revocations. Shared by the store that hears and the cache that asks.
+pub struct Revocations {
+    clock: Arc<dyn Clock>,
+    generation: AtomicU64,
+    /// The generation that is vouched for; any other value than the current one means none is.
+    live_generation: AtomicU64,
+    lease_until: AtomicU64,
+    stripes: Vec<AtomicU64>,
+    tombstones: RwLock<HashMap<TokenId, Tombstone, BuildHasherDefault<IdHasher>>>,
+    /// Lets the common case, no tombstone at all, skip the lock.
+    tombstone_count: AtomicUsize,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Tombstone {
+    expires_at: Timestamp,
+    heard_at: Monotonic,
+}
+
+/// Token ids are uniformly distributed already: eight of their bytes are the hash.
+#[derive(Default)]
+pub struct IdHasher(u64);
+
+impl Revocations {
+    /// Returns the state of a replica that has heard nothing yet and so vouches for nothing.
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            generation: AtomicU64::new(1),
+            live_generation: AtomicU64::new(0),
+            lease_until: AtomicU64::new(0),
+            stripes: std::iter::repeat_with(|| AtomicU64::new(0)).take(STRIPES).collect(),
+            tombstones: RwLock::default(),
+            tombstone_count: AtomicUsize::new(0),
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    /// Returns the state of a replica that is alone: it hears of every revocation by making it.
+    pub fn sole(clock: Arc<dyn Clock>) -> Arc<Self> {
+        let alone = Self::new(clock);
+        alone.lease_until.store(NEVER, Ordering::SeqCst);
+        alone.live_generation.store(1, Ordering::SeqCst);
+        alone
+    }
+
+    /// Returns the stamp to file an answer about `id` under. Read it before asking.
+    pub fn stamp(&self, id: &TokenId) -> Stamp {
+        Stamp {
+            generation: self.generation.load(Ordering::SeqCst),
+            stripe: self.stripe(id).map_or(0, |stripe| stripe.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Returns the current generation.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Returns whether this replica would have heard of a revocation by now.
+    pub fn is_current(&self) -> bool {
+        self.live_generation.load(Ordering::SeqCst) == self.generation()
+            && self.clock.monotonic().0 < self.lease_until.load(Ordering::SeqCst)
+    }
+
+    /// Returns when the lease ran or will run out; the start of time if there never was one.
+    pub fn lease_until(&self) -> Monotonic {
+        Monotonic(self.lease_until.load(Ordering::SeqCst))
+    }
+
+    /// Returns whether `id` is known to be revoked. Authoritative, whatever any store says.
+    pub fn is_revoked(&self, id: &TokenId) -> bool {
+        self.tombstone_count.load(Ordering::SeqCst) > 0 && self.tombstones_read().contains_key(id)
+    }
+
+    /// Records that sessions were revoked. `expires_at` is when their tokens end by themselves.
+    pub fn revoke(&self, ids: &[TokenId], expires_at: Timestamp) {
+        let heard_at = self.clock.monotonic();
+        {
+            let mut tombstones = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
+            tombstones.extend(ids.iter().map(|id| (*id, Tombstone { expires_at, heard_at })));
+            if tombstones.len() > TOMBSTONES_MAX {
+                forget_soonest(&mut tombstones, self.clock.now());
+            }
+            self.tombstone_count.store(tombstones.len(), Ordering::SeqCst);
+        }
+        for stripe in ids.iter().filter_map(|id| self.stripe(id)) {
+            stripe.fetch_add(1, Ordering::SeqCst);
+        }
+        self.announce();
+    }
+
+    /// Records that anything may have been revoked unheard: ends the generation and returns the new one.
+    pub fn lose(&self) -> u64 {
+        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        self.announce();
+        generation
+    }
+
+    /// As [`lose`](Self::lose), but only if `generation` is still the current one: a late message
+    /// from an old connection must not end a new one's generation.
+    pub fn lose_generation(&self, generation: u64) -> bool {
+        let lost = self.generation.compare_exchange(generation, generation + 1, Ordering::SeqCst, Ordering::SeqCst);
+        if lost.is_ok() {
+            self.announce();
+        }
+        lost.is_ok()
+    }
+
+    /// Begins to vouch in `generation` until `lease_until`; `false` if the generation has ended.
+    pub fn go_live(&self, generation: u64, lease_until: Monotonic) -> bool {
+        if self.generation() != generation {
+            return false;
+        }
+        self.lease_until.store(lease_until.0, Ordering::SeqCst);
+        self.live_generation.store(generation, Ordering::SeqCst);
+        self.announce();
+        true
+    }
+
+    /// Extends the lease of `generation`.
+    pub fn renew(&self, generation: u64, lease_until: Monotonic) {
+        if self.generation() == generation {
+            self.lease_until.store(lease_until.0, Ordering::SeqCst);
+        }
+    }
+
+    /// Returns the ids revoked within the last `window` of monotonic time: what a reconnect re-applies.
+    pub fn revoked_within(&self, window: std::time::Duration) -> Vec<(TokenId, Timestamp)> {
+        let now = self.clock.monotonic();
+        let recent = |tombstone: &Tombstone| now.since(tombstone.heard_at) <= window;
+        let tombstones = self.tombstones_read();
+        tombstones.iter().filter(|(_, stone)| recent(stone)).map(|(id, stone)| (*id, stone.expires_at)).collect()
+    }
+
+    /// Drops tombstones whose tokens have ended by themselves.
+    pub fn prune(&self) {
+        let now = self.clock.now();
+        let mut tombstones = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
+        tombstones.retain(|_, stone| stone.expires_at > now);
+        self.tombstone_count.store(tombstones.len(), Ordering::SeqCst);
+    }
+
+    /// Returns how many tombstones are held.
+    pub fn tombstone_count(&self) -> usize {
+        self.tombstone_count.load(Ordering::SeqCst)
+    }
+
+    /// Returns a receiver that wakes whenever something was revoked, lost or regained.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn stripe(&self, id: &TokenId) -> Option<&AtomicU64> {
+        let [low, high, ..] = id.0;
+        self.stripes.get(usize::from(u16::from_be_bytes([high, low])) % STRIPES)
+    }
+
+    fn announce(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn tombstones_read(
+        &self,
+    ) -> std::sync::RwLockReadGuard<'_, HashMap<TokenId, Tombstone, BuildHasherDefault<IdHasher>>> {
+        self.tombstones.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resync {
+    /// Returns the metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Disconnected => "disconnected",
+            Self::Heartbeat => "heartbeat",
+            Self::Sequence => "sequence",
+            Self::Role => "role",
+        }
+    }
+}
+
+impl std::hash::Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word.iter_mut().zip(chunk).for_each(|(into, from)| *into = *from);
+            self.0 = self.0.rotate_left(5) ^ u64::from_ne_bytes(word);
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = self.0.rotate_left(23).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ word;
+    }
+
+    fn write_usize(&mut self, _length_prefix: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+// Reached only by mass revocation. What is dropped is past its end or nearest to it, and was
+// deleted from the store before it became a tombstone: refusal then rests on the store alone.
+fn forget_soonest(tombstones: &mut HashMap<TokenId, Tombstone, BuildHasherDefault<IdHasher>>, now: Timestamp) {
+    tombstones.retain(|_, stone| stone.expires_at > now);
+    if tombstones.len() <= TOMBSTONES_MAX {
+        return;
+    }
+    let mut ends: Vec<Timestamp> = tombstones.values().map(|stone| stone.expires_at).collect();
+    let excess = ends.len() - TOMBSTONES_MAX / 2;
+    let (_, cut, _) = ends.select_nth_unstable(excess);
+    let cut = *cut;
+    tombstones.retain(|_, stone| stone.expires_at > cut);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::time::ManualClock;
+
+    fn id(seed: u8) -> TokenId {
+        TokenId([seed; 24])
+    }
+
+    fn sole() -> (Arc<ManualClock>, Arc<Revocations>) {
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+        (clock.clone(), Revocations::sole(clock))
+    }
+
+    #[test]
+    fn a_revocation_moves_the_stamp_and_leaves_a_tombstone() {
+        let (_, state) = sole();
+        let before = state.stamp(&id(1));
+        state.revoke(&[id(1)], Timestamp(9_000));
+        assert_ne!(state.stamp(&id(1)), before);
+        assert!(state.is_revoked(&id(1)));
+        assert!(!state.is_revoked(&id(2)));
+    }
+
+    #[test]
+    fn a_tombstone_lasts_until_its_token_ends() {
+        let (clock, state) = sole();
+        state.revoke(&[id(1)], Timestamp(9_000));
+        state.prune();
+        assert!(state.is_revoked(&id(1)));
+        clock.advance(Duration::from_secs(9));
+        state.prune();
+        assert!(!state.is_revoked(&id(1)));
+    }
+
+    #[test]
+    fn a_lapsed_lease_is_not_current() {
+        let clock = Arc::new(ManualClock::at(Timestamp(0)));
+        let state = Revocations::new(clock.clone());
+        assert!(!state.is_current(), "nothing heard yet");
+        let generation = state.lose();
+        assert!(state.go_live(generation, clock.monotonic().plus(Duration::from_secs(2))));
+        assert!(state.is_current());
+        clock.advance(Duration::from_secs(2));
+        assert!(!state.is_current());
+        state.renew(generation, clock.monotonic().plus(Duration::from_secs(2)));
+        assert!(state.is_current());
+    }
+
+    #[test]
+    fn an_ended_generation_cannot_go_live_or_end_its_successor() {
+        let (clock, state) = sole();
+        let old = state.lose();
+        let new = state.lose();
+        assert!(!state.go_live(old, clock.monotonic().plus(Duration::from_secs(2))));
+        assert!(!state.lose_generation(old));
+        assert_eq!(state.generation(), new);
+        assert!(!state.is_current());
+    }
+
+    #[test]
+    fn mass_revocation_keeps_the_tombstones_that_matter_longest() {
+        let (_, state) = sole();
+        let ids: Vec<TokenId> = (0..=TOMBSTONES_MAX as u64)
+            .map(|number| {
+                let mut bytes = [0; 24];
+                bytes[..8].copy_from_slice(&number.to_be_bytes());
+                TokenId(bytes)
+            })
+            .collect();
+        let (late, early) = ids.split_at(10);
+        state.revoke(late, Timestamp(90_000));
+        state.revoke(early, Timestamp(50_000));
+        assert!(late.iter().all(|id| state.is_revoked(id)));
+        assert!(state.tombstone_count() <= TOMBSTONES_MAX);
+    }
+}
