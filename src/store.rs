@@ -99,6 +99,9 @@ pub trait SessionStore: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Vec<Session>, StoreError>;
 
+    /// Remembers a digest until `until`; `false` if it was remembered already.
+    async fn claim_once(&self, digest: &[u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError>;
+
     /// Returns what this replica knows of revocations.
     fn revocations(&self) -> &std::sync::Arc<Revocations>;
 }
