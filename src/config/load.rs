@@ -46,9 +46,9 @@ impl Config {
 fn loaded(config: Config, layers: &Layers) -> Loaded {
     let effective = redact::to_yaml(&redact::redacted(&KeyPath::default(), &layers.tree));
     let digest = digest::digest(&digest::SHA256, effective.as_bytes());
-    let hash = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let first = digest.as_ref().iter().take(6).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
     let warnings = risk::findings(&config).into_iter().map(|Finding { key, message, .. }| Warning { key, message });
-    Loaded { warnings: warnings.collect(), config, hash, effective }
+    Loaded { warnings: warnings.collect(), config, hash: format!("{first:012x}"), effective }
 }
 
 fn explained(layers: &Layers, finding: Finding) -> Problem {

@@ -82,11 +82,7 @@ impl KeyPath {
 
     /// Returns the names on the way, list positions left out.
     pub fn names(&self) -> Vec<&str> {
-        let name = |step| match step {
-            &Step::Key(ref key) => Some(key.as_str()),
-            Step::Index(_) => None,
-        };
-        self.0.iter().filter_map(name).collect()
+        self.0.iter().filter_map(Step::name).collect()
     }
 
     /// Returns whether `other` is this key, or lies inside it.
@@ -98,6 +94,15 @@ impl KeyPath {
         let mut steps = self.0.clone();
         steps.push(step);
         Self(steps)
+    }
+}
+
+impl Step {
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Index(_) => None,
+        }
     }
 }
 

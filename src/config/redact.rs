@@ -58,32 +58,27 @@ pub(super) fn names_a_file(value: &Value) -> bool {
 
 /// Returns the tree as YAML in block style. Strings are quoted as in JSON, which YAML includes.
 pub(super) fn to_yaml(tree: &Value) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     if let Value::Object(map) = tree {
-        write_map(&mut text, map, 0);
+        map_lines(map, "", &mut lines);
     }
-    text
+    lines.concat()
 }
 
-fn write_map(text: &mut String, map: &Map<String, Value>, depth: usize) {
+fn map_lines(map: &Map<String, Value>, indent: &str, lines: &mut Vec<String>) {
     for (key, value) in map {
-        text.push_str(&"  ".repeat(depth));
-        text.push_str(&if is_plain(key) { key.clone() } else { Value::from(key.as_str()).to_string() });
-        text.push(':');
+        let key = if is_plain(key) { key.clone() } else { Value::from(key.as_str()).to_string() };
         match value {
             Value::Object(inner) if !inner.is_empty() => {
-                text.push('\n');
-                write_map(text, inner, depth + 1);
+                lines.push(format!("{indent}{key}:\n"));
+                map_lines(inner, &format!("{indent}  "), lines);
             }
             // A list's elements fit on a line each, in flow style.
             Value::Array(list) if !list.is_empty() => {
-                text.push('\n');
-                for element in list {
-                    text.push_str(&"  ".repeat(depth + 1));
-                    text.push_str(&format!("- {element}\n"));
-                }
+                lines.push(format!("{indent}{key}:\n"));
+                lines.extend(list.iter().map(|element| format!("{indent}  - {element}\n")));
             }
-            value => text.push_str(&format!(" {value}\n")),
+            value => lines.push(format!("{indent}{key}: {value}\n")),
         }
     }
 }

@@ -106,8 +106,8 @@ impl Repair<'_> {
         let Some((parent, last)) = reported.split_last() else { return false };
         let gone = match (layers::find_mut(&mut self.tree, &parent), last) {
             (Some(Value::Object(map)), Step::Key(key)) => map.remove(key).is_some(),
-            (Some(Value::Array(list)), Step::Index(index)) if *index < list.len() => {
-                list.remove(*index);
+            (Some(Value::Array(elements)), Step::Index(index)) if *index < elements.len() => {
+                elements.remove(*index);
                 true
             }
             _ => false,

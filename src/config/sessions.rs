@@ -38,7 +38,7 @@ pub struct Sessions {
 /// Where sessions live.
 #[derive(Clone, Debug)]
 pub enum StoreUrl {
-    /// A SQLite file: one replica only.
+    /// A `sqlite` file: one replica only.
     Sqlite(PathBuf),
     /// One Redis server.
     Redis(Secret),

@@ -184,7 +184,7 @@ fn all_problems_are_told_at_once_with_key_value_expectation_and_file() {
 
 #[test]
 fn list_positions_are_those_of_the_file_however_many_are_wrong() {
-    let text = r#"
+    let text = r"
         trusted_proxies: [10.0.0.0/8, nowhere, 192.168.0.0/16, neither]
         routes:
           - { path: /a, auth: no, methods: [GET, 1, POST, 2] }
@@ -192,7 +192,7 @@ fn list_positions_are_those_of_the_file_however_many_are_wrong() {
           - { path: /c, auth: none, colour: red }
           - { auth: none }
           - { path: nowhere, auth: none }
-    "#;
+    ";
     let problems = overlay(text).problems();
     let keys: Vec<&str> = problems.iter().map(|line| line.split_once(": ").unwrap().0).collect();
     let mut sorted = keys.clone();
