@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use crate::model::{Principal, PrincipalId, Session, Shard, TenantId, TokenId};
 use crate::time::Timestamp;
 
+pub mod record;
 pub mod revocations;
 
 pub use revocations::{Revocations, Stamp};
