@@ -5,6 +5,8 @@ use async_trait::async_trait;
 use crate::model::{Principal, PrincipalId, Session, Shard, TenantId, TokenId};
 use crate::time::Timestamp;
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod record;
 pub mod revocations;
 
