@@ -5,6 +5,9 @@ use async_trait::async_trait;
 use crate::model::{Principal, PrincipalId, Session, Shard, TenantId, TokenId};
 use crate::time::Timestamp;
 
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod record;
 pub mod revocations;
 
 pub use revocations::{Revocations, Stamp};
