@@ -11,6 +11,7 @@ pub mod time;
 
 pub mod config;
 pub mod metrics;
+pub mod telemetry;
 
 pub mod model;
 
@@ -18,3 +19,5 @@ pub mod identity;
 pub mod store;
 
 pub mod session;
+
+pub mod api;

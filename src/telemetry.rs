@@ -1,0 +1,95 @@
+//! Logs: one line an event on standard output, as JSON or for people.
+//!
+//! Only Doorward's own events follow the configured level. Everything else is held at WARN, because
+//! libraries print request headers, and so tokens, at DEBUG; `pingora_proxy` is silent, because its
+//! errors quote the query and up to a whole response head of the application: the proxy reports
+//! those exchanges itself, in [`access`]. Access and audit lines are written at every level.
+
+pub mod access;
+mod json;
+
+use std::io;
+use std::sync::Arc;
+
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{Layer, Registry, reload};
+
+use crate::config;
+use crate::config::telemetry::{Format, Level};
+use crate::time::{Clock, Timestamp};
+
+/// The level of a running process, which a reload may change.
+#[derive(Clone)]
+pub struct Verbosity {
+    handle: reload::Handle<Targets, Registry>,
+}
+
+struct Timer(Arc<dyn Clock>);
+
+/// Starts logging to standard output for the whole process; refuses a second start.
+pub fn start(config: &config::Telemetry, clock: Arc<dyn Clock>) -> Result<Verbosity, TryInitError> {
+    let (subscriber, verbosity) = subscriber(config, clock, io::stdout);
+    subscriber.try_init()?;
+    Ok(verbosity)
+}
+
+impl Verbosity {
+    /// Sets the least severe level that is written; refused once logging has ended.
+    pub fn set(&self, level: Level) -> Result<(), reload::Error> {
+        self.handle.reload(filter(level))
+    }
+}
+
+impl FormatTime for Timer {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        write!(writer, "{}", rfc3339(self.0.now()))
+    }
+}
+
+fn subscriber<W>(
+    config: &config::Telemetry,
+    clock: Arc<dyn Clock>,
+    writer: W,
+) -> (impl Subscriber + Send + Sync, Verbosity)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (filter, handle) = reload::Layer::new(filter(config.log_level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
+    let lines = match config.log_format {
+        Format::Json => lines.event_format(json::Lines::new(clock)).boxed(),
+        Format::Text => lines.with_timer(Timer(clock)).boxed(),
+    };
+    (Registry::default().with(filter).with(lines), Verbosity { handle })
+}
+
+// A list of what may speak, not of what must be quiet: the next dependency is quiet by default.
+fn filter(level: Level) -> Targets {
+    let level = match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("pingora_proxy", LevelFilter::OFF)
+        .with_target("doorward", level)
+        .with_target("access", LevelFilter::INFO)
+        .with_target("audit", LevelFilter::INFO)
+}
+
+fn rfc3339(time: Timestamp) -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + std::time::Duration::from_millis(time.0))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
