@@ -18,3 +18,5 @@ pub mod identity;
 pub mod store;
 
 pub mod session;
+
+pub mod cli;
