@@ -20,7 +20,7 @@ mod redact;
 mod repair;
 mod risk;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 

@@ -41,6 +41,7 @@ use crate::api::{ClientAddr, Error as ApiError};
 use crate::config::{Cookie, IdentityHeaders, Limits};
 use crate::metrics::Metrics;
 use crate::session::{Refusal, Sessions};
+use crate::telemetry::access::Outcome;
 use crate::time::Clock;
 
 /// How long what is left of an unwanted request body may take to arrive.
@@ -110,14 +111,14 @@ impl ProxyHttp for Gateway {
         let trusted = context.peer_is_trusted();
         headers::strip(exchange.req_header_mut(), trusted, &self.metrics);
         if let Err(kind) = check_framing(exchange).and_then(|()| rewrite_path(exchange)) {
-            context.verdict = Some(Verdict { outcome: "deny", reason: "bad_request" });
+            context.verdict = Some(Verdict { outcome: Outcome::Deny, reason: "bad_request" });
             return self.refuse(exchange, &kind.into(), context).await;
         }
         let (method, path) = (exchange.req_header().method.clone(), exchange.req_header().uri.path());
         match settings.routes.classify(&method, path) {
             Route::Terminate(_) => Box::pin(self.terminate(exchange, context)).await,
             Route::Open(rule) => {
-                context.allow(rule, Permit::open(), Verdict { outcome: "bypass", reason: "public_path" });
+                context.allow(rule, Permit::open(), Verdict { outcome: Outcome::Bypass, reason: "public_path" });
                 Ok(false)
             }
             Route::Guard(rule) => self.guard(exchange, context, rule).await,
@@ -267,7 +268,7 @@ impl Gateway {
         match decided {
             Ok(permit) => {
                 context.hold(&permit, generation);
-                context.allow(rule, permit, Verdict { outcome: "allow", reason: "ok" });
+                context.allow(rule, permit, Verdict { outcome: Outcome::Allow, reason: "ok" });
                 // Only now is a revocation sure to be noticed by the sweep; look for one that came before.
                 if context.session_has_ended(&self.sessions) {
                     context.deny(rule, Rejection::Refused(Refusal::Revoked));

@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use self::drain::Drain;
+use self::reload::Reload;
 use crate::api::admin::{self, Health};
 use crate::api::limit;
 use crate::api::session::{App, router};
@@ -45,7 +46,7 @@ use crate::session::{Policy, Sessions};
 use crate::store::SessionStore;
 use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
-use crate::telemetry::Telemetry;
+use crate::telemetry::Verbosity;
 use crate::time::{Clock, SystemClock};
 
 /// Bytes read from a client at once. pingora's 64 KiB would be held by every idle connection.
@@ -83,7 +84,7 @@ struct Shared {
 }
 
 /// Serves until told to stop. Blocks; returns when everything under way has ended or run out of time.
-pub fn serve(loaded: &Loaded, reread: Reread, telemetry: Telemetry) -> Result<(), StartError> {
+pub fn serve(loaded: &Loaded, reread: Reread, verbosity: Verbosity) -> Result<(), StartError> {
     let config = &loaded.config;
     let background = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -104,14 +105,31 @@ pub fn serve(loaded: &Loaded, reread: Reread, telemetry: Telemetry) -> Result<()
     background.block_on(serve_admin(config.admin.listen, &shared))?;
     store.spawn(&background);
     spawn_upkeep(&background, config, &sessions, &providers, &upstream, &shared);
-    reload::spawn(&background, loaded, reread, telemetry, certificates.clone(), sessions.clone(), &shared);
+    let reload = Reload {
+        reread,
+        verbosity,
+        certificates: certificates.clone(),
+        sessions: sessions.clone(),
+        settings: shared.settings.clone(),
+        clock: shared.clock.clone(),
+        metrics: shared.metrics.clone(),
+    };
+    background.spawn(reload.run(loaded.clone(), config.lifecycle.reload_interval));
 
     let gateway = gateway(config, &sessions, &providers, &upstream, &shared)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
     spawn_readiness(&background, store, &sessions, &providers, &shared);
     shared.health.mark_started();
     tracing::info!(listen = %config.listen, admin = %config.admin.listen, "Serving");
-    let drain = Drain::new(&config.lifecycle, shared.streams.clone(), shared.health.clone(), shared.draining.clone());
+    let phases = server.watch_execution_phase();
+    background.spawn(drain::exit_when_idle(phases, shared.streams.clone(), config.lifecycle.drain_timeout));
+    let drain = Drain {
+        delay: config.lifecycle.drain_delay,
+        streams: shared.streams.clone(),
+        health: shared.health.clone(),
+        metrics: shared.metrics.clone(),
+        draining: shared.draining.clone(),
+    };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
     tracing::info!("Stopped");
     background.shutdown_timeout(Duration::from_millis(100));
@@ -306,7 +324,7 @@ fn gateway(
     let app = App {
         sessions: sessions.clone(),
         providers: providers.clone(),
-        limits: Arc::new(limit::Limits::new(&config.limits, shared.clock.clone(), &shared.metrics)),
+        limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),
         metrics: shared.metrics.clone(),
         random: shared.random.clone(),
     };
@@ -381,7 +399,8 @@ fn server_conf(config: &Config) -> ServerConf {
         upstream_keepalive_pool_size: config.upstream.pool_size * workers,
         max_retries: ATTEMPTS,
         ca_file: config.upstream.ca.as_ref().map(|path| path.display().to_string()),
-        grace_period_seconds: Some(0),
+        // A ceiling: `drain::exit_when_idle` ends the process as soon as nothing is under way.
+        grace_period_seconds: Some(config.lifecycle.drain_timeout.as_secs() + 1),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
     }

@@ -79,6 +79,12 @@ fn issuers(config: &Config, found: &mut Vec<Finding>) {
 }
 
 fn routes(routes: &[RouteRule], found: &mut Vec<Finding>) {
+    for (index, rule) in routes.iter().enumerate() {
+        if rule.path == "/auth" || rule.path.starts_with("/auth/") {
+            let message = "does nothing: Doorward itself answers below /auth";
+            found.push(Finding::new(KeyPath::of("routes").index(index).key("path"), message));
+        }
+    }
     let catches_all = |rule: &RouteRule| rule.path == "/**" && rule.methods.is_empty();
     let Some(last) = routes.iter().position(catches_all) else { return };
     for (index, rule) in routes.iter().enumerate().skip(last + 1) {

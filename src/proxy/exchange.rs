@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use pingora::proxy::Session as Exchange;
@@ -17,7 +18,7 @@ use crate::api::RequestId;
 use crate::metrics::Metrics;
 use crate::model::PrincipalKind;
 use crate::session::{Sessions, Source};
-use crate::telemetry::access;
+use crate::telemetry::access::{self, Outcome};
 
 /// What is known about one exchange.
 pub struct Context {
@@ -143,15 +144,15 @@ impl Context {
         let (verdict, principal) = match decided {
             Ok(permit) => match permit.session() {
                 Some(session) if source == Some(Source::Stale) => {
-                    (Verdict { outcome: "allow", reason: "stale_allowed" }, kind_name(session.principal.kind))
+                    (Verdict { outcome: Outcome::Allow, reason: "stale_allowed" }, kind_name(session.principal.kind))
                 }
-                Some(session) => (Verdict { outcome: "allow", reason: "ok" }, kind_name(session.principal.kind)),
+                Some(session) => (Verdict { outcome: Outcome::Allow, reason: "ok" }, kind_name(session.principal.kind)),
                 // Counted by `allow`: nobody was asked for.
                 None => return,
             },
             Err(rejection) => (rejection.verdict(), "none"),
         };
-        metrics.auth_decisions.with_label_values(&[verdict.outcome, verdict.reason, principal]).inc();
+        metrics.auth_decisions.with_label_values(&[verdict.outcome.as_str(), verdict.reason, principal]).inc();
     }
 
     pub(super) fn forwarded(&mut self) {
@@ -190,26 +191,31 @@ impl Context {
         if let Some(forwarded_at) = self.forwarded_at {
             metrics.upstream_request_duration.observe(forwarded_at.elapsed().as_secs_f64());
         }
+        self.write_line(&line, route, code, took, cut);
+    }
+
+    fn write_line(&self, line: &Line, route: &str, code: u16, took: Duration, cut: bool) {
+        let verdict = self.verdict.unwrap_or(Verdict { outcome: Outcome::Bypass, reason: "surface" });
+        if !access::should_log(code, verdict.outcome, self.settings.access_log_sample, self.request_id.dice()) {
+            return;
+        }
         let session = self.permit.as_ref().and_then(Permit::session);
-        access::write(
-            &access::Record {
-                method: &line.method,
-                path: &line.path,
-                status: code,
-                client: self.client,
-                user_id: session.map(|session| session.principal.id.as_str()),
-                tenant: session.map(|session| session.principal.tenant.as_str()),
-                trace_id: line.trace_id.as_deref(),
-                request_id: self.request_id,
-                duration: took,
-                outcome: self.verdict.map(|verdict| verdict.outcome),
-                reason: self.verdict.map(|verdict| verdict.reason),
-                source: source_name(self.permit.as_ref().and_then(Permit::source)),
-                route,
-                flags: if cut { Some("session_cut") } else { self.upstream_error },
-            },
-            self.settings.access_log_sample,
-        );
+        access::write(&access::Record {
+            request_id: &self.request_id.to_string(),
+            trace_id: line.trace_id.as_deref(),
+            method: &line.method,
+            path: &line.path,
+            route,
+            status: code,
+            duration: took,
+            client_ip: self.client,
+            user_id: session.map(|session| session.principal.id.as_str()),
+            organization_id: session.map(|session| session.principal.tenant.as_str()),
+            outcome: verdict.outcome,
+            reason: verdict.reason,
+            source: self.permit.as_ref().and_then(Permit::source).map(|source| source_name(Some(source))),
+            error_type: if cut { Some("session_cut") } else { self.upstream_error },
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, header};
 
 use super::route::Policy;
-use crate::api::bearer::{BearerError, bearer};
+use crate::api::extract::{BearerError, bearer};
 use crate::config::{Auth, Cookie};
 use crate::model::{PrincipalKind, Session};
 use crate::session::{Refusal, Sessions, Source, Validated};

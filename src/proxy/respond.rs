@@ -9,12 +9,13 @@ use super::guard::Rejection;
 use crate::api::error::{Error, Kind, render_detail};
 use crate::api::extract::RequestId;
 use crate::session::Refusal;
+use crate::telemetry::access::Outcome;
 
 /// What the guard's metrics and the access log say about a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// `allow`, `deny`, `bypass` or `error`.
-    pub outcome: &'static str,
+    /// What was decided.
+    pub outcome: Outcome,
     /// Why, from a closed set.
     pub reason: &'static str,
 }
@@ -56,17 +57,17 @@ impl Rejection {
     /// Returns what metrics and logs call it.
     pub fn verdict(self) -> Verdict {
         let (outcome, reason) = match self {
-            Self::MissingToken => ("deny", "missing_token"),
+            Self::MissingToken => (Outcome::Deny, "missing_token"),
             Self::MalformedCredentials | Self::NotASessionToken | Self::Refused(Refusal::Malformed) => {
-                ("deny", "malformed")
+                (Outcome::Deny, "malformed")
             }
-            Self::Refused(Refusal::Unknown) => ("deny", "unknown"),
-            Self::Refused(Refusal::Expired) => ("deny", "expired"),
-            Self::Refused(Refusal::Revoked) => ("deny", "revoked"),
-            Self::Refused(Refusal::Unavailable) => ("error", "store_unavailable"),
-            Self::AnonymousForbidden => ("deny", "anonymous"),
-            Self::RoleMissing => ("deny", "role"),
-            Self::CrossOrigin => ("deny", "cross_origin"),
+            Self::Refused(Refusal::Unknown) => (Outcome::Deny, "unknown"),
+            Self::Refused(Refusal::Expired) => (Outcome::Deny, "expired"),
+            Self::Refused(Refusal::Revoked) => (Outcome::Deny, "revoked"),
+            Self::Refused(Refusal::Unavailable) => (Outcome::Error, "store_unavailable"),
+            Self::AnonymousForbidden => (Outcome::Deny, "anonymous"),
+            Self::RoleMissing => (Outcome::Deny, "role"),
+            Self::CrossOrigin => (Outcome::Deny, "cross_origin"),
         };
         Verdict { outcome, reason }
     }

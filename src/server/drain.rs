@@ -10,39 +10,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use pingora::server::{ExecutionPhase, ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
 use crate::api::admin::Health;
-use crate::config::Lifecycle;
 use crate::metrics::Metrics;
 use crate::proxy::streams::Streams;
 
 /// How often the drain looks whether everything has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How long nothing may be under way before the process believes it: a connection that was
+/// accepted a moment ago has a request that has not been counted yet.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// Turns signals into an orderly end.
 pub(super) struct Drain {
-    delay: Duration,
-    at_most: Duration,
-    streams: Arc<Streams>,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-    draining: Arc<AtomicBool>,
+    pub(super) delay: Duration,
+    pub(super) streams: Arc<Streams>,
+    pub(super) health: Arc<Health>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) draining: Arc<AtomicBool>,
 }
 
 impl Drain {
-    pub(super) fn new(
-        lifecycle: &Lifecycle,
-        streams: Arc<Streams>,
-        health: Arc<Health>,
-        metrics: Arc<Metrics>,
-        draining: Arc<AtomicBool>,
-    ) -> Self {
-        Self { delay: lifecycle.drain_delay, at_most: lifecycle.drain_timeout, streams, health, metrics, draining }
-    }
-
     async fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
         self.health.mark_draining();
@@ -69,14 +63,28 @@ impl ShutdownSignalWatch for Drain {
     }
 }
 
-/// Waits until no exchange is under way, for at most `at_most`; `true` if none is.
-pub(super) async fn idle(streams: &Streams, at_most: Duration) -> bool {
-    let idle = async {
-        while streams.exchanges() > 0 {
+/// Ends the process once the listener is closed and nothing is under way, for at most `at_most`.
+///
+/// pingora sleeps its whole grace period however idle it is; only leaving the process ends it.
+pub(super) async fn exit_when_idle(mut phases: Receiver<ExecutionPhase>, streams: Arc<Streams>, at_most: Duration) {
+    loop {
+        match phases.recv().await {
+            Ok(ExecutionPhase::ShutdownGracePeriod) => break,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+    let settled = async {
+        let mut quiet = Duration::ZERO;
+        while quiet < SETTLE {
             tokio::time::sleep(LOOK).await;
+            quiet = if streams.exchanges() == 0 { quiet + LOOK } else { Duration::ZERO };
         }
     };
-    timeout(at_most, idle).await.is_ok()
+    let finished = timeout(at_most, settled).await.is_ok();
+    let cut = streams.exchanges();
+    tracing::info!(finished, cut, "Stopped");
+    std::process::exit(0);
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {

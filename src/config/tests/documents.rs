@@ -47,7 +47,7 @@ fn yaml_blocks(text: &str) -> Vec<(usize, String)> {
         match (&mut open, line.trim()) {
             (None, "```yaml") => open = Some((number + 1, String::new())),
             (Some(_), "```") => blocks.extend(open.take()),
-            (Some((_, block)), _) => *block += &format!("{line}\n"),
+            (Some((_, block)), _) => block.extend([line, "\n"]),
             (None, _) => {}
         }
     }
