@@ -60,8 +60,8 @@ impl Key {
     pub fn generate(kid: &str) -> Self {
         let pair = KeyPair::generate(KeySize::Rsa2048).expect("the system has entropy");
         let der: Pkcs8V1Der<'_> = pair.as_der().expect("a generated key can be written");
-        let text = STANDARD.encode(der.as_ref());
-        let lines: Vec<String> = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into()).collect();
+        // 48 bytes make the 64 characters of a PEM line.
+        let lines: Vec<String> = der.as_ref().chunks(48).map(|line| STANDARD.encode(line)).collect();
         let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
         let private = EncodingKey::from_rsa_pem(pem.as_bytes()).expect("a generated key can be read");
         Self { kid: kid.to_owned(), private }
