@@ -6,6 +6,7 @@
 pub mod check;
 pub mod keys;
 pub mod probe;
+pub mod serve;
 
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve: answer the authentication endpoints, guard everything else.
+    ///
+    /// SIGTERM and SIGINT drain (unready first, then the listener closes, then what is under way
+    /// finishes); a second one exits at once. SIGHUP reads the configuration again.
+    Serve(ConfigFiles),
     /// Check a configuration and print what it amounts to.
     ///
     /// Reports everything that is wrong at once, on standard error, and exits with 64. Otherwise
@@ -89,6 +95,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: &mut Sur
         }
     };
     match command {
+        Command::Serve(files) => serve::run(&files, surroundings),
         Command::Check(files) => check::run(&files, surroundings),
         Command::Keys(keys::Command::Generate) => keys::generate(&SystemRandom::new(), surroundings),
         Command::Probe(target) => probe::run(&target, surroundings),
