@@ -4,6 +4,7 @@
 //! configuration. Results go to standard output, everything else to standard error.
 
 pub mod check;
+pub mod demo;
 pub mod keys;
 pub mod probe;
 pub mod serve;
@@ -63,6 +64,11 @@ enum Command {
     /// SIGTERM and SIGINT drain (unready first, then the listener closes, then what is under way
     /// finishes); a second one exits at once. SIGHUP reads the configuration again.
     Serve(ConfigFiles),
+    /// Show the whole story on this machine: no server, no configuration, nothing kept.
+    ///
+    /// Starts Doorward with an embedded store, in front of a built-in application that echoes what
+    /// it receives and beside a built-in identity provider, and prints the lines to paste.
+    Demo(demo::run::Listeners),
     /// Check a configuration and print what it amounts to.
     ///
     /// Reports everything that is wrong at once, on standard error, and exits with 64. Otherwise
@@ -96,6 +102,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: &mut Sur
     };
     match command {
         Command::Serve(files) => serve::run(&files, surroundings),
+        Command::Demo(listeners) => demo::run::run(&listeners, surroundings),
         Command::Check(files) => check::run(&files, surroundings),
         Command::Keys(keys::Command::Generate) => keys::generate(&SystemRandom::new(), surroundings),
         Command::Probe(target) => probe::run(&target, surroundings),

@@ -234,7 +234,13 @@ impl ProxyHttp for Gateway {
         format!("{} {}, request {}", head.method, head.uri.path(), context.request_id())
     }
 
-    fn fail_to_connect(&self, _: &mut Exchange, _: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(
+        &self,
+        _: &mut Exchange,
+        _: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
         // Nothing was sent, so a second attempt cannot do anything twice.
         error.set_retry(!std::mem::replace(&mut context.retried, true));
         error
@@ -259,7 +265,8 @@ impl Gateway {
         let generation = self.sessions.revocations().generation();
         let started = context.decision_began();
         let settings = context.settings.clone();
-        let decided = guard::authorize(&self.sessions, &rule.policy, &head.method, &head.headers, &settings.cookie).await;
+        let decided =
+            guard::authorize(&self.sessions, &rule.policy, &head.method, &head.headers, &settings.cookie).await;
         let decided = match decided {
             Ok(permit) if rule.policy.stream => self.extend(permit).await,
             other => other,

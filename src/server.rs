@@ -84,7 +84,14 @@ struct Shared {
 }
 
 /// Serves until told to stop. Blocks; returns when everything under way has ended or run out of time.
-pub fn serve(loaded: &Loaded, reread: Reread, verbosity: Verbosity) -> Result<(), StartError> {
+///
+/// `announce` is called once everything is set up, just before the proxy port opens.
+pub fn serve(
+    loaded: &Loaded,
+    reread: Reread,
+    verbosity: Verbosity,
+    announce: &mut dyn FnMut(),
+) -> Result<(), StartError> {
     let config = &loaded.config;
     let background = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -98,7 +105,8 @@ pub fn serve(loaded: &Loaded, reread: Reread, verbosity: Verbosity) -> Result<()
     let sessions = start_sessions(config, &store, keys, &shared)?;
     let providers = Providers::new(config, &shared.clock, &shared.metrics);
     let providers = Arc::new(providers.map_err(|error| start_error("cannot set up identity providers", &error))?);
-    let upstream = Upstream::new(&config.upstream).map_err(|error| start_error("cannot set up the upstream", &error))?;
+    let upstream =
+        Upstream::new(&config.upstream).map_err(|error| start_error("cannot set up the upstream", &error))?;
     let upstream = Arc::new(upstream);
     let certificates = config.tls.as_ref().map(tls::Certificates::load).transpose().map_err(StartError)?;
 
@@ -121,8 +129,15 @@ pub fn serve(loaded: &Loaded, reread: Reread, verbosity: Verbosity) -> Result<()
     spawn_readiness(&background, store, &sessions, &providers, &shared);
     shared.health.mark_started();
     tracing::info!(listen = %config.listen, admin = %config.admin.listen, "Serving");
-    let phases = server.watch_execution_phase();
-    background.spawn(drain::exit_when_idle(phases, shared.streams.clone(), config.lifecycle.drain_timeout));
+    announce();
+    run(server, config, &background, &shared);
+    background.shutdown_timeout(Duration::from_millis(100));
+    Ok(())
+}
+
+// pingora sleeps its whole grace period however idle it is, so it does that on a thread of its
+// own, and this one returns as soon as nothing is under way.
+fn run(server: Server, config: &Config, background: &Runtime, shared: &Shared) {
     let drain = Drain {
         delay: config.lifecycle.drain_delay,
         streams: shared.streams.clone(),
@@ -130,10 +145,20 @@ pub fn serve(loaded: &Loaded, reread: Reread, verbosity: Verbosity) -> Result<()
         metrics: shared.metrics.clone(),
         draining: shared.draining.clone(),
     };
-    server.run(RunArgs { shutdown_signal: Box::new(drain) });
-    tracing::info!("Stopped");
-    background.shutdown_timeout(Duration::from_millis(100));
-    Ok(())
+    let idle = drain::idle(server.watch_execution_phase(), shared.streams.clone(), config.lifecycle.drain_timeout);
+    let (ended, wait) = std::sync::mpsc::channel();
+    let ended_too = ended.clone();
+    background.spawn(async move {
+        idle.await;
+        // The receiver is gone only if the other end came first.
+        let _ = ended.send(());
+    });
+    std::thread::spawn(move || {
+        server.run(RunArgs { shutdown_signal: Box::new(drain) });
+        let _ = ended_too.send(());
+    });
+    let _ = wait.recv();
+    tracing::info!(under_way = shared.streams.exchanges(), "Stopped");
 }
 
 impl Shared {
@@ -207,7 +232,8 @@ async fn open_store(config: &Config, shared: &Shared) -> Result<(Store, (TokenKe
     let StoreUrl::Sqlite(path) = &config.sessions.store else {
         let store = RedisStore::connect(&config.sessions, shared.clock.clone(), shared.metrics.clone());
         let store = store.map_err(|error| start_error("sessions.redis", &error))?;
-        let keys = configured.ok_or_else(|| StartError("sessions.token.keys: several replicas need a key".to_owned()))?;
+        let keys =
+            configured.ok_or_else(|| StartError("sessions.token.keys: several replicas need a key".to_owned()))?;
         return Ok((Store::Redis(store), keys));
     };
     let store = SqliteStore::open(path, shared.clock.clone(), shared.metrics.clone()).await;
@@ -244,7 +270,8 @@ fn start_sessions(
 
 async fn serve_admin(address: SocketAddr, shared: &Shared) -> Result<(), StartError> {
     let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|error| start_error(&format!("admin.listen: cannot listen on {address}"), &error))?;
+    let listener =
+        listener.map_err(|error| start_error(&format!("admin.listen: cannot listen on {address}"), &error))?;
     let router = admin::router(shared.health.clone(), shared.metrics.clone());
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
@@ -399,7 +426,7 @@ fn server_conf(config: &Config) -> ServerConf {
         upstream_keepalive_pool_size: config.upstream.pool_size * workers,
         max_retries: ATTEMPTS,
         ca_file: config.upstream.ca.as_ref().map(|path| path.display().to_string()),
-        // A ceiling: `drain::exit_when_idle` ends the process as soon as nothing is under way.
+        // A ceiling: `drain::idle` ends the wait as soon as nothing is under way.
         grace_period_seconds: Some(config.lifecycle.drain_timeout.as_secs() + 1),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
@@ -415,4 +442,3 @@ fn start_error(what: &str, error: &dyn std::error::Error) -> StartError {
     }
     StartError(text)
 }
-

@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod idp;
+pub mod run;
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -19,14 +19,14 @@ pub fn run(files: &ConfigFiles, surroundings: &mut Surroundings<'_>) -> u8 {
         Ok(verbosity) => verbosity,
         Err(error) => return surroundings.fail(&error),
     };
-    match server::serve(&loaded, reread(files, surroundings.environment), verbosity) {
+    match server::serve(&loaded, reread(files, surroundings.environment), verbosity, &mut || {}) {
         Ok(()) => SUCCESS,
         Err(error) => surroundings.fail(&error),
     }
 }
 
 // Files may have changed since; the environment of a running process cannot.
-fn reread(files: &ConfigFiles, environment: &BTreeMap<String, String>) -> Reread {
+pub(super) fn reread(files: &ConfigFiles, environment: &BTreeMap<String, String>) -> Reread {
     let (files, environment) = (files.files.clone(), environment.clone());
     Box::new(move || Config::load(&files, &environment).map_err(|problems| problems.to_string()))
 }

@@ -208,7 +208,11 @@ impl Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.registration.slot().poll_ended(context) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the session ended")));
@@ -266,7 +270,8 @@ impl Shutdown for Connection {
 impl Peek for Connection {
     // pingora waits here for the 24 bytes of an HTTP/2 preface, as long as a client cares to take.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        let peeked = tokio::time::timeout(self.header_timeout.max(Duration::from_secs(60)), self.inner.try_peek(buffer));
+        let peeked =
+            tokio::time::timeout(self.header_timeout.max(Duration::from_secs(60)), self.inner.try_peek(buffer));
         peeked.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 }

@@ -62,7 +62,8 @@ const FORWARDED: [&str; 12] = [
 
 /// Removes identity headers in every spelling, and from a stranger what only proxies may say.
 pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metrics) {
-    let suspicious = |name: &HeaderName| matches!(name.as_str().as_bytes().first(), Some(b'x' | b'f')) || !is_plain(name);
+    let suspicious =
+        |name: &HeaderName| matches!(name.as_str().as_bytes().first(), Some(b'x' | b'f')) || !is_plain(name);
     let foreign: Vec<HeaderName> = request.headers.keys().filter(|name| suspicious(name)).cloned().collect();
     for name in foreign {
         let folded = fold(&name);
@@ -121,8 +122,7 @@ pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[ipnet::IpNet
     if !is_trusted(&peer) {
         return peer;
     }
-    let values: Vec<&str> =
-        headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<&str> = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
     let mut nearest = peer;
     for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
         // What cannot be read ends the chain: everything left of it is hearsay.
@@ -182,9 +182,20 @@ mod tests {
     #[test]
     fn every_spelling_of_an_identity_header_goes() {
         let metrics = Metrics::new().unwrap();
-        for name in
-            ["x-user-id", "X-USER-ID", "x_user_id", "X-User_ID", "X.User.ID", "x!user!id", "X~User-ID", "_x-user-id", "!x-client-id", "xuserid", "x--client--id", "X-Actor-Id"]
-        {
+        for name in [
+            "x-user-id",
+            "X-USER-ID",
+            "x_user_id",
+            "X-User_ID",
+            "X.User.ID",
+            "x!user!id",
+            "X~User-ID",
+            "_x-user-id",
+            "!x-client-id",
+            "xuserid",
+            "x--client--id",
+            "X-Actor-Id",
+        ] {
             let mut request = RequestHeader::build("GET", b"/", None).unwrap();
             request.append_header(name, "mallory").unwrap();
             strip(&mut request, true, &metrics);
@@ -203,7 +214,12 @@ mod tests {
     #[test]
     fn only_trusted_peers_may_say_where_a_request_came_from() {
         let metrics = Metrics::new().unwrap();
-        let said = [("x-forwarded-for", "1.2.3.4"), ("forwarded", "for=1.2.3.4"), ("x-real-ip", "1.2.3.4"), ("x-original-url", "/")];
+        let said = [
+            ("x-forwarded-for", "1.2.3.4"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x-original-url", "/"),
+        ];
         let mut stranger = request(&said);
         strip(&mut stranger, false, &metrics);
         assert!(stranger.headers.is_empty());

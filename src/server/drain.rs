@@ -63,15 +63,13 @@ impl ShutdownSignalWatch for Drain {
     }
 }
 
-/// Ends the process once the listener is closed and nothing is under way, for at most `at_most`.
-///
-/// pingora sleeps its whole grace period however idle it is; only leaving the process ends it.
-pub(super) async fn exit_when_idle(mut phases: Receiver<ExecutionPhase>, streams: Arc<Streams>, at_most: Duration) {
+/// Waits until the listener is closed and nothing is under way any more, for at most `at_most`.
+pub(super) async fn idle(mut phases: Receiver<ExecutionPhase>, streams: Arc<Streams>, at_most: Duration) {
     loop {
         match phases.recv().await {
             Ok(ExecutionPhase::ShutdownGracePeriod) => break,
             Ok(_) | Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
         }
     }
     let settled = async {
@@ -81,10 +79,8 @@ pub(super) async fn exit_when_idle(mut phases: Receiver<ExecutionPhase>, streams
             quiet = if streams.exchanges() == 0 { quiet + LOOK } else { Duration::ZERO };
         }
     };
-    let finished = timeout(at_most, settled).await.is_ok();
-    let cut = streams.exchanges();
-    tracing::info!(finished, cut, "Stopped");
-    std::process::exit(0);
+    // Out of time: whatever is still under way is cut.
+    let _ = timeout(at_most, settled).await;
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
