@@ -8,6 +8,7 @@ use crate::time::Timestamp;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod record;
+pub mod redis;
 pub mod revocations;
 
 pub use revocations::{Revocations, Stamp};
