@@ -10,6 +10,7 @@ pub(crate) mod conformance;
 pub mod record;
 pub mod redis;
 pub mod revocations;
+pub mod sqlite;
 
 pub use revocations::{Revocations, Stamp};
 

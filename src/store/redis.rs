@@ -253,6 +253,15 @@ impl SessionStore for RedisStore {
         Ok(sessions)
     }
 
+    async fn claim_once(&self, digest: &[u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
+        let link = self.linked(Op::Claim)?;
+        let mut command = redis::cmd("SET");
+        command.arg(self.keys.claim(digest)).arg("").arg("NX").arg("PX").arg(ttl(until, now));
+        let mut connection = link.write.connection();
+        let sending = async move { command.query_async::<Option<String>>(&mut connection).await };
+        Ok(self.sender.send(Op::Claim, &link, &link.write, sending).await?.is_some())
+    }
+
     fn revocations(&self) -> &Arc<Revocations> {
         &self.revocations
     }

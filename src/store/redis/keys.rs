@@ -52,6 +52,11 @@ impl Keys {
         format!("{}:{{{}}}:n:{}", self.prefix, self.tag(shard), handle(tenant, principal))
     }
 
+    /// Returns the key that stands for a proof already used.
+    pub(super) fn claim(&self, digest: &[u8]) -> String {
+        format!("{}:once:{}", self.prefix, URL_SAFE_NO_PAD.encode(digest))
+    }
+
     /// Returns the key of the hash that counts a shard's revocations.
     pub(super) fn control(&self, shard: Shard) -> String {
         if self.clustered {

@@ -21,8 +21,8 @@ use crate::store::revocations::Resync;
 const IN_FLIGHT_MAX: usize = 1024;
 const FAILURES_MAX: u32 = 3;
 
-const OPERATIONS: [Op; 7] =
-    [Op::Create, Op::Find, Op::Extend, Op::Revoke, Op::RevokePrincipal, Op::List, Op::Heartbeat];
+const OPERATIONS: [Op; 8] =
+    [Op::Create, Op::Find, Op::Extend, Op::Revoke, Op::RevokePrincipal, Op::List, Op::Claim, Op::Heartbeat];
 const RESULTS: [&str; 4] = ["ok", "error", "timeout", "refused"];
 
 /// A logical operation: a metric label.
@@ -34,6 +34,7 @@ pub(super) enum Op {
     Revoke,
     RevokePrincipal,
     List,
+    Claim,
     Heartbeat,
 }
 
@@ -159,6 +160,7 @@ impl Op {
             Self::Revoke => "revoke",
             Self::RevokePrincipal => "revoke_principal",
             Self::List => "list",
+            Self::Claim => "claim",
             Self::Heartbeat => "heartbeat",
         }
     }
