@@ -8,14 +8,6 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Returns the one JSON object in `bytes`, or `None` if there is anything else.
-pub(super) fn parse_object(bytes: &[u8]) -> Option<Map<String, Value>> {
-    match serde_json::from_slice(bytes) {
-        Ok(Strict(Value::Object(object))) => Some(object),
-        Ok(_) | Err(_) => None,
-    }
-}
-
 struct Strict(Value);
 
 struct StrictVisitor;
@@ -73,6 +65,14 @@ impl<'de> Visitor<'de> for StrictVisitor {
             }
         }
         Ok(Value::Object(object))
+    }
+}
+
+/// Returns the one JSON object in `bytes`, or `None` if there is anything else.
+pub(super) fn parse_object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    match serde_json::from_slice(bytes) {
+        Ok(Strict(Value::Object(object))) => Some(object),
+        Ok(_) | Err(_) => None,
     }
 }
 

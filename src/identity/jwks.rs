@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use prometheus::{Gauge, IntCounter, IntGauge};
 use tokio::io::AsyncReadExt;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::Mutex;
 use tokio::time::MissedTickBehavior;
 
 use super::http::{BODY_BYTES_MAX, Endpoint, FetchError, with_causes};
@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::time::{Clock, Monotonic};
 
 const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
-const RETRY_INTERVAL_MAX: Duration = Duration::from_mins(1);
+const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(30);
 const STALE_MAX: Duration = Duration::from_hours(24);
 
 /// Where an issuer's keys come from.
@@ -136,7 +136,7 @@ impl KeyCache {
 
     /// Loads the keys if it is time to.
     pub(super) async fn load_if_due(&self) {
-        let mut loader: OwnedMutexGuard<Loader> = self.loader.clone().lock_owned().await;
+        let mut loader = self.loader.lock().await;
         let now = self.clock.monotonic();
         if now >= loader.due_at {
             self.load(&mut loader).await;
@@ -212,7 +212,7 @@ impl Source {
         match (self, failures) {
             (Self::JwksFile(_) | Self::PemFile(_), _) => Duration::ZERO,
             (Self::Url(_), 0) => REFRESH_INTERVAL,
-            (Self::Url(_), failures) => Duration::from_secs(1 << (failures - 1).min(6)).min(RETRY_INTERVAL_MAX),
+            (Self::Url(_), failures) => Duration::from_secs(1 << (failures - 1).min(5)).min(RETRY_INTERVAL_MAX),
         }
     }
 }

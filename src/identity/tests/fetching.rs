@@ -190,6 +190,8 @@ async fn answers_that_are_no_key_set_change_nothing() {
     let answers = [
         Answer::Status(204),
         Answer::Status(404),
+        Answer::KeysWithStatus(203, vec![other.clone()]),
+        Answer::KeysWithStatus(500, vec![other.clone()]),
         Answer::Redirect(target.jwks_url.clone()),
         Answer::Text(String::new()),
         Answer::Text("<html>".to_owned()),
@@ -227,6 +229,20 @@ async fn answers_that_are_no_key_set_change_nothing() {
         bench.clock.advance(COOL_DOWN);
     }
     assert_eq!(target.requests(), 0, "no redirect is followed");
+}
+
+#[tokio::test]
+async fn a_key_server_that_never_answers_is_given_up() {
+    let idp = idp_with_key().await;
+    idp.hold();
+    let bench = Bench::start(Some(rules_at(&idp)), &[]);
+    eventually("the fetch was given up", || {
+        bench.metric(r#"doorward_jwks_refreshes_total{provider="clerk",result="error"} 1"#)
+    })
+    .await;
+    idp.release();
+    bench.clock.advance(Duration::from_secs(1));
+    eventually("the next one worked", || bench.providers.loaded()).await;
 }
 
 #[tokio::test]

@@ -39,8 +39,10 @@ pub(crate) enum Answer {
     Keys(Vec<Value>),
     /// 200 with this text.
     Text(String),
-    /// This status and no key set.
+    /// This status and no body.
     Status(u16),
+    /// This status and, all the same, these keys.
+    KeysWithStatus(u16, Vec<Value>),
     /// 302 to this address.
     Redirect(String),
 }
@@ -167,6 +169,9 @@ async fn serve(State(state): State<Arc<Served>>) -> Response {
     let answer = state.answer.lock().unwrap().clone();
     match answer {
         Answer::Keys(keys) => json!({"keys": keys}).to_string().into_response(),
+        Answer::KeysWithStatus(status, keys) => {
+            (StatusCode::from_u16(status).unwrap(), json!({"keys": keys}).to_string()).into_response()
+        }
         Answer::Text(text) => text.into_response(),
         Answer::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
         Answer::Redirect(to) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),

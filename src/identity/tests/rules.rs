@@ -138,6 +138,8 @@ async fn rules_7_and_8_judge_issuer_and_times() {
             claims(json!({"exp": -1}), invalid(Malformed)),
             claims(json!({"exp": 1e300}), invalid(Malformed)),
             claims(json!({"exp": u64::MAX}), invalid(Malformed)),
+            claims(json!({"exp": 253_402_300_799_u64}), Ok(())),
+            claims(json!({"exp": 253_402_300_800_u64}), invalid(Malformed)),
             claims(json!({"exp": REMOVED}), invalid(Malformed)),
             claims(json!({"nbf": seconds(3)}), Ok(())),
             claims(json!({"nbf": seconds(5)}), Ok(())),
@@ -305,6 +307,24 @@ async fn rule_6_refuses_foreign_and_tampered_signatures() {
     ] {
         let outcome = judge.verify(&rules(), &jwt).await.map(drop);
         assert_eq!(outcome, invalid(Reason::SignatureVerificationFailed), "{jwt}");
+    }
+}
+
+#[tokio::test]
+async fn no_character_of_a_jwt_can_be_exchanged_removed_or_doubled() {
+    let judge = Judge::new().await;
+    let good = KEY.sign(&header(KID), &claims_at(START));
+    for position in 0..good.len() {
+        let (before, rest) = good.split_at(position);
+        let (here, after) = rest.split_at(1);
+        let other = if here == "A" { "B" } else { "A" };
+        for middle in [other.to_owned(), ".".to_owned(), String::new(), format!("{here}{here}")] {
+            if middle == here {
+                continue;
+            }
+            let jwt = format!("{before}{middle}{after}");
+            assert!(judge.verify(&rules(), &jwt).await.is_err(), "{jwt}");
+        }
     }
 }
 
