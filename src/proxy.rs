@@ -29,6 +29,7 @@ use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session as Exchange};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
+use tokio::time::Instant;
 
 use self::exchange::{Context, RequestIds};
 use self::guard::{Permit, Rejection};
@@ -252,7 +253,7 @@ impl Gateway {
         // `None` here is the parser's word that this connection must close (CL+TE, HTTP/1.0,
         // `Connection: close`): never overrule it.
         if exchange.get_keepalive().is_some() {
-            let keepalive = (!self.draining.load(Ordering::Relaxed)).then(|| self.limits.keepalive.as_secs());
+            let keepalive = (!self.draining.load(Ordering::Relaxed)).then_some(self.limits.keepalive.as_secs());
             exchange.set_keepalive(keepalive);
         }
         exchange.set_read_timeout(Some(self.limits.body_read_timeout));
@@ -263,7 +264,7 @@ impl Gateway {
     async fn guard(&self, exchange: &mut Exchange, context: &mut Context, rule: &Arc<Rule>) -> pingora::Result<bool> {
         let head = exchange.req_header();
         let generation = self.sessions.revocations().generation();
-        let started = context.decision_began();
+        let started = Instant::now();
         let settings = context.settings.clone();
         let decided =
             guard::authorize(&self.sessions, &rule.policy, &head.method, &head.headers, &settings.cookie).await;
@@ -271,7 +272,7 @@ impl Gateway {
             Ok(permit) if rule.policy.stream => self.extend(permit).await,
             other => other,
         };
-        context.decided(&decided, started, &self.metrics);
+        context.decided(&decided, started);
         match decided {
             Ok(permit) => {
                 context.hold(&permit, generation);

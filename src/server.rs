@@ -42,7 +42,7 @@ use crate::proxy::streams::Streams;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{ATTEMPTS, Gateway, Settings};
 use crate::secret::random_bytes;
-use crate::session::{Policy, Sessions};
+use crate::session::{Policy, Sessions, Setup};
 use crate::store::SessionStore;
 use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
@@ -102,7 +102,7 @@ pub fn serve(
     let shared = Shared::new(config)?;
     shared.publish_build(&loaded.hash);
     let (store, keys) = background.block_on(open_store(config, &shared))?;
-    let sessions = start_sessions(config, &store, keys, &shared)?;
+    let sessions = start_sessions(config, &store, keys, &shared);
     let providers = Providers::new(config, &shared.clock, &shared.metrics);
     let providers = Arc::new(providers.map_err(|error| start_error("cannot set up identity providers", &error))?);
     let upstream =
@@ -258,14 +258,21 @@ fn start_sessions(
     store: &Store,
     (keys, guest_key): (TokenKeys, TokenKey),
     shared: &Shared,
-) -> Result<Arc<Sessions>, StartError> {
+) -> Arc<Sessions> {
     let mut cache = config.sessions.cache.clone();
     if let Store::Redis(store) = store {
         cache.max_ttl = store.cache_ttl_cap().map_or(cache.max_ttl, |cap| cache.max_ttl.min(cap));
     }
-    let policy = Policy::from_config(config);
-    let (clock, random, metrics) = (shared.clock.clone(), shared.random.clone(), shared.metrics.clone());
-    Ok(Sessions::new(store.sessions(), keys, guest_key, policy, &cache, clock, random, metrics))
+    Sessions::new(Setup {
+        store: store.sessions(),
+        keys,
+        guest_key,
+        policy: Policy::from_config(config),
+        cache,
+        clock: shared.clock.clone(),
+        random: shared.random.clone(),
+        metrics: shared.metrics.clone(),
+    })
 }
 
 async fn serve_admin(address: SocketAddr, shared: &Shared) -> Result<(), StartError> {
@@ -437,7 +444,7 @@ fn start_error(what: &str, error: &dyn std::error::Error) -> StartError {
     let mut text = format!("{what}: {error}");
     let mut cause = error.source();
     while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
+        text = format!("{text}: {inner}");
         cause = inner.source();
     }
     StartError(text)

@@ -120,6 +120,26 @@ pub struct Policy {
     pub default_tenant: TenantId,
 }
 
+/// What the service is made of.
+pub struct Setup {
+    /// Where sessions live.
+    pub store: Arc<dyn SessionStore>,
+    /// What mints and verifies tokens.
+    pub keys: TokenKeys,
+    /// What names guests; it must outlive every token key.
+    pub guest_key: TokenKey,
+    /// How long sessions live.
+    pub policy: Policy,
+    /// How much is kept in memory.
+    pub cache: config::sessions::Cache,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The randomness.
+    pub random: Arc<dyn SecureRandom + Send + Sync>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+}
+
 struct CacheResults {
     hit: IntCounter,
     miss: IntCounter,
@@ -129,21 +149,13 @@ struct CacheResults {
 
 impl Sessions {
     /// Returns the service over a store.
-    pub fn new(
-        store: Arc<dyn SessionStore>,
-        keys: TokenKeys,
-        guest_key: TokenKey,
-        policy: Policy,
-        cache: &config::sessions::Cache,
-        clock: Arc<dyn Clock>,
-        random: Arc<dyn SecureRandom + Send + Sync>,
-        metrics: Arc<Metrics>,
-    ) -> Arc<Self> {
+    pub fn new(setup: Setup) -> Arc<Self> {
+        let Setup { store, keys, guest_key, policy, cache, clock, random, metrics } = setup;
         let result = |name| metrics.session_cache_requests.with_label_values(&[name]);
         Arc::new(Self {
             revocations: store.revocations().clone(),
             store,
-            cache: SessionCache::new(cache),
+            cache: SessionCache::new(&cache),
             keys: ArcSwap::from_pointee(keys),
             guest_key,
             policy,
@@ -269,6 +281,10 @@ impl Sessions {
     /// Returns the identity of a guest: the same for the same device, whoever asks and wherever.
     ///
     /// The principal is derived, not stored: two first calls cannot make two (contracts §5.2).
+    ///
+    /// # Panics
+    ///
+    /// Never: a UUID is visible ASCII.
     pub fn guest(&self, device_id: &str) -> Identity {
         let tenant = &self.policy.default_tenant;
         let digest = self.guest_key.digest("device", &[tenant.as_str().as_bytes(), device_id.as_bytes()]);
@@ -316,7 +332,7 @@ impl Sessions {
         let mut tick = tokio::time::interval(HOUSEKEEPING);
         loop {
             tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
+                heard = changes.changed() => if heard.is_err() { return },
                 _ = tick.tick() => {
                     self.revocations.prune();
                     self.publish_gauges();
@@ -425,7 +441,7 @@ impl Sessions {
 }
 
 /// How long a single-use proof is remembered: longer than any Clerk session JWT lives.
-const PROOF_MEMORY: Duration = Duration::from_secs(24 * 3600);
+const PROOF_MEMORY: Duration = Duration::from_hours(24);
 
 impl Policy {
     /// Returns the policy that a configuration asks for.

@@ -58,6 +58,10 @@ impl RequestId {
     }
 
     /// Returns the id as a header value.
+    ///
+    /// # Panics
+    ///
+    /// Never: hex digits are a valid header value.
     pub fn header_value(self) -> HeaderValue {
         HeaderValue::try_from(self.to_string()).expect("hex digits are a valid header value")
     }

@@ -122,12 +122,11 @@ impl HttpServerApp for Exchanges {
     ) -> Option<ReusedHttpStream> {
         let connection = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Connection>());
         // HTTP/2 gives no access to its connection here, and needs a slot a stream anyway.
-        let (slot, registration, last_words) = match connection {
-            Some(connection) => (connection.registration.slot().clone(), None, LAST_WORDS),
-            None => {
-                let registration = self.streams.register();
-                (registration.slot().clone(), Some(registration), Duration::ZERO)
-            }
+        let (slot, registration, last_words) = if let Some(connection) = connection {
+            (connection.registration.slot().clone(), None, LAST_WORDS)
+        } else {
+            let registration = self.streams.register();
+            (registration.slot().clone(), Some(registration), Duration::ZERO)
         };
         let exchange = SLOT.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
         let cut = async {
@@ -270,8 +269,7 @@ impl Shutdown for Connection {
 impl Peek for Connection {
     // pingora waits here for the 24 bytes of an HTTP/2 preface, as long as a client cares to take.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        let peeked =
-            tokio::time::timeout(self.header_timeout.max(Duration::from_secs(60)), self.inner.try_peek(buffer));
+        let peeked = tokio::time::timeout(self.header_timeout.max(Duration::from_mins(1)), self.inner.try_peek(buffer));
         peeked.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 }

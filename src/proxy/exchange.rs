@@ -85,7 +85,7 @@ impl Context {
     /// Takes down what the request head says about where it comes from.
     pub(super) fn begin(&mut self, exchange: &Exchange, gateway: &Gateway) {
         let head = exchange.req_header();
-        self.peer = exchange.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+        self.peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
         self.client = client_of(&head.headers, self.peer, &self.settings.trusted_proxies);
         self.slot = edge::current_slot();
         self.line = Some(Line {
@@ -110,10 +110,6 @@ impl Context {
         self.request_id.header_value()
     }
 
-    pub(super) fn decision_began(&self) -> Instant {
-        Instant::now()
-    }
-
     /// Puts the session that was let through under watch.
     pub(super) fn hold(&self, permit: &Permit, generation: u64) {
         if let (Some(slot), Some(session)) = (&self.slot, permit.session()) {
@@ -136,8 +132,9 @@ impl Context {
         self.verdict = Some(rejection.verdict());
     }
 
-    /// Counts what the guard decided.
-    pub(super) fn decided(&self, decided: &Result<Permit, Rejection>, started: Instant, metrics: &Metrics) {
+    /// Counts what the guard decided, and how long it took since `started`.
+    pub(super) fn decided(&self, decided: &Result<Permit, Rejection>, started: Instant) {
+        let metrics = &self.metrics;
         let source = decided.as_ref().ok().and_then(Permit::source);
         let took = started.elapsed().as_secs_f64();
         metrics.auth_decision_duration.with_label_values(&[source_name(source)]).observe(took);

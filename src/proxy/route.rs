@@ -202,7 +202,7 @@ fn decode_unreserved(path: &str) -> Result<String, AmbiguousPath> {
         match u8::from_str_radix(digits, 16).map_err(|_| AmbiguousPath)? {
             b'/' | b'\\' | 0..=0x1F | 0x7F => return Err(AmbiguousPath),
             byte @ (b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~') => {
-                normal.push(char::from(byte))
+                normal.push(char::from(byte));
             }
             _ => {
                 normal.push('%');

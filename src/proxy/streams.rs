@@ -113,7 +113,7 @@ impl Streams {
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
+                heard = changes.changed() => if heard.is_err() { return },
                 _ = tick.tick() => {}
             }
             self.sweep(sessions, max_stale, clock, metrics).await;
@@ -146,11 +146,11 @@ impl Streams {
     }
 
     fn slots(&self) -> Vec<Arc<Slot>> {
-        let shelf = |shelf: &Mutex<HashMap<u64, Weak<Slot>>>| {
-            let shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-            shelf.values().filter_map(Weak::upgrade).collect::<Vec<_>>()
+        let on_shelf = |shelf: &Mutex<HashMap<u64, Weak<Slot>>>| {
+            let slots = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.values().filter_map(Weak::upgrade).collect::<Vec<_>>()
         };
-        self.shelves.iter().flat_map(shelf).collect()
+        self.shelves.iter().flat_map(on_shelf).collect()
     }
 
     fn shelf(&self, number: u64) -> Option<&Mutex<HashMap<u64, Weak<Slot>>>> {
@@ -256,12 +256,19 @@ fn settle(
     metrics: &Metrics,
 ) {
     let cut = match confirmed {
-        Ok(session) => return slots.iter().for_each(|slot| slot.renew(judged, &session, generation)),
+        Ok(session) => {
+            for slot in slots {
+                slot.renew(judged, &session, generation);
+            }
+            return;
+        }
         // Whether it has ended is not known yet; the lease decides how long that may go on.
         Err(Refusal::Unavailable) => return,
         Err(Refusal::Expired) => Cut::Expired,
         Err(Refusal::Revoked | Refusal::Unknown | Refusal::Malformed) => Cut::Revoked,
     };
     let held = Held { session: judged.clone(), generation };
-    slots.iter().for_each(|slot| slot.end(&held, cut, metrics));
+    for slot in slots {
+        slot.end(&held, cut, metrics);
+    }
 }

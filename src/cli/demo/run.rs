@@ -13,10 +13,10 @@ use crate::time::SystemClock;
 use crate::{server, telemetry};
 
 /// Log lines would drown the story; drains have nobody to wait for.
-const QUIET: &str = r#"
+const QUIET: &str = r"
 telemetry: { log_level: error, log_format: text, access_log_sample: 0 }
 lifecycle: { drain_delay: 0s, drain_timeout: 1s }
-"#;
+";
 
 /// Where the demo listens.
 #[derive(Args, Debug)]
