@@ -9,6 +9,7 @@ use crate::time::Timestamp;
 pub(crate) mod conformance;
 pub mod record;
 pub mod revocations;
+pub mod sqlite;
 
 pub use revocations::{Revocations, Stamp};
 
