@@ -213,7 +213,7 @@ async fn the_cap_evicts_the_oldest(case: Case) {
 async fn an_expired_session_takes_no_place_under_the_cap(case: Case) {
     let old = case.stored("seldom").await;
     let later = old.expires_at;
-    let new = Session { expires_at: later.plus(std::time::Duration::from_mins(1)), ..case.session("seldom") };
+    let new = Session { expires_at: Timestamp(later.0 + MINUTE), ..case.session("seldom") };
     let created = case.store.create(key(&new), &new, 1, later).await.unwrap();
     assert_eq!(created, Created::Stored { evicted: Vec::new() });
     assert_eq!(case.find_at(&new, later).await, Some(new));
@@ -340,6 +340,8 @@ async fn nothing_is_found_after_revoke_returned(case: Case) {
                         if began_after {
                             return found;
                         }
+                        // A refusal from memory never waits: without this the finders hold every worker.
+                        tokio::task::yield_now().await;
                     }
                 })
             })
