@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
+mod architecture;
 mod support;
 #[cfg(test)]
 mod support_works;
