@@ -125,14 +125,19 @@ fn system_clock() -> Arc<dyn Clock> {
 }
 
 impl Surroundings<'_> {
-    /// Returns the configuration, its warnings told; on problems tells them all and returns the exit code.
-    pub fn load(&mut self, files: &ConfigFiles) -> Result<Loaded, u8> {
-        let loaded = Config::load(&files.files, self.environment).map_err(|problems| {
+    /// Returns the configuration; on problems tells them all and returns the exit code.
+    pub fn read(&mut self, files: &ConfigFiles) -> Result<Loaded, u8> {
+        Config::load(&files.files, self.environment).map_err(|problems| {
             let count = problems.0.len();
             let plural = if count == 1 { "" } else { "s" };
             say(self.stderr, &format!("the configuration has {count} problem{plural}:\n{problems}\n"));
             USAGE
-        })?;
+        })
+    }
+
+    /// As [`read`](Self::read), and tells what is risky: for commands that are about the configuration.
+    pub fn load(&mut self, files: &ConfigFiles) -> Result<Loaded, u8> {
+        let loaded = self.read(files)?;
         for warning in &loaded.warnings {
             say(self.stderr, &format!("warning: {warning}\n"));
         }

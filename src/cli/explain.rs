@@ -22,7 +22,7 @@ pub struct Request {
 
 /// Prints what would happen to a request; returns the exit code, 1 if it is refused for its path alone.
 pub fn run(request: &Request, surroundings: &mut Surroundings<'_>) -> u8 {
-    let loaded = match surroundings.load(&request.files) {
+    let loaded = match surroundings.read(&request.files) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };

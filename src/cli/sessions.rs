@@ -60,7 +60,7 @@ pub struct Whose {
 enum Failure {
     #[error("{0}")]
     Store(String),
-    #[error("cannot reach Redis within {} s", CONNECT_TIMEOUT.as_secs())]
+    #[error("no connection to Redis within {} s: check sessions.store, its credentials and TLS", CONNECT_TIMEOUT.as_secs())]
     Unreachable,
     #[error("{0} has no live session {1}")]
     NoSuchSession(String, Uuid),
@@ -69,7 +69,7 @@ enum Failure {
 /// Lists or ends sessions; returns the exit code.
 pub fn run(command: &Command, clock: &Arc<dyn Clock>, surroundings: &mut Surroundings<'_>) -> u8 {
     let (Command::List(whose) | Command::Revoke { whose, .. }) = command;
-    let config = match surroundings.load(&whose.files) {
+    let config = match surroundings.read(&whose.files) {
         Ok(loaded) => loaded.config,
         Err(code) => return code,
     };

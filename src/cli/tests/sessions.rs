@@ -103,7 +103,7 @@ fn revoke_ends_one_session_or_all_of_a_principal() {
 
     let again = beside.run(&["revoke", "--principal", "user_1", "--session", &id]);
     assert_eq!((again.code, again.stdout.as_str()), (FAILURE, ""));
-    assert!(again.stderr.ends_with(&format!("user_1 in tenant default has no live session {id}\n")));
+    assert_eq!(again.stderr, format!("doorward: user_1 in tenant default has no live session {id}\n"));
 
     let all = beside.run(&["revoke", "--principal", "user_1"]);
     assert_eq!(all.stdout, "ended 2 sessions of user_1 in tenant default\n", "{}", all.stderr);
