@@ -35,12 +35,12 @@ fn one(at: &KeyPath, rule: &RouteRule, found: &mut Vec<Finding>) {
     }
     if !rule.require_any_role.is_empty() && rule.auth != Auth::Required {
         let mut finding = Finding::new(at.key("require_any_role"), "needs auth: required");
-        finding.also.push(at.key("auth"));
+        finding.rests_on.push(at.key("auth"));
         found.push(finding);
     }
     if !rule.allow_anonymous && rule.auth == Auth::None {
         let mut finding = Finding::new(at.key("allow_anonymous"), "means nothing with auth: none");
-        finding.also.push(at.key("auth"));
+        finding.rests_on.push(at.key("auth"));
         found.push(finding);
     }
 }
