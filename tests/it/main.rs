@@ -4,8 +4,9 @@
 //! that is not installed fails the test that needs it.
 
 #[cfg(test)]
-#[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
 mod architecture;
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
 mod support;
 #[cfg(test)]
 mod support_works;
