@@ -15,6 +15,7 @@ use crate::store::{Created, SessionStore, StoreError, conformance, shard_of};
 use crate::time::SystemClock;
 
 mod server;
+mod topology;
 
 const STORED: Created = Created::Stored { evicted: Vec::new() };
 
@@ -176,6 +177,8 @@ async fn out_of_memory_stops_creation_only() {
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     assert_unavailable(doorward.create(&session("user")).await);
     assert_eq!(doorward.find(&one).await.unwrap().as_ref(), Some(&one));
+    let later = one.expires_at.plus(Duration::from_mins(10));
+    assert!(doorward.store.extend(key(&one), later, now()).await.unwrap());
     doorward.revoke(&one).await.unwrap();
     assert_eq!(doorward.find(&one).await.unwrap(), None);
     let principal = &two.principal;
@@ -200,13 +203,36 @@ async fn without_its_password_it_knows_nothing() {
 }
 
 #[tokio::test]
-async fn when_redis_refuses_writes_replicas_are_told_and_the_journal_retries() {
+async fn when_redis_lacks_replicas_all_are_told_and_the_journal_retries() {
     let server = RedisServer::start(&[]).await;
+    let (bad, good) =
+        (["CONFIG", "SET", "min-replicas-to-write", "1"], ["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    refused_writes_are_published_and_retried(&server, async || server.ask(&bad).await, &good).await;
+}
+
+#[tokio::test]
+async fn when_redis_cannot_save_all_are_told_and_the_journal_retries() {
+    let server = RedisServer::start(&[]).await;
+    let break_disk = async || {
+        server.ask::<()>(&["CONFIG", "SET", "save", "3600 1"]).await;
+        std::fs::remove_dir_all(&server.dir).unwrap();
+        server.ask::<()>(&["BGSAVE"]).await;
+        eventually("saving has failed", async || {
+            server.ask::<String>(&["INFO", "persistence"]).await.contains("rdb_last_bgsave_status:err")
+        })
+        .await;
+    };
+    refused_writes_are_published_and_retried(&server, break_disk, &["CONFIG", "SET", "save", ""]).await;
+}
+
+async fn refused_writes_are_published_and_retried(server: &RedisServer, spoil: impl AsyncFn(), mend: &[&str]) {
     let (one, two) = (Replica::live(&config(&server.url())).await, Replica::live(&config(&server.url())).await);
     let (session, other) = (session("user"), session("other"));
     one.create(&session).await.unwrap();
     one.create(&other).await.unwrap();
-    server.ask::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    spoil().await;
+    assert_unavailable(one.create(&self::session("user")).await);
+    assert_eq!(two.find(&session).await.unwrap().as_ref(), Some(&session), "reads go on");
     assert_unavailable(one.revoke(&session).await);
     assert!(one.refuses(&session));
     let principal = &other.principal;
@@ -214,7 +240,7 @@ async fn when_redis_refuses_writes_replicas_are_told_and_the_journal_retries() {
     eventually("the other replica was told", async || two.refuses(&session)).await;
     assert_eq!(one.metrics.revocation_journal_depth.get(), 2);
     assert!(server.ask::<bool>(&["EXISTS", &super::keys::Keys::new("dw", false).session(key(&session))]).await);
-    server.ask::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
+    server.ask::<()>(mend).await;
     eventually("the journal is empty", async || one.metrics.revocation_journal_depth.get() == 0).await;
     assert_eq!(two.find(&session).await.unwrap(), None);
     eventually("the principal's session is refused", async || two.refuses(&other)).await;
@@ -307,6 +333,45 @@ async fn three_commands_without_an_answer_end_the_generation() {
 }
 
 #[tokio::test]
+async fn commands_under_way_are_capped() {
+    let server = RedisServer::start(&[]).await;
+    let mut config = config(&server.url());
+    (config.revocation.heartbeat, config.revocation.lease) = (Duration::from_mins(5), Duration::from_mins(10));
+    let doorward = Replica::live(&config).await;
+    server.signal("-STOP");
+    let session = session("user");
+    let answers = futures_util::future::join_all((0..1030).map(|_| doorward.find(&session))).await;
+    server.signal("-CONT");
+    answers.into_iter().for_each(assert_unavailable);
+    assert_eq!(doorward.metrics.redis_commands.with_label_values(&["find", "refused"]).get(), 6);
+}
+
+#[tokio::test]
+async fn a_server_without_room_for_clients_is_waited_for() {
+    let server = RedisServer::start(&["--maxclients", "1"]).await;
+    let doorward = Replica::new(&config(&server.url()));
+    let attempts = doorward.generation() + 3;
+    eventually("it tried several times", async || doorward.generation() > attempts).await;
+    assert_unavailable(doorward.find(&session("user")).await);
+    let more = ["CONFIG", "SET", "maxclients", "100"];
+    eventually("there is room", async || server.try_ask::<()>(&more).await.is_ok()).await;
+    doorward.becomes_current().await;
+}
+
+#[tokio::test]
+async fn an_address_that_leads_to_two_servers_is_not_a_store() {
+    let (one, two) = (RedisServer::start(&[]).await, RedisServer::start(&[]).await);
+    let switch = Switch::to(&one).await;
+    switch.alternate.store(two.port, Ordering::SeqCst);
+    let doorward = Replica::new(&config(&switch.url()));
+    let attempts = doorward.generation() + 5;
+    eventually("it tried several times", async || doorward.generation() > attempts).await;
+    assert!(!doorward.store.revocations().is_current());
+    switch.alternate.store(one.port, Ordering::SeqCst);
+    doorward.becomes_current().await;
+}
+
+#[tokio::test]
 async fn a_message_that_is_missing_or_not_understood_ends_the_generation() {
     let server = RedisServer::start(&[]).await;
     let doorward = Replica::live(&config(&server.url())).await;
@@ -375,6 +440,8 @@ async fn a_stamp_of_another_generation_is_refused() {
 struct Switch {
     port: u16,
     destination: Arc<AtomicU16>,
+    /// Where every other connection goes.
+    alternate: Arc<AtomicU16>,
 }
 
 impl Switch {
@@ -382,10 +449,12 @@ impl Switch {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let destination = Arc::new(AtomicU16::new(server.port));
-        let target = destination.clone();
+        let alternate = Arc::new(AtomicU16::new(server.port));
+        let (mut next, mut other) = (destination.clone(), alternate.clone());
         tokio::spawn(async move {
             while let Ok((mut inbound, _)) = listener.accept().await {
-                let port = target.load(Ordering::SeqCst);
+                let port = next.load(Ordering::SeqCst);
+                std::mem::swap(&mut next, &mut other);
                 tokio::spawn(async move {
                     if let Ok(mut outbound) = TcpStream::connect(("127.0.0.1", port)).await {
                         let _ = copy_bidirectional(&mut inbound, &mut outbound).await;
@@ -393,7 +462,7 @@ impl Switch {
                 });
             }
         });
-        Self { port, destination }
+        Self { port, destination, alternate }
     }
 
     fn url(&self) -> String {
@@ -402,5 +471,6 @@ impl Switch {
 
     fn turn_to(&self, server: &RedisServer) {
         self.destination.store(server.port, Ordering::SeqCst);
+        self.alternate.store(server.port, Ordering::SeqCst);
     }
 }
