@@ -22,6 +22,8 @@ use crate::time::Monotonic;
 /// The longest pause between attempts to connect.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// A link that lived this long ends a series of attempts: what keeps failing at once is not hurried.
+const STEADY: Duration = Duration::from_millis(200);
 /// How many control keys of a cluster one heartbeat reads: all of them every eight beats.
 const CLUSTER_CONTROLS: usize = 8;
 const BEATS_PER_PRUNING: u32 = 64;
@@ -63,9 +65,13 @@ impl RedisStore {
                     } else {
                         self.metrics.invalidation_resyncs.with_label_values(&[Resync::Connect.as_str()]).inc();
                     }
-                    (attempt, reported, connected_before) = (0, false, true);
+                    (reported, connected_before) = (false, true);
                     self.report_live(true);
+                    let since = self.clock.monotonic();
                     let lost = self.keep(&link).await;
+                    if self.clock.monotonic().since(since) >= STEADY {
+                        attempt = 0;
+                    }
                     self.link.store(None);
                     link.hearing.lose(lost.reason);
                     self.report_live(false);

@@ -1,8 +1,8 @@
 //! The store against real Redis servers, and against what they do when they are unwell.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
@@ -330,6 +330,69 @@ async fn three_commands_without_an_answer_end_the_generation() {
     assert!(doorward.generation() > before);
     server.signal("-CONT");
     doorward.becomes_current().await;
+}
+
+#[tokio::test]
+async fn a_revocation_whose_caller_goes_away_is_carried_out() {
+    let server = RedisServer::start(&[]).await;
+    let doorward = Replica::live(&config(&server.url())).await;
+    let session = session("user");
+    doorward.create(&session).await.unwrap();
+    server.signal("-STOP");
+    let given_up = tokio::time::timeout(Duration::from_millis(1), doorward.revoke(&session)).await;
+    assert!(given_up.is_err());
+    assert!(doorward.refuses(&session));
+    assert_eq!(doorward.metrics.revocation_journal_depth.get(), 1);
+    server.signal("-CONT");
+    eventually("the journal is empty", async || doorward.metrics.revocation_journal_depth.get() == 0).await;
+    assert_eq!(server.ask::<u64>(&["EXISTS", &super::keys::Keys::new("dw", false).session(key(&session))]).await, 0);
+}
+
+#[tokio::test]
+async fn logs_tell_of_transitions_and_of_no_secret() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let server = RedisServer::start(&["--requirepass", "hunter2", "--maxmemory-policy", "allkeys-lru"]).await;
+    let wrong = Replica::new(&config(&format!("redis://:swordfish@127.0.0.1:{}", server.port)));
+    eventually("it was refused", async || log.text().contains("cannot use Redis")).await;
+    let doorward = Replica::live(&config(&format!("redis://:hunter2@127.0.0.1:{}", server.port))).await;
+    let session = session("user");
+    doorward.create(&session).await.unwrap();
+    doorward.revoke(&session).await.unwrap();
+    eventually("eviction was warned of", async || log.text().contains("noeviction")).await;
+    drop(server);
+    eventually("the loss was told", async || log.text().contains("lost Redis")).await;
+    assert_unavailable(doorward.revoke(&session).await);
+    eventually("each told of its trouble", async || log.text().matches("cannot use Redis").count() == 2).await;
+    let attempts = (wrong.generation() + 3, doorward.generation() + 3);
+    eventually("both tried on", async || wrong.generation() > attempts.0 && doorward.generation() > attempts.1).await;
+    assert_eq!(log.text().matches("cannot use Redis").count(), 2, "once for each outage");
+    for secret in ["hunter2", "swordfish", &session.token_id.to_text()] {
+        assert!(!log.text().contains(secret), "{secret} in the log");
+    }
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test]
