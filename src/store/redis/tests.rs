@@ -168,6 +168,22 @@ async fn a_primary_that_is_demoted_is_left() {
 }
 
 #[tokio::test]
+async fn a_refused_write_tells_of_a_demotion_before_the_heartbeat_does() {
+    let server = RedisServer::start(&[]).await;
+    let mut config = config(&server.url());
+    (config.revocation.heartbeat, config.revocation.lease) = (Duration::from_mins(5), Duration::from_mins(10));
+    let doorward = Replica::live(&config).await;
+    eventually("it is quiet", async || calls(&server).await.get("role").copied() == Some(4)).await;
+    let before = doorward.generation();
+    server.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    assert_eq!(doorward.generation(), before);
+    assert_unavailable(doorward.create(&session("user")).await);
+    assert!(doorward.generation() > before);
+    assert_unavailable(doorward.revoke(&session("user")).await);
+    assert!(doorward.metrics.invalidation_resyncs.with_label_values(&["role"]).get() >= 1);
+}
+
+#[tokio::test]
 async fn out_of_memory_stops_creation_only() {
     let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
     let doorward = Replica::live(&config(&server.url())).await;
@@ -300,6 +316,32 @@ async fn a_killed_connection_ends_the_generation_and_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_broken_subscription_ends_the_generation_without_a_heartbeat() {
+    let server = RedisServer::start(&[]).await;
+    let mut config = config(&server.url());
+    (config.revocation.heartbeat, config.revocation.lease) = (Duration::from_mins(5), Duration::from_mins(10));
+    let doorward = Replica::live(&config).await;
+    eventually("it is quiet", async || calls(&server).await.get("role").copied() == Some(4)).await;
+    let before = doorward.generation();
+    server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    eventually("its generation ended", async || doorward.generation() > before).await;
+    doorward.becomes_current().await;
+}
+
+#[tokio::test]
+async fn nothing_is_found_on_a_lapsed_lease() {
+    let server = RedisServer::start(&[]).await;
+    let mut config = config(&server.url());
+    (config.revocation.heartbeat, config.revocation.lease) = (Duration::from_mins(5), Duration::from_secs(1));
+    let doorward = Replica::live(&config).await;
+    let (session, before) = (session("user"), doorward.generation());
+    doorward.create(&session).await.unwrap();
+    eventually("the lease lapsed", async || !doorward.store.revocations().is_current()).await;
+    assert_unavailable(doorward.find(&session).await);
+    assert_eq!(doorward.generation(), before, "the connection is as good as ever");
+}
+
+#[tokio::test]
 async fn a_silent_server_costs_the_lease_and_nothing_else() {
     let server = RedisServer::start(&[]).await;
     let doorward = Replica::live(&config(&server.url())).await;
@@ -355,6 +397,9 @@ async fn logs_tell_of_transitions_and_of_no_secret() {
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
     let _guard = tracing::subscriber::set_default(subscriber.finish());
+    // While a process has one dispatcher only, tracing lets the thread that first reaches a log
+    // statement decide for all threads whether it is of interest; other tests' threads say no.
+    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
     let server = RedisServer::start(&["--requirepass", "hunter2", "--maxmemory-policy", "allkeys-lru"]).await;
     let wrong = Replica::new(&config(&format!("redis://:swordfish@127.0.0.1:{}", server.port)));
     eventually("it was refused", async || log.text().contains("cannot use Redis")).await;
