@@ -128,14 +128,16 @@ impl RedisStore {
         Ok(ended)
     }
 
-    async fn read(&self, op: Op, link: &Link, key: Key) -> Result<Option<Session>, StoreError> {
+    // What this replica refuses is gone for it, also while Redis could not be told to delete it.
+    async fn read(&self, op: Op, link: &Link, key: Key, now: Timestamp) -> Result<Option<Session>, StoreError> {
         let lane = if op == Op::Find { &link.read } else { &link.write };
         let mut command = redis::cmd("GET");
         command.arg(self.keys.session(key));
         let mut connection = lane.connection();
         let sending = async move { command.query_async::<Option<Vec<u8>>>(&mut connection).await };
         let found = self.sender.send(op, link, lane, sending).await?;
-        found.map(|bytes| record::decode(key.id, &bytes)).transpose()
+        let session = found.map(|bytes| record::decode(key.id, &bytes)).transpose()?;
+        Ok(session.filter(|session| !session.is_expired(now) && !self.revocations.is_revoked(&key.id)))
     }
 }
 
@@ -173,16 +175,12 @@ impl SessionStore for RedisStore {
         if link.generation != stamp.generation || !self.revocations.is_current() {
             return Err(self.sender.refuse(Op::Find, Cause::NotConnected));
         }
-        let found = self.read(Op::Find, &link, key).await?;
-        Ok(found.filter(|session| !session.is_expired(now)))
+        self.read(Op::Find, &link, key, now).await
     }
 
     async fn extend(&self, key: Key, expires_at: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
         let link = self.linked(Op::Extend)?;
-        let Some(mut session) = self.read(Op::Extend, &link, key).await?.filter(|session| !session.is_expired(now))
-        else {
-            return Ok(false);
-        };
+        let Some(mut session) = self.read(Op::Extend, &link, key, now).await? else { return Ok(false) };
         session.expires_at = expires_at;
         let (tenant, principal) = (&session.principal.tenant, &session.principal.id);
         let mut script = self.scripts.extend.key(self.keys.session(key));

@@ -122,9 +122,7 @@ impl RedisStore {
         tokio::select! {
             lost = self.beat(link) => lost,
             reason = link.hearing.lost() => Lost { reason, cause: "noticed on the connection".to_owned() },
-            () = async { tokio::join!(self.warn_of_eviction(link), self.retry(link)); } => {
-                Lost { reason: Resync::Disconnected, cause: String::new() }
-            }
+            never = async { tokio::join!(self.warn_of_eviction(link), self.retry(link)).1 } => match never {},
         }
     }
 
@@ -204,8 +202,8 @@ impl RedisStore {
         let controls = self.keys.controls();
         let epoch = self.nonce();
         let marks = controls.iter().map(|control| mark(opened.write.clone(), control, &epoch));
-        // Best effort: Redis refuses it when out of memory. Without an epoch, a flush goes unnoticed
-        // only if nothing has been revoked yet, and then it ends no fewer sessions.
+        // Best effort: Redis refuses it when out of memory. Without an epoch, a flush before the very
+        // first revocation goes unnoticed, and cached answers outlive it by their lifetime.
         drop(within(self.deadlines.answer, async { Ok(join_all(marks).await) }).await);
         if self.target.is_cluster() {
             let counts = controls.iter().map(|control| count(opened.read.clone(), control));

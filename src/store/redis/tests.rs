@@ -251,6 +251,8 @@ async fn refused_writes_are_published_and_retried(server: &RedisServer, spoil: i
     assert_eq!(two.find(&session).await.unwrap().as_ref(), Some(&session), "reads go on");
     assert_unavailable(one.revoke(&session).await);
     assert!(one.refuses(&session));
+    assert_eq!(one.find(&session).await.unwrap(), None, "though Redis still has it");
+    assert!(!one.store.extend(key(&session), session.expires_at, now()).await.unwrap());
     let principal = &other.principal;
     assert_unavailable(one.store.revoke_principal(&principal.tenant, &principal.id, shard_of(principal), now()).await);
     eventually("the other replica was told", async || two.refuses(&session)).await;
