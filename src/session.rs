@@ -23,8 +23,8 @@ pub use self::policy::Policy;
 use crate::config;
 use crate::metrics::Metrics;
 use crate::model::{
-    Identity, ParsedToken, Principal, PrincipalId, PrincipalKind, Session, SessionId, TenantId,
-    TokenError, TokenKey, TokenKeys, TokenKind,
+    Identity, ParsedToken, Principal, PrincipalId, PrincipalKind, Session, SessionId, TenantId, TokenError, TokenKey,
+    TokenKeys, TokenKind,
 };
 use crate::store::{Created, Key, Revocations, RevokeReason, SessionStore, StoreError, shard_of, shard_of_parts};
 use crate::time::{Clock, Timestamp};
