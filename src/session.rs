@@ -7,6 +7,8 @@
 mod cache;
 mod outcome;
 mod policy;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::str::FromStr;
 use std::sync::Arc;

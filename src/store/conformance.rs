@@ -43,6 +43,7 @@ pub(crate) async fn run(make: impl AsyncFn() -> Arc<dyn SessionStore>) {
     principals_and_tenants_do_not_mix(Case::new(make().await)).await;
     the_list_is_newest_first_and_live_only(Case::new(make().await)).await;
     extend_moves_the_end_of_a_live_session_only(Case::new(make().await)).await;
+    a_proof_is_claimed_once_until_it_lapses(Case::new(make().await)).await;
     concurrent_creates_stay_within_the_cap(Case::new(make().await)).await;
     nothing_is_found_after_revoke_returned(Case::new(make().await)).await;
 }
@@ -305,6 +306,16 @@ async fn extend_moves_the_end_of_a_live_session_only(case: Case) {
     assert!(!case.store.extend(key(&session), later_still, case.now).await.unwrap(), "a revoked session was revived");
     assert!(!case.store.extend(key(&case.session("walker")), later_still, case.now).await.unwrap());
     case.assert_revoked(&session).await;
+}
+
+async fn a_proof_is_claimed_once_until_it_lapses(case: Case) {
+    let mut digest = [0; 32];
+    digest[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+    let until = case.after(MINUTE);
+    let claims = join_all((0..8).map(|_| case.store.claim_once(&digest, until, case.now))).await;
+    assert_eq!(claims.into_iter().filter(|claimed| *claimed.as_ref().unwrap()).count(), 1);
+    digest[31] ^= 1;
+    assert!(case.store.claim_once(&digest, until, case.now).await.unwrap(), "another proof is another matter");
 }
 
 async fn concurrent_creates_stay_within_the_cap(case: Case) {

@@ -88,8 +88,8 @@ fn files_hold_one_idea_each() {
 
 #[test]
 fn nothing_is_left_to_do() {
-    let marker = ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("];
-    let marked = sources().into_iter().filter(|file| marker.iter().any(|marker| read(file).contains(marker)));
+    let words = ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("];
+    let marked = sources().into_iter().filter(|file| words.iter().any(|word| read(file).contains(word)));
     assert_eq!(marked.collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }
 

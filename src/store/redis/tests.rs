@@ -33,6 +33,13 @@ async fn it_conforms() {
     conformance::run(async || replica.store.clone() as Arc<dyn SessionStore>).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn it_conforms_through_the_cache() {
+    let server = RedisServer::start(&[]).await;
+    let replica = Replica::live(&config(&server.url())).await;
+    conformance::run(async || crate::session::tests::cached(replica.store.clone())).await;
+}
+
 #[tokio::test]
 async fn a_store_that_never_connected_knows_nothing() {
     let metrics = Arc::new(Metrics::new().unwrap());

@@ -136,6 +136,13 @@ async fn conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_through_the_cache() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.file(), Arc::new(SystemClock::new()), metrics()).await.unwrap();
+    conformance::run(async || crate::session::tests::cached(store.clone())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms_while_its_upkeep_runs() {
     let dir = Dir::new();
     let store = SqliteStore::open(&dir.file(), Arc::new(SystemClock::new()), metrics()).await.unwrap();

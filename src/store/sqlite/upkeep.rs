@@ -22,7 +22,7 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(900);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 const SWEEP_BATCH: u32 = 500;
-const OPERATIONS: [&str; 6] = ["create", "extend", "find", "list", "revoke", "revoke_principal"];
+const OPERATIONS: [&str; 7] = ["claim", "create", "extend", "find", "list", "revoke", "revoke_principal"];
 
 impl SqliteStore {
     /// Hears of revocations by other processes, deletes expired sessions and retries failed
