@@ -109,7 +109,7 @@ pub fn serve(
 
     let gateway = gateway(config, &sessions, &providers, &upstream, &shared)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
-    spawn_readiness(&background, store, &sessions, &providers, &shared);
+    spawn_readiness(&background, config, store, &sessions, &providers, &shared);
     shared.health.mark_started();
     tracing::info!(listen = %config.listen, admin = %config.admin.listen, "Serving");
     announce();
@@ -248,16 +248,21 @@ fn spawn_upkeep(
 // its replicas at once.
 fn spawn_readiness(
     background: &Runtime,
+    config: &Config,
     store: Store,
     sessions: &Arc<Sessions>,
     providers: &Arc<Providers>,
     shared: &Shared,
 ) {
     let (sessions, providers, health) = (sessions.clone(), providers.clone(), shared.health.clone());
-    let metrics = shared.metrics.clone();
+    let (metrics, listen) = (shared.metrics.clone(), config.listen.clone());
     background.spawn(async move {
         let _kept_open = store;
         let mut every = tokio::time::interval(READINESS);
+        // Ready means: send requests. pingora opens the port on a thread of its own, some time later.
+        while !listener::is_open(&listen).await {
+            every.tick().await;
+        }
         let (mut store_ready, mut keys_ready) = (false, false);
         while !(store_ready && keys_ready) {
             every.tick().await;

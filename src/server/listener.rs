@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::proxy::HttpProxy;
 use pingora::server::Server;
 use pingora::server::configuration::ServerConf;
 use pingora::services::listening::Service;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::{Shared, StartError, start_error, tls};
 use crate::config::{Address, Config};
@@ -34,11 +36,22 @@ pub(super) fn pingora_server(
     let mut options = HttpServerOptions::default();
     options.h2c = config.limits.h2c;
     proxy.server_options = Some(options);
+    let mut http2 = default_h2_options();
+    http2.max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX));
+    proxy.h2_options = Some(http2);
     let edge = Edge::new(proxy, shared.streams.clone(), config.limits.clone(), shared.metrics.clone());
     let mut service = Service::new("edge".to_owned(), edge);
     service.add_listener(listener(config, certificates)?);
     server.add_service(service);
     Ok(server)
+}
+
+/// Returns whether connections to the proxy port are accepted.
+pub(super) async fn is_open(address: &Address) -> bool {
+    match address {
+        Address::Tcp(address) => TcpStream::connect(address).await.is_ok(),
+        Address::Unix(path) => UnixStream::connect(path).await.is_ok(),
+    }
 }
 
 fn listener(config: &Config, certificates: Option<Arc<tls::Certificates>>) -> Result<ListenerConfig, StartError> {

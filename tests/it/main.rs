@@ -6,6 +6,12 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod framing;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod protocols;
+#[cfg(test)]
 #[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
 mod support;
 #[cfg(test)]
