@@ -7,10 +7,20 @@ pub mod issuer;
 pub mod lifecycle;
 pub mod limits;
 pub mod listen;
+pub mod load;
+pub mod problem;
 pub mod routes;
 pub mod sessions;
 pub mod telemetry;
 pub mod upstream;
+
+mod check;
+mod layers;
+mod redact;
+mod repair;
+mod risk;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +31,8 @@ pub use issuer::Issuer;
 pub use lifecycle::Lifecycle;
 pub use limits::Limits;
 pub use listen::{Address, Admin, Tls};
+pub use load::Loaded;
+pub use problem::{Problem, Problems, Warning};
 pub use routes::{Auth, IdentityHeaders, RouteRule};
 pub use sessions::{OnUnavailable, Sessions};
 pub use telemetry::Telemetry;

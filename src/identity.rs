@@ -1,4 +1,19 @@
 //! Providers: each turns a proof from outside into a [`model::Identity`](crate::model::Identity).
+//!
+//! [`Providers::verify`] is the only way in. It refuses every JWT that does not pass all of
+//! contracts §11.1, and says [`KeysNotLoaded`](IdentityError::KeysNotLoaded) rather than no while
+//! it has nothing to judge with. JWTs never reach a log or an error.
+
+mod claims;
+mod clerk;
+mod http;
+mod json;
+mod jwks;
+mod jws;
+mod keys;
+mod providers;
+
+pub use providers::{ProviderError, Providers};
 
 /// Why a presented JWT was not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +66,12 @@ pub enum Reason {
     AlreadyUsed,
 }
 
+impl From<Reason> for IdentityError {
+    fn from(reason: Reason) -> Self {
+        Self::Invalid(reason)
+    }
+}
+
 impl Reason {
     /// Returns the text of contracts §11.3.
     pub fn as_str(self) -> &'static str {
@@ -75,13 +96,5 @@ impl Reason {
     }
 }
 
-/// The configured providers.
-pub struct Providers {}
-
-impl Providers {
-    /// Returns what the issuer of `jwt` asserts, once its signature and claims were checked.
-    #[expect(clippy::unused_async, reason = "stub")]
-    pub async fn verify(&self, _jwt: &str) -> Result<crate::model::Identity, IdentityError> {
-        Err(IdentityError::KeysNotLoaded)
-    }
-}
+#[cfg(test)]
+pub(crate) mod tests;

@@ -21,3 +21,9 @@ pub mod store;
 pub mod session;
 
 pub mod api;
+
+pub mod proxy;
+
+pub mod server;
+
+pub mod cli;

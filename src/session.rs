@@ -1,9 +1,30 @@
 //! The sessions service: the only place that mints tokens and the only place that believes them.
+//!
+//! A token is believed when its MAC is right, no tombstone names it, and a live record of it was
+//! read no longer ago than the revocation bound. "Cannot know" is [`Refusal::Unavailable`] and
+//! never a refusal: callers answer 503, not 401.
 
+mod cache;
+
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Identity, Session, SessionToken, TenantId};
+use arc_swap::ArcSwap;
+use aws_lc_rs::rand::SecureRandom;
+use prometheus::IntCounter;
+use uuid::Uuid;
+
+use self::cache::{Miss, SessionCache};
+use crate::config;
+use crate::config::OnUnavailable;
+use crate::metrics::Metrics;
+use crate::model::{
+    Identity, ParsedToken, Principal, PrincipalId, PrincipalKind, Session, SessionId, SessionToken, TenantId,
+    TokenError, TokenKey, TokenKeys, TokenKind,
+};
+use crate::store::{Created, Key, Revocations, RevokeReason, SessionStore, StoreError, shard_of, shard_of_parts};
+use crate::time::{Clock, Timestamp};
 
 /// A session just started: the only moment at which its token's text is known.
 #[derive(Debug)]
@@ -71,36 +92,384 @@ pub enum StartError {
 }
 
 /// The sessions service.
-pub struct Sessions {}
+pub struct Sessions {
+    store: Arc<dyn SessionStore>,
+    revocations: Arc<Revocations>,
+    cache: SessionCache,
+    keys: ArcSwap<TokenKeys>,
+    guest_key: TokenKey,
+    policy: Policy,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn SecureRandom + Send + Sync>,
+    metrics: Arc<Metrics>,
+    results: CacheResults,
+}
+
+/// How long sessions live and what happens without the store.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// How long a session lives.
+    pub ttl: Duration,
+    /// How many sessions one principal may have.
+    pub max_per_principal: u32,
+    /// Whether a record may outlive its token's nominal expiry, because some route extends it.
+    pub extendable: bool,
+    /// How long past the lease a session validated before is still let through; zero for never.
+    pub max_stale: Duration,
+    /// The tenant of sessions whose provider names none.
+    pub default_tenant: TenantId,
+}
+
+/// What the service is made of.
+pub struct Setup {
+    /// Where sessions live.
+    pub store: Arc<dyn SessionStore>,
+    /// What mints and verifies tokens.
+    pub keys: TokenKeys,
+    /// What names guests; it must outlive every token key.
+    pub guest_key: TokenKey,
+    /// How long sessions live.
+    pub policy: Policy,
+    /// How much is kept in memory.
+    pub cache: config::sessions::Cache,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The randomness.
+    pub random: Arc<dyn SecureRandom + Send + Sync>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+struct CacheResults {
+    hit: IntCounter,
+    miss: IntCounter,
+    negative: IntCounter,
+    stale: IntCounter,
+}
 
 impl Sessions {
+    /// Returns the service over a store.
+    pub fn new(setup: Setup) -> Arc<Self> {
+        let Setup { store, keys, guest_key, policy, cache, clock, random, metrics } = setup;
+        let result = |name| metrics.session_cache_requests.with_label_values(&[name]);
+        Arc::new(Self {
+            revocations: store.revocations().clone(),
+            store,
+            cache: SessionCache::new(&cache),
+            keys: ArcSwap::from_pointee(keys),
+            guest_key,
+            policy,
+            clock,
+            random,
+            results: CacheResults {
+                hit: result("hit"),
+                miss: result("miss"),
+                negative: result("negative"),
+                stale: result("stale"),
+            },
+            metrics,
+        })
+    }
+
     /// Starts a session for a verified identity. `method` is the metric label of the way in.
-    pub async fn start(&self, _identity: &Identity, _method: &'static str) -> Result<Started, StartError> {
-        unimplemented!()
+    pub async fn start(&self, identity: &Identity, method: &'static str) -> Result<Started, StartError> {
+        let now = self.clock.now();
+        self.claim_proof(identity, now).await?;
+        let principal = Principal {
+            kind: identity.kind,
+            id: identity.subject.clone(),
+            tenant: identity.tenant.clone().unwrap_or_else(|| self.policy.default_tenant.clone()),
+        };
+        let shard = shard_of(&principal);
+        let expires_at = whole_seconds(now.plus(self.policy.ttl));
+        let minted = self.keys.load().mint(TokenKind::Access, shard, expires_at, self.random.as_ref());
+        let (token, parsed) = minted.map_err(|_| StartError::Unavailable)?;
+        let session = Session {
+            id: SessionId(Uuid::now_v7()),
+            token_id: parsed.id,
+            principal,
+            roles: identity.roles.clone(),
+            provider_session: identity.provider_session.clone(),
+            actor: identity.actor.clone(),
+            authenticated_at: identity.authenticated_at,
+            created_at: now,
+            expires_at,
+        };
+        let key = Key { id: parsed.id, shard };
+        match self.store.create(key, &session, self.policy.max_per_principal, now).await {
+            Ok(Created::Stored { evicted }) => {
+                self.revocations.revoke(&evicted, expires_at);
+                self.count_revoked(RevokeReason::Evicted, evicted.len() as u64);
+            }
+            Ok(Created::Superseded) => return Err(StartError::Superseded),
+            Err(error) => return Err(unavailable(&error, StartError::Unavailable)),
+        }
+        self.metrics.sessions_created.with_label_values(&[identity.kind.as_str(), method]).inc();
+        Ok(Started { token, expires_in: self.policy.ttl, session: Arc::new(session) })
     }
 
     /// Returns the live session behind a caller's token.
-    pub async fn validate(&self, _token: &str) -> Result<Validated, Refusal> {
-        unimplemented!()
+    pub async fn validate(&self, token: &str) -> Result<Validated, Refusal> {
+        let now = self.clock.now();
+        let parsed = self.parse(token)?;
+        let past_its_time = parsed.nominal_expiry <= now;
+        if past_its_time && !self.policy.extendable {
+            return Err(Refusal::Expired);
+        }
+        let found = self.find(Key { id: parsed.id, shard: parsed.shard }, now).await;
+        // Once a record is gone, only the token's own expiry tells an end from a revocation.
+        found.map_err(|refusal| match refusal {
+            Refusal::Revoked if past_its_time => Refusal::Expired,
+            other => other,
+        })
+    }
+
+    /// Returns the session of an exchange that is under way, if it is still live.
+    pub async fn confirm(&self, session: &Session) -> Result<Validated, Refusal> {
+        self.find(key_of(session), self.clock.now()).await
+    }
+
+    /// Returns whether this replica knows that the session has been revoked: no I/O.
+    pub fn is_revoked(&self, session: &Session) -> bool {
+        self.revocations.is_revoked(&session.token_id)
+    }
+
+    /// Moves a session's end to a whole lifetime from now: for routes that hold long streams.
+    pub async fn extend(&self, session: &Session) -> Result<Arc<Session>, Refusal> {
+        let now = self.clock.now();
+        let (key, expires_at) = (key_of(session), whole_seconds(now.plus(self.policy.ttl)));
+        match self.store.extend(key, expires_at, now).await {
+            Ok(true) => {}
+            Ok(false) => return Err(Refusal::Revoked),
+            Err(error) => return Err(unavailable(&error, Refusal::Unavailable)),
+        }
+        self.cache.forget(key.id, self.revocations.stamp(&key.id)).await;
+        Ok(Arc::new(Session { expires_at, ..session.clone() }))
     }
 
     /// Ends the session behind a caller's token; when this returns, this replica refuses it.
-    pub async fn end(&self, _token: &str) -> Result<Arc<Session>, Refusal> {
-        unimplemented!()
+    pub async fn end(&self, token: &str) -> Result<Arc<Session>, Refusal> {
+        let Validated { session, .. } = self.validate(token).await?;
+        self.revoke(&session, RevokeReason::Logout).await?;
+        Ok(session)
+    }
+
+    /// Ends one session. On `Err` this replica refuses it all the same.
+    pub async fn revoke(&self, session: &Session, reason: RevokeReason) -> Result<(), Refusal> {
+        let revoked = self.store.revoke(&[key_of(session)], reason, self.clock.now()).await;
+        revoked.map_err(|error| unavailable(&error, Refusal::Unavailable))?;
+        self.count_revoked(reason, 1);
+        Ok(())
+    }
+
+    /// Ends every session of a principal, also those whose sign-in is under way; returns how many.
+    pub async fn revoke_principal(&self, tenant: &TenantId, principal: &PrincipalId) -> Result<u64, Refusal> {
+        let shard = shard_of_parts(tenant, principal);
+        let revoked = self.store.revoke_principal(tenant, principal, shard, self.clock.now()).await;
+        let count = revoked.map_err(|error| unavailable(&error, Refusal::Unavailable))?;
+        self.count_revoked(RevokeReason::Principal, count);
+        Ok(count)
+    }
+
+    /// Returns the principal's live sessions, newest first.
+    pub async fn list(&self, tenant: &TenantId, principal: &PrincipalId) -> Result<Vec<Session>, Refusal> {
+        let shard = shard_of_parts(tenant, principal);
+        let listed = self.store.list(tenant, principal, shard, self.clock.now()).await;
+        listed.map_err(|error| unavailable(&error, Refusal::Unavailable))
     }
 
     /// Returns the identity of a guest: the same for the same device, whoever asks and wherever.
-    pub fn guest(&self, _device_id: &str) -> Identity {
-        unimplemented!()
+    ///
+    /// The principal is derived, not stored: two first calls cannot make two (contracts §5.2).
+    ///
+    /// # Panics
+    ///
+    /// Never: a UUID is visible ASCII.
+    pub fn guest(&self, device_id: &str) -> Identity {
+        let tenant = &self.policy.default_tenant;
+        let digest = self.guest_key.digest("device", &[tenant.as_str().as_bytes(), device_id.as_bytes()]);
+        let mut bytes = [0; 16];
+        bytes.iter_mut().zip(digest).for_each(|(into, from)| *into = from);
+        let uuid = uuid::Builder::from_custom_bytes(bytes).into_uuid();
+        Identity {
+            issuer: "device".to_owned(),
+            kind: PrincipalKind::Anonymous,
+            subject: PrincipalId::from_str(&format!("anon:{uuid}")).expect("a UUID is visible ASCII"),
+            tenant: None,
+            roles: Vec::new(),
+            provider_session: None,
+            actor: None,
+            authenticated_at: self.clock.now(),
+            proof_id: None,
+        }
     }
 
     /// Returns whether `text` begins like one of our tokens.
-    pub fn is_own(&self, _text: &str) -> bool {
-        unimplemented!()
+    pub fn is_own(&self, text: &str) -> bool {
+        self.keys.load().has_prefix(text)
     }
 
     /// Returns the tenant of sessions whose provider names none.
     pub fn default_tenant(&self) -> &TenantId {
-        unimplemented!()
+        &self.policy.default_tenant
     }
+
+    /// Returns what this replica knows of revocations.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
+    }
+
+    /// Puts a new key ring in place: what the old one minted and the new one knows stays valid.
+    pub fn replace_keys(&self, keys: TokenKeys) {
+        self.keys.store(Arc::new(keys));
+    }
+
+    /// Looks after cache and tombstones until the runtime ends.
+    pub async fn run(&self) {
+        const HOUSEKEEPING: Duration = Duration::from_secs(5);
+        let mut changes = self.revocations.subscribe();
+        let mut generation = self.revocations.generation();
+        let mut tick = tokio::time::interval(HOUSEKEEPING);
+        loop {
+            tokio::select! {
+                heard = changes.changed() => if heard.is_err() { return },
+                _ = tick.tick() => {
+                    self.revocations.prune();
+                    self.publish_gauges();
+                }
+            }
+            let current = self.revocations.generation();
+            if current != generation {
+                generation = current;
+                self.cache.clear();
+            }
+        }
+    }
+
+    // === the one place that decides whether a session is live ===
+
+    async fn find(&self, key: Key, now: Timestamp) -> Result<Validated, Refusal> {
+        if self.revocations.is_revoked(&key.id) {
+            return Err(Refusal::Revoked);
+        }
+        if !self.revocations.is_current() {
+            return self.find_unvouched(key, now).await;
+        }
+        let stamp = self.revocations.stamp(&key.id);
+        if let Some(session) = self.cache.find(key.id, stamp).await {
+            if !session.is_expired(now) {
+                self.results.hit.inc();
+                return Ok(Validated { session, source: Source::Cache });
+            }
+            if !self.policy.extendable {
+                return Err(Refusal::Expired);
+            }
+            // Another replica may have extended it since it was read.
+            self.cache.forget(key.id, stamp).await;
+        }
+        let store = self.store.clone();
+        let filled = self.cache.find_or_fill(key.id, stamp, async move { store.find(key, stamp, now).await }).await;
+        self.judge(key, filled, now)
+    }
+
+    fn judge(&self, key: Key, filled: Result<Arc<Session>, Miss>, now: Timestamp) -> Result<Validated, Refusal> {
+        match filled {
+            // The tombstone may have come while the store was answering.
+            Ok(_) if self.revocations.is_revoked(&key.id) => Err(Refusal::Revoked),
+            Ok(session) if session.is_expired(now) => Err(Refusal::Expired),
+            Ok(session) => {
+                self.results.miss.inc();
+                Ok(Validated { session, source: Source::Store })
+            }
+            Err(Miss::Gone) => {
+                self.results.negative.inc();
+                Err(Refusal::Revoked)
+            }
+            Err(Miss::Unavailable(error)) => Err(unavailable(&error, Refusal::Unavailable)),
+        }
+    }
+
+    // Not hearing of revocations: until the lease lapses the last answers still stand, after it
+    // only what `serve_stale` allows. A session never seen here cannot be known.
+    async fn find_unvouched(&self, key: Key, now: Timestamp) -> Result<Validated, Refusal> {
+        let lease_until = self.revocations.lease_until();
+        let monotonic = self.clock.monotonic();
+        if lease_until.0 == 0 || monotonic >= lease_until.plus(self.policy.max_stale) {
+            return Err(Refusal::Unavailable);
+        }
+        let stamp = self.revocations.last_vouched_stamp(&key.id);
+        match self.cache.find(key.id, stamp).await {
+            Some(session) if session.is_expired(now) => Err(Refusal::Expired),
+            Some(session) if monotonic < lease_until => {
+                self.results.hit.inc();
+                Ok(Validated { session, source: Source::Cache })
+            }
+            Some(session) => {
+                self.results.stale.inc();
+                Ok(Validated { session, source: Source::Stale })
+            }
+            None => Err(Refusal::Unavailable),
+        }
+    }
+
+    fn parse(&self, token: &str) -> Result<ParsedToken, Refusal> {
+        self.keys.load().parse(TokenKind::Access, token).map_err(|error| match error {
+            TokenError::Malformed => Refusal::Malformed,
+            TokenError::Forged => Refusal::Unknown,
+        })
+    }
+
+    async fn claim_proof(&self, identity: &Identity, now: Timestamp) -> Result<(), StartError> {
+        let Some(proof) = &identity.proof_id else { return Ok(()) };
+        let digest = self.guest_key.digest("proof", &[identity.issuer.as_bytes(), proof.as_bytes()]);
+        let until = now.plus(PROOF_MEMORY);
+        match self.store.claim_once(&digest, until, now).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StartError::AlreadyUsed),
+            Err(error) => Err(unavailable(&error, StartError::Unavailable)),
+        }
+    }
+
+    fn count_revoked(&self, reason: RevokeReason, count: u64) {
+        self.metrics.sessions_revoked.with_label_values(&[reason.as_str()]).inc_by(count);
+    }
+
+    fn publish_gauges(&self) {
+        self.metrics.session_cache_entries.set(self.cache.len().cast_signed());
+        self.metrics.tombstones.set(i64::try_from(self.revocations.tombstone_count()).unwrap_or(i64::MAX));
+    }
+}
+
+/// How long a single-use proof is remembered: longer than any Clerk session JWT lives.
+const PROOF_MEMORY: Duration = Duration::from_hours(24);
+
+impl Policy {
+    /// Returns the policy that a configuration asks for.
+    pub fn from_config(config: &config::Config) -> Self {
+        Self {
+            ttl: config.sessions.ttl,
+            max_per_principal: config.sessions.max_per_principal,
+            extendable: config.routes.iter().any(|rule| rule.stream),
+            max_stale: match config.sessions.on_unavailable {
+                OnUnavailable::FailClosed => Duration::ZERO,
+                OnUnavailable::ServeStale => config.sessions.max_stale,
+            },
+            default_tenant: config.tenants.default.clone(),
+        }
+    }
+}
+
+/// Returns where a session is filed.
+pub fn key_of(session: &Session) -> Key {
+    Key { id: session.token_id, shard: shard_of(&session.principal) }
+}
+
+// On whole seconds a record and its token end at the same instant.
+fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp(at.0.div_ceil(1000) * 1000)
+}
+
+fn unavailable<E>(error: &StoreError, outcome: E) -> E {
+    tracing::debug!(error = %error, "Session store did not answer");
+    outcome
 }

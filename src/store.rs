@@ -5,7 +5,12 @@ use async_trait::async_trait;
 use crate::model::{Principal, PrincipalId, Session, Shard, TenantId, TokenId};
 use crate::time::Timestamp;
 
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod record;
+pub mod redis;
 pub mod revocations;
+pub mod sqlite;
 
 pub use revocations::{Revocations, Stamp};
 
@@ -98,6 +103,9 @@ pub trait SessionStore: Send + Sync + 'static {
         shard: Shard,
         now: Timestamp,
     ) -> Result<Vec<Session>, StoreError>;
+
+    /// Remembers a digest until `until`; `false` if it was remembered already.
+    async fn claim_once(&self, digest: &[u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Returns what this replica knows of revocations.
     fn revocations(&self) -> &std::sync::Arc<Revocations>;

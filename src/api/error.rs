@@ -66,6 +66,10 @@ pub enum Kind {
     },
     /// A fault of ours.
     Internal,
+    /// The application cannot be reached, or answered nonsense.
+    BadGateway,
+    /// The application took too long.
+    GatewayTimeout,
     /// Something that the answer depends on cannot be asked now.
     Unavailable,
 }
@@ -137,6 +141,8 @@ impl Kind {
             Self::Unprocessable => (StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", "Invalid JSON body", None),
             Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests", None),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal Server Error", None),
+            Self::BadGateway => (StatusCode::BAD_GATEWAY, "bad_gateway", "Bad Gateway", None),
+            Self::GatewayTimeout => (StatusCode::GATEWAY_TIMEOUT, "gateway_timeout", "Gateway Timeout", None),
             Self::Unavailable =>
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Session store unavailable", None),
         };
@@ -244,7 +250,7 @@ mod tests {
     use super::*;
     use crate::identity::Reason;
 
-    const EVERY_KIND: [Kind; 13] = [
+    const EVERY_KIND: [Kind; 15] = [
         Kind::BadRequest,
         Kind::MissingToken,
         Kind::InvalidToken,
@@ -257,6 +263,8 @@ mod tests {
         Kind::Unprocessable,
         Kind::RateLimited { retry_after: 7 },
         Kind::Internal,
+        Kind::BadGateway,
+        Kind::GatewayTimeout,
         Kind::Unavailable,
     ];
 

@@ -49,7 +49,20 @@ impl RequestId {
         Self(random_bytes::<8>(random).map_or(0, |bytes| u64::from_be_bytes(*bytes)))
     }
 
-    pub(super) fn header_value(self) -> HeaderValue {
+    /// Returns a number in [0, 1) that depends on nothing but the id: for sampling.
+    pub fn dice(self) -> f64 {
+        // The upper 53 bits, as many as a double holds exactly.
+        #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+        let upper = (self.0 >> 11) as f64;
+        upper / 9_007_199_254_740_992.0
+    }
+
+    /// Returns the id as a header value.
+    ///
+    /// # Panics
+    ///
+    /// Never: hex digits are a valid header value.
+    pub fn header_value(self) -> HeaderValue {
         HeaderValue::try_from(self.to_string()).expect("hex digits are a valid header value")
     }
 }

@@ -38,7 +38,7 @@ pub struct Sessions {
 /// Where sessions live.
 #[derive(Clone, Debug)]
 pub enum StoreUrl {
-    /// A SQLite file: one replica only.
+    /// A `sqlite` file: one replica only.
     Sqlite(PathBuf),
     /// One Redis server.
     Redis(Secret),
@@ -171,7 +171,7 @@ impl std::str::FromStr for StoreUrl {
 /// Reads a secret given as text or as `{file: path}`; the file's last line break is not part of it.
 pub fn secret<'de, D: Deserializer<'de>>(input: D) -> Result<Secret, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, deny_unknown_fields)]
     enum Written {
         Inline(String),
         File { file: PathBuf },

@@ -1,7 +1,7 @@
 //! Self-authenticating opaque tokens.
 //!
 //! A token is `<prefix>` and 48 base64url characters for 36 bytes: version 1, key id 1, shard 2,
-//! expiry in Unix minutes 4, random 20, MAC 8. One HMAC-SHA256 over the first 28 bytes gives both
+//! expiry in Unix seconds 4, random 20, MAC 8. One HMAC-SHA256 over the first 28 bytes gives both
 //! the MAC, so that garbage is refused without I/O, and the token id, the only thing that stores
 //! and caches see. The kind is part of the MAC's input and not of the token: a refresh token can
 //! never pass for an access token.
@@ -23,7 +23,6 @@ const SIGNED: usize = 28;
 const MAC: usize = 8;
 const RAW: usize = SIGNED + MAC;
 const TEXT: usize = RAW / 3 * 4;
-const MILLIS_PER_MINUTE: u64 = 60_000;
 
 /// How many slots sessions are spread over, so that one principal's data shares a Redis slot.
 pub const SHARDS: u16 = 64;
@@ -56,7 +55,7 @@ pub struct ParsedToken {
     pub id: TokenId,
     /// Which slot the session lives in.
     pub shard: Shard,
-    /// When it was to end as minted, rounded up to the minute; the record's own end wins.
+    /// When it was to end as minted, rounded up to the second; the record's own end wins.
     pub nominal_expiry: Timestamp,
 }
 
@@ -204,7 +203,7 @@ impl TokenKeys {
         expires_at: Timestamp,
         random: &dyn SecureRandom,
     ) -> Result<(SessionToken, ParsedToken), NoEntropy> {
-        let minutes = expiry_minutes(expires_at);
+        let seconds = expiry_seconds(expires_at);
         let mut signed = Zeroizing::new([0; SIGNED]);
         let (head, tail) = signed.split_at_mut(8);
         tail.copy_from_slice(random_bytes::<20>(random)?.as_slice());
@@ -212,7 +211,7 @@ impl TokenKeys {
         *version = VERSION;
         *key_id = self.minting.id;
         [*shard_high, *shard_low] = shard.0.to_be_bytes();
-        expiry.copy_from_slice(&minutes.to_be_bytes());
+        expiry.copy_from_slice(&seconds.to_be_bytes());
         let digest = self.minting.sign(kind, &signed);
         let mut raw = Zeroizing::new([0; RAW]);
         let (body, mac) = raw.split_at_mut(SIGNED);
@@ -220,7 +219,7 @@ impl TokenKeys {
         let (expected, id) = split_digest(&digest);
         mac.copy_from_slice(&expected);
         let text = format!("{}{}", self.prefix, URL_SAFE_NO_PAD.encode(raw.as_slice()));
-        let parsed = ParsedToken { id, shard, nominal_expiry: from_minutes(minutes) };
+        let parsed = ParsedToken { id, shard, nominal_expiry: from_seconds(seconds) };
         Ok((SessionToken(Secret::new(text)), parsed))
     }
 
@@ -244,7 +243,7 @@ impl TokenKeys {
         Ok(ParsedToken {
             id,
             shard: Shard(u16::from_be_bytes([shard_high, shard_low])),
-            nominal_expiry: from_minutes(u32::from_be_bytes([e0, e1, e2, e3])),
+            nominal_expiry: from_seconds(u32::from_be_bytes([e0, e1, e2, e3])),
         })
     }
 }
@@ -271,12 +270,12 @@ fn tag_bytes(tag: &hmac::Tag) -> [u8; 32] {
 }
 
 // Rounded up: a token must never claim to end before its record does.
-fn expiry_minutes(at: Timestamp) -> u32 {
-    u32::try_from(at.0.div_ceil(MILLIS_PER_MINUTE)).unwrap_or(u32::MAX)
+fn expiry_seconds(at: Timestamp) -> u32 {
+    u32::try_from(at.0.div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
-fn from_minutes(minutes: u32) -> Timestamp {
-    Timestamp(u64::from(minutes) * MILLIS_PER_MINUTE)
+fn from_seconds(seconds: u32) -> Timestamp {
+    Timestamp(u64::from(seconds) * 1000)
 }
 
 #[cfg(test)]
@@ -302,7 +301,7 @@ mod tests {
         assert_eq!(text.len(), "dw_".len() + 48);
         assert_eq!(keys.parse(TokenKind::Access, &text), Ok(minted));
         assert_eq!(minted.shard.index(), 99 % SHARDS);
-        assert_eq!(minted.nominal_expiry, Timestamp(1_800_000_060_000), "rounded up to the minute");
+        assert_eq!(minted.nominal_expiry, Timestamp(1_800_000_001_000), "rounded up to the second");
     }
 
     #[test]

@@ -100,6 +100,17 @@ impl Revocations {
         }
     }
 
+    /// Returns the stamp under which answers were filed while this replica last vouched for them.
+    pub fn last_vouched_stamp(&self, id: &TokenId) -> Stamp {
+        Stamp { generation: self.live_generation.load(Ordering::SeqCst), ..self.stamp(id) }
+    }
+
+    /// Gives the lease up at once: something is known to have been missed.
+    pub fn end_lease(&self) {
+        self.lease_until.store(0, Ordering::SeqCst);
+        self.announce();
+    }
+
     /// Returns the current generation.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)

@@ -1,1 +1,10 @@
-fn main() {}
+//! Integration tests: the real binary as a child process, real Redis, real sockets.
+//!
+//! One file per behaviour; `support` holds the parts they share. Nothing here is skipped: a part
+//! that is not installed fails the test that needs it.
+
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
+mod support;
+#[cfg(test)]
+mod support_works;

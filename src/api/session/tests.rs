@@ -16,20 +16,40 @@ use crate::api::extract::RequestId;
 use crate::api::limit::Network;
 use crate::config;
 use crate::config::telemetry::Level;
-use crate::model::{Principal, PrincipalKind, SessionId, TokenId};
+use crate::model::{Principal, PrincipalKind, SessionId, TokenId, TokenKey, TokenKeys};
+use crate::session::{Policy, Setup};
+use crate::store::redis::RedisStore;
 use crate::telemetry::tests::json_lines;
 use crate::time::{Clock, ManualClock, Timestamp};
 
-// Neither the sessions service nor a provider is reached by the requests below.
+// No store to reach and no keys to verify with: whoever gets that far is told so.
 fn app() -> App {
     let metrics = Arc::new(Metrics::new().unwrap());
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp(0)));
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp(1_800_000_000_000)));
+    let random = Arc::new(aws_lc_rs::rand::SystemRandom::new());
+    let environment = [
+        ("DOORWARD__SESSIONS__STORE", "redis://127.0.0.1:1"),
+        ("DOORWARD__SESSIONS__TOKEN__KEYS", "[{id: 1, secret: 0123456789abcdef0123456789abcdef}]"),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let config = config::Config::load(&[], &environment).unwrap().config;
+    let key = TokenKey::new(1, &[7; 32]).unwrap();
+    let sessions = Sessions::new(Setup {
+        store: RedisStore::connect(&config.sessions, clock.clone(), metrics.clone()).unwrap(),
+        keys: TokenKeys::new("dw_".to_owned(), key.clone(), Vec::new()),
+        guest_key: key,
+        policy: Policy::from_config(&config),
+        cache: config.sessions.cache.clone(),
+        clock: clock.clone(),
+        random: random.clone(),
+        metrics: metrics.clone(),
+    });
     App {
-        sessions: Arc::new(Sessions {}),
-        providers: Arc::new(Providers {}),
+        sessions,
+        providers: Arc::new(Providers::new(&config, &clock, &metrics).unwrap()),
         limits: Arc::new(Limits::new(&limits(), &clock, &metrics)),
         metrics,
-        random: Arc::new(aws_lc_rs::rand::SystemRandom::new()),
+        random,
     }
 }
 

@@ -1,0 +1,33 @@
+//! `doorward keys`: makes the keys that sign tokens.
+
+use aws_lc_rs::rand::SecureRandom;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::Subcommand;
+use zeroize::Zeroizing;
+
+use super::{SUCCESS, Surroundings, say};
+use crate::secret;
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print a new key for sessions.token.keys: 32 random bytes as text.
+    ///
+    /// Keep it in a file that only Doorward can read, and name that file in the configuration:
+    /// `keys: [{ id: 1, secret: { file: /run/secrets/token-key } }]`. Every replica needs the same.
+    Generate,
+}
+
+/// Prints a new key; returns the exit code.
+pub fn generate(random: &dyn SecureRandom, surroundings: &mut Surroundings<'_>) -> u8 {
+    match secret::random_bytes::<32>(random) {
+        Ok(bytes) => {
+            let mut line = Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_slice()));
+            line.push('\n');
+            say(surroundings.stdout, &line);
+            SUCCESS
+        }
+        Err(error) => surroundings.fail(&error),
+    }
+}

@@ -1,0 +1,100 @@
+//! What can be served and is probably not meant: told at start, never refused.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::check::{all_issuers, id_of, speaks_tls};
+use super::problem::{Finding, KeyPath};
+use super::sessions::StoreUrl;
+use super::{Config, OnUnavailable, RouteRule};
+
+/// How long a Cluster's answer may be kept: its publications are not ordered with its reads.
+const CLUSTER_TTL_MAX: Duration = Duration::from_secs(5);
+/// Kubernetes kills after this long unless told otherwise (`terminationGracePeriodSeconds`).
+const GRACE_PERIOD: Duration = Duration::from_secs(30);
+
+/// Returns what an operator should be told about a valid configuration.
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    sessions(config, &mut found);
+    issuers(config, &mut found);
+    routes(&config.routes, &mut found);
+    if config.lifecycle.drain_delay + config.lifecycle.drain_timeout > GRACE_PERIOD {
+        let message = "together with drain_delay this is longer than the 30 s that Kubernetes waits by default; \
+                       raise terminationGracePeriodSeconds";
+        found.push(Finding::new(KeyPath::of("lifecycle.drain_timeout"), message));
+    }
+    found
+}
+
+fn sessions(config: &Config, found: &mut Vec<Finding>) {
+    let sessions = &config.sessions;
+    if sessions.on_unavailable == OnUnavailable::ServeStale {
+        let stale = humantime::format_duration(sessions.max_stale);
+        let message = format!(
+            "while the store is away, a session revoked elsewhere is accepted for up to {stale} beyond the lease"
+        );
+        found.push(Finding::new(KeyPath::of("sessions.on_unavailable"), message));
+    }
+    if matches!(sessions.store, StoreUrl::Cluster(_)) && sessions.cache.max_ttl > CLUSTER_TTL_MAX {
+        let message = "on a Redis Cluster a lost revocation message is noticed only when a cached answer ends; \
+                       set it to 5s or less";
+        found.push(Finding::new(KeyPath::of("sessions.cache.max_ttl"), message));
+    }
+    let in_memory = |path: &Path| ["/tmp", "/dev/shm", "/run"].iter().any(|place| path.starts_with(place));
+    match &sessions.store {
+        StoreUrl::Sqlite(path) if in_memory(path) => {
+            let message = "is in a place that may be emptied at a restart, and every session with it";
+            found.push(Finding::new(KeyPath::of("sessions.store"), message));
+        }
+        store @ (StoreUrl::Redis(_) | StoreUrl::Sentinel { .. } | StoreUrl::Cluster(_))
+            if sessions.redis.password.is_some() && !speaks_tls(store) =>
+        {
+            let message = "sends the password and every session in clear; rediss:// encrypts";
+            found.push(Finding::new(KeyPath::of("sessions.store"), message));
+        }
+        _ => {}
+    }
+    if sessions.revocation.lease < 2 * sessions.revocation.heartbeat {
+        let message = "is less than two heartbeats: a single late one makes this replica refuse everybody for a moment";
+        found.push(Finding::new(KeyPath::of("sessions.revocation.lease"), message));
+    }
+}
+
+fn issuers(config: &Config, found: &mut Vec<Finding>) {
+    if config.clerk.is_none() && config.issuers.is_empty() {
+        let message = "no issuer is configured: nobody can sign in with a JWT, only guests get sessions";
+        found.push(Finding::new(KeyPath::of("clerk"), message));
+    }
+    for (at, issuer) in all_issuers(config) {
+        if issuer.authorized_parties.is_empty() {
+            let message = "is empty: a JWT that the issuer made for any other application is accepted too";
+            found.push(Finding::new(at.key("authorized_parties"), message));
+        }
+        if issuer.jwks_url.as_deref().is_some_and(|url| url.starts_with("http://") && !is_local(url)) {
+            let message = "fetches keys in clear: whoever can change them on the way can sign in as anybody";
+            found.push(Finding::new(at.key("jwks_url"), message));
+        }
+    }
+}
+
+fn routes(routes: &[RouteRule], found: &mut Vec<Finding>) {
+    for (index, rule) in routes.iter().enumerate() {
+        if rule.path == "/auth" || rule.path.starts_with("/auth/") {
+            let message = "does nothing: Doorward itself answers below /auth";
+            found.push(Finding::new(KeyPath::of("routes").index(index).key("path"), message));
+        }
+    }
+    let catches_all = |rule: &RouteRule| rule.path == "/**" && rule.methods.is_empty();
+    let Some(last) = routes.iter().position(catches_all) else { return };
+    for (index, rule) in routes.iter().enumerate().skip(last + 1) {
+        let message = format!("{} is never reached: routes[{last}] matches everything before it", id_of(index, rule));
+        found.push(Finding::new(KeyPath::of("routes").index(index), message));
+    }
+}
+
+fn is_local(url: &str) -> bool {
+    let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}

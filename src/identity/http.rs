@@ -1,0 +1,114 @@
+//! Fetching key sets.
+//!
+//! One small document from one configured address: no redirects, no proxy from the environment,
+//! five seconds in all, a bounded body, and TLS that is always verified.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use http::StatusCode;
+use reqwest::{Certificate, Client, Url, redirect};
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The largest key set that is read, in bytes.
+pub(super) const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// An address and what it takes to ask it.
+pub(super) struct Endpoint {
+    client: Client,
+    url: Url,
+}
+
+/// Why an address cannot be asked at all: a mistake in the configuration.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EndpointError {
+    #[error("jwks_url must be an http or https URL without credentials")]
+    Url,
+    #[error("ca cannot be read")]
+    UnreadableCa(#[source] std::io::Error),
+    #[error("ca holds no PEM certificate")]
+    NoCertificate,
+    #[error("no TLS provider is installed in this process")]
+    NoTlsProvider,
+    #[error("the HTTP client cannot be made")]
+    Client(#[source] reqwest::Error),
+}
+
+/// Why nothing was fetched.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("the request failed")]
+    Request(#[source] reqwest::Error),
+    #[error("the answer was {0}")]
+    Status(StatusCode),
+    #[error("the answer is larger than {BODY_BYTES_MAX} bytes")]
+    TooLarge,
+}
+
+impl Endpoint {
+    /// Returns an endpoint whose certificate must come from an authority in the PEM file `ca`, or
+    /// from one the system trusts when `ca` is absent.
+    pub(super) fn new(url: &str, ca: Option<&Path>) -> Result<Self, EndpointError> {
+        let url = Url::parse(url).map_err(|_| EndpointError::Url)?;
+        let plain = url.scheme() == "http";
+        let anonymous = url.username().is_empty() && url.password().is_none();
+        if !anonymous || !(plain || url.scheme() == "https") {
+            return Err(EndpointError::Url);
+        }
+        // reqwest panics without one; `main` installs it first of all.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err(EndpointError::NoTlsProvider);
+        }
+        let builder = Client::builder()
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .timeout(DEADLINE)
+            .connect_timeout(DEADLINE)
+            // A connection kept for minutes is one more that can be dead when it is needed.
+            .pool_max_idle_per_host(0)
+            .user_agent(concat!("doorward/", env!("CARGO_PKG_VERSION")));
+        let builder = match ca {
+            Some(path) => builder.tls_certs_only(authorities(path)?),
+            // Lets a container without system certificates ask a neighbour in clear.
+            None if plain => builder.tls_certs_only([]),
+            None => builder,
+        };
+        Ok(Self { client: builder.build().map_err(EndpointError::Client)?, url })
+    }
+
+    /// Returns the body of a 200 answer.
+    pub(super) async fn fetch(&self) -> Result<Vec<u8>, FetchError> {
+        let mut response = self.client.get(self.url.clone()).send().await.map_err(request_error)?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status(response.status()));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(request_error)? {
+            if body.len() + chunk.len() > BODY_BYTES_MAX {
+                return Err(FetchError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+/// Returns an error and everything behind it in one line.
+pub(super) fn with_causes(error: &dyn Error) -> String {
+    std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn authorities(path: &Path) -> Result<Vec<Certificate>, EndpointError> {
+    let pem = std::fs::read(path).map_err(EndpointError::UnreadableCa)?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) | Err(_) => Err(EndpointError::NoCertificate),
+    }
+}
+
+// The address may carry a key in its query.
+fn request_error(error: reqwest::Error) -> FetchError {
+    FetchError::Request(error.without_url())
+}

@@ -1,0 +1,107 @@
+//! The configured issuers, as one.
+//!
+//! What a JWT says of its issuer only chooses whose keys and rules it must pass; it never leads
+//! to an address.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::clerk::Clerk;
+use super::http::{Endpoint, with_causes};
+use super::jwks::{KeyCache, Source};
+use super::jws::Jws;
+use super::{IdentityError, Reason};
+use crate::config::{Config, Issuer};
+use crate::metrics::Metrics;
+use crate::model::Identity;
+use crate::time::Clock;
+
+/// The name of the `clerk` section's provider in logs and metrics.
+const CLERK: &str = "clerk";
+/// Loads that failed are tried again after a second at the earliest: look no less often.
+const TICK_MAX: Duration = Duration::from_secs(1);
+const TICK_MIN: Duration = Duration::from_millis(1);
+
+/// Every issuer whose JWTs may be exchanged for a session.
+pub struct Providers {
+    issuers: Vec<Clerk>,
+    tick: Duration,
+}
+
+/// An issuer that cannot be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+#[error("provider {provider}: {problem}")]
+pub struct ProviderError {
+    /// Its name in the configuration.
+    pub provider: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Providers {
+    /// Returns the configured issuers, without keys yet; [`run`](Self::run) loads them.
+    ///
+    /// Refuses two issuers with the same `iss`, an issuer with no or several sources of keys, and
+    /// a `jwks_url` or `ca` that cannot be used. Needs rustls' process-wide provider.
+    pub fn new(config: &Config, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Result<Self, ProviderError> {
+        let clerk = config.clerk.iter().map(|rules| (CLERK, rules));
+        let named = config.issuers.iter().map(|(name, rules)| (name.as_str(), rules));
+        let mut issuers: Vec<Clerk> = Vec::new();
+        for (position, (name, rules)) in clerk.chain(named).enumerate() {
+            let error = |problem: String| ProviderError { provider: name.to_owned(), problem };
+            if name == CLERK && position > 0 {
+                return Err(error("the name belongs to the section \"clerk\"".to_owned()));
+            }
+            if issuers.iter().any(|other| other.rules.issuer == rules.issuer) {
+                return Err(error(format!("another provider has the issuer {:?}", rules.issuer)));
+            }
+            let source = source(rules).map_err(error)?;
+            let keys = KeyCache::new(name.to_owned(), source, rules.refetch_interval, clock.clone(), metrics);
+            issuers.push(Clerk { rules: rules.clone(), keys, clock: clock.clone() });
+        }
+        Ok(Self { issuers, tick: config.lifecycle.reload_interval.clamp(TICK_MIN, TICK_MAX) })
+    }
+
+    /// Returns the identity that a JWT proves (contracts §11.1, all rules but the last).
+    pub async fn verify(&self, jwt: &str) -> Result<Identity, IdentityError> {
+        let jws = Jws::parse(jwt)?;
+        self.issuer_of(&jws)?.verify(&jws).await
+    }
+
+    /// Returns whether every issuer's keys were loaded at least once.
+    pub fn loaded(&self) -> bool {
+        self.issuers.iter().all(|issuer| issuer.keys.loaded())
+    }
+
+    /// Loads the keys and keeps them current; never returns.
+    pub async fn run(self: Arc<Self>) {
+        join_all(self.issuers.iter().map(|issuer| issuer.keys.run(self.tick))).await;
+        // Without issuers there is nothing to do, which is no reason to end.
+        std::future::pending::<()>().await;
+    }
+
+    // An only issuer is tried whatever the JWT says of itself: its signature is judged first, as
+    // the rules want it. Among several, an unknown `iss` leaves nobody's key to judge with.
+    fn issuer_of(&self, jws: &Jws<'_>) -> Result<&Clerk, Reason> {
+        match self.issuers.as_slice() {
+            [only] => Ok(only),
+            several => {
+                let claimed = jws.claimed_issuer();
+                several.iter().find(|issuer| claimed == Some(&issuer.rules.issuer)).ok_or(Reason::IssuerMismatch)
+            }
+        }
+    }
+}
+
+fn source(rules: &Issuer) -> Result<Source, String> {
+    match (&rules.jwks_url, &rules.jwks_file, &rules.pem_file) {
+        (Some(url), None, None) => {
+            Endpoint::new(url, rules.ca.as_deref()).map(Source::Url).map_err(|error| with_causes(&error))
+        }
+        (None, Some(path), None) => Ok(Source::JwksFile(path.clone())),
+        (None, None, Some(path)) => Ok(Source::PemFile(path.clone())),
+        _ => Err("needs exactly one of jwks_url, jwks_file and pem_file".to_owned()),
+    }
+}

@@ -1,0 +1,309 @@
+//! What stands between the listener and pingora's HTTP proxy: limits per connection, and the cut.
+//!
+//! pingora has no deadline for a whole request head and a fixed 1 MiB limit for its size
+//! (cloudflare/pingora#447), and no way to end an exchange from outside. Both are done here, by
+//! wrapping each accepted stream and each exchange's future.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::Gateway;
+use super::streams::{Registration, Slot, Streams};
+use crate::config::Limits;
+use crate::metrics::Metrics;
+
+/// After the session's end, how long an exchange has to answer 401 before it is dropped.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+tokio::task_local! {
+    /// The slot of the exchange that the current task carries.
+    static SLOT: Arc<Slot>;
+}
+
+/// Accepts connections for the proxy.
+pub struct Edge {
+    exchanges: Arc<Exchanges>,
+    streams: Arc<Streams>,
+    limits: Limits,
+    open: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+/// Runs exchanges, each so that it can be cut.
+pub struct Exchanges {
+    proxy: Arc<HttpProxy<Gateway>>,
+    streams: Arc<Streams>,
+}
+
+/// An accepted stream under limits.
+#[derive(Debug)]
+struct Connection {
+    inner: Stream,
+    registration: Registration,
+    header_timeout: Duration,
+    header_bytes_max: usize,
+    /// Set while an exchange is under way: its reads are body, not head.
+    in_exchange: AtomicBool,
+    header_bytes: AtomicUsize,
+    header_deadline: Option<Pin<Box<Sleep>>>,
+    http2: bool,
+    _open: OpenConnection,
+}
+
+#[derive(Debug)]
+struct OpenConnection {
+    open: Arc<AtomicUsize>,
+    gauge: prometheus::IntGauge,
+}
+
+impl Edge {
+    /// Returns the listener's application.
+    pub fn new(proxy: HttpProxy<Gateway>, streams: Arc<Streams>, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        let exchanges = Arc::new(Exchanges { proxy: Arc::new(proxy), streams: streams.clone() });
+        Self { exchanges, streams, limits, open: Arc::new(AtomicUsize::new(0)), metrics }
+    }
+
+    /// Returns how many connections are open, kept current for the drain.
+    pub fn open_connections(&self) -> Arc<AtomicUsize> {
+        self.open.clone()
+    }
+}
+
+#[async_trait]
+impl ServerApp for Edge {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let open = OpenConnection::new(self.open.clone(), self.metrics.downstream_connections.clone());
+        if self.open.load(Ordering::SeqCst) > self.limits.max_connections {
+            return None;
+        }
+        let connection = Connection {
+            http2: matches!(stream.selected_alpn_proto(), Some(ALPN::H2)),
+            inner: stream,
+            registration: self.streams.register(),
+            header_timeout: self.limits.header_timeout,
+            header_bytes_max: self.limits.header_bytes_max,
+            in_exchange: AtomicBool::new(false),
+            header_bytes: AtomicUsize::new(0),
+            header_deadline: None,
+            _open: open,
+        };
+        self.exchanges.process_new(Box::new(connection), shutdown).await
+    }
+
+    async fn cleanup(&self) {
+        self.exchanges.http_cleanup().await;
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Exchanges {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let connection = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Connection>());
+        // HTTP/2 gives no access to its connection here, and needs a slot a stream anyway.
+        let (slot, registration, last_words) = if let Some(connection) = connection {
+            (connection.registration.slot().clone(), None, LAST_WORDS)
+        } else {
+            let registration = self.streams.register();
+            (registration.slot().clone(), Some(registration), Duration::ZERO)
+        };
+        let exchange = SLOT.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
+        let cut = async {
+            slot.ended().await;
+            tokio::time::sleep(last_words).await;
+        };
+        let outcome = tokio::select! {
+            biased;
+            reusable = exchange => reusable,
+            () = cut => None,
+        };
+        drop(registration);
+        outcome
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.proxy.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.proxy.server_options()
+    }
+
+    async fn http_cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
+}
+
+/// Returns the slot of the exchange that the current task carries.
+pub(super) fn current_slot() -> Option<Arc<Slot>> {
+    SLOT.try_with(Arc::clone).ok()
+}
+
+/// Tells the connection whether what it reads next belongs to an exchange or is a new head.
+pub(super) fn mark_exchange(session: &ServerSession, in_exchange: bool) {
+    let connection = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Connection>());
+    if let Some(connection) = connection {
+        connection.in_exchange.store(in_exchange, Ordering::Relaxed);
+        connection.header_bytes.store(0, Ordering::Relaxed);
+    }
+}
+
+impl OpenConnection {
+    fn new(open: Arc<AtomicUsize>, gauge: prometheus::IntGauge) -> Self {
+        open.fetch_add(1, Ordering::SeqCst);
+        gauge.inc();
+        Self { open, gauge }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::SeqCst);
+        self.gauge.dec();
+    }
+}
+
+impl Connection {
+    // Arms no timer for the common case, a head that comes in one read.
+    fn head_is_late(&mut self, context: &mut Context<'_>) -> bool {
+        if self.header_bytes.load(Ordering::Relaxed) == 0 {
+            self.header_deadline = None;
+            return false;
+        }
+        let timeout = self.header_timeout;
+        let deadline = self.header_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        deadline.as_mut().poll(context).is_ready()
+    }
+
+    fn head_is_too_large(&mut self, filled: &[u8]) -> bool {
+        let before = self.header_bytes.fetch_add(filled.len(), Ordering::Relaxed);
+        if before == 0 {
+            self.header_deadline = None;
+            self.http2 = filled.starts_with(H2_PREFACE);
+        }
+        !self.http2 && before + filled.len() > self.header_bytes_max
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.registration.slot().poll_ended(context) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the session ended")));
+        }
+        if this.http2 || this.in_exchange.load(Ordering::Relaxed) {
+            return Pin::new(&mut this.inner).poll_read(context, buffer);
+        }
+        let already = buffer.filled().len();
+        let read = Pin::new(&mut this.inner).poll_read(context, buffer);
+        if read.is_pending() {
+            return if this.head_is_late(context) { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { read };
+        }
+        ready!(read)?;
+        if this.head_is_too_large(buffer.filled().get(already..).unwrap_or_default()) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "request head too large")));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Connection {
+    async fn shutdown(&mut self) {
+        self.inner.shutdown().await;
+    }
+}
+
+#[async_trait]
+impl Peek for Connection {
+    // pingora waits here for the 24 bytes of an HTTP/2 preface, as long as a client cares to take.
+    async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        let peeked = tokio::time::timeout(self.header_timeout.max(Duration::from_mins(1)), self.inner.try_peek(buffer));
+        peeked.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl Ssl for Connection {
+    fn get_ssl_digest(&self) -> Option<Arc<pingora::protocols::tls::SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Connection {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<pingora::protocols::raw_connect::ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+}

@@ -1,0 +1,175 @@
+//! Decides whether a request may pass. Knows no pingora and does no I/O but asking `Sessions`.
+//!
+//! A [`Permit`] can be made nowhere else, and nothing is forwarded without one. Policy is
+//! evaluated on every request: what is cached is who the caller is, never what they may do.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, header};
+
+use super::route::Policy;
+use crate::api::extract::{BearerError, bearer};
+use crate::config::{Auth, Cookie};
+use crate::model::{PrincipalKind, Session};
+use crate::session::{Refusal, Sessions, Source, Validated};
+
+/// Proof that the guard let a request through.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    session: Option<Arc<Session>>,
+    source: Option<Source>,
+}
+
+/// Why a request was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// A session is needed and no credential came.
+    MissingToken,
+    /// Credentials came that cannot be read in one way only.
+    MalformedCredentials,
+    /// A JWT came where a session token is expected.
+    NotASessionToken,
+    /// The token leads to no live session, or nobody can say.
+    Refused(Refusal),
+    /// Guests may not pass here.
+    AnonymousForbidden,
+    /// The principal has none of the roles that the route asks for.
+    RoleMissing,
+    /// A cookie came with a request that another site may have caused.
+    CrossOrigin,
+}
+
+/// What a request says about who sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credentials<'a> {
+    /// Nothing at all.
+    None,
+    /// `Authorization: Bearer`.
+    Bearer(&'a str),
+    /// The session cookie.
+    Cookie(&'a str),
+}
+
+impl Permit {
+    /// Returns the permit of a route that asks nobody: it names nobody.
+    pub(super) fn open() -> Self {
+        Self { session: None, source: None }
+    }
+
+    /// Returns the session that was let through; `None` where none is needed.
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        self.session.as_ref()
+    }
+
+    /// Returns where the answer came from.
+    pub fn source(&self) -> Option<Source> {
+        self.source
+    }
+
+    /// Returns the same permit over a session whose end was moved.
+    pub(super) fn extended(self, session: Arc<Session>) -> Self {
+        Self { session: Some(session), ..self }
+    }
+}
+
+/// Returns the credential of a request; a bad header is not rescued by a good cookie (contracts §9.1).
+pub fn credentials<'a>(headers: &'a HeaderMap, cookie: &Cookie) -> Result<Credentials<'a>, Rejection> {
+    match bearer(headers) {
+        Ok(token) => return Ok(Credentials::Bearer(token)),
+        Err(BearerError::Invalid) => return Err(Rejection::MalformedCredentials),
+        Err(BearerError::Missing) => {}
+    }
+    if !cookie.enabled {
+        return Ok(Credentials::None);
+    }
+    Ok(session_cookie(headers, &cookie.name)?.map_or(Credentials::None, Credentials::Cookie))
+}
+
+/// Returns the permit to forward a request, or why there is none.
+pub async fn authorize(
+    sessions: &Sessions,
+    policy: &Policy,
+    method: &Method,
+    headers: &HeaderMap,
+    cookie: &Cookie,
+) -> Result<Permit, Rejection> {
+    let token = match credentials(headers, cookie)? {
+        Credentials::Bearer(token) => token,
+        Credentials::Cookie(token) => {
+            if causes_effects(method, headers) && !is_same_origin(headers, &cookie.allowed_origins) {
+                return Err(Rejection::CrossOrigin);
+            }
+            token
+        }
+        Credentials::None if policy.auth == Auth::Required => return Err(Rejection::MissingToken),
+        Credentials::None => return Ok(Permit::open()),
+    };
+    if is_jwt(token) && !sessions.is_own(token) {
+        return Err(Rejection::NotASessionToken);
+    }
+    let Validated { session, source } = sessions.validate(token).await.map_err(Rejection::Refused)?;
+    admit(&session, policy)?;
+    Ok(Permit { session: Some(session), source: Some(source) })
+}
+
+fn admit(session: &Session, policy: &Policy) -> Result<(), Rejection> {
+    if session.principal.kind == PrincipalKind::Anonymous && !policy.allow_anonymous {
+        return Err(Rejection::AnonymousForbidden);
+    }
+    let needed = &policy.require_any_role;
+    if needed.is_empty() || needed.iter().any(|role| session.roles.contains(role)) {
+        Ok(())
+    } else {
+        Err(Rejection::RoleMissing)
+    }
+}
+
+// Exact bytes, one occurrence: parsers disagree about quotes, `$Version` and which of two cookies
+// of the same name counts, and a sibling subdomain can plant a second one.
+fn session_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Rejection> {
+    let mut found = None;
+    for line in headers.get_all(header::COOKIE) {
+        let Ok(line) = line.to_str() else {
+            // Bytes that are no text hide nothing from us only if the name is not among them.
+            if contains(line.as_bytes(), name.as_bytes()) {
+                return Err(Rejection::MalformedCredentials);
+            }
+            continue;
+        };
+        for pair in line.split(';') {
+            let Some((key, value)) = pair.trim_matches([' ', '\t']).split_once('=') else { continue };
+            if key == name && found.replace(value).is_some() {
+                return Err(Rejection::MalformedCredentials);
+            }
+        }
+    }
+    Ok(found.filter(|value| !value.is_empty()))
+}
+
+// A WebSocket handshake is a GET that no CORS rule holds back.
+fn causes_effects(method: &Method, headers: &HeaderMap) -> bool {
+    !method.is_safe() || headers.contains_key(header::UPGRADE)
+}
+
+fn is_same_origin(headers: &HeaderMap, allowed: &[String]) -> bool {
+    let Some(origin) = single(headers, header::ORIGIN.as_str()) else {
+        return matches!(single(headers, "sec-fetch-site"), Some("same-origin" | "none"));
+    };
+    let host = single(headers, header::HOST.as_str());
+    let own = origin.split_once("://").is_some_and(|(_, authority)| Some(authority) == host);
+    own || allowed.iter().any(|allowed| allowed == origin)
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+fn is_jwt(token: &str) -> bool {
+    token.bytes().filter(|byte| *byte == b'.').count() == 2
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len().max(1)).any(|window| window == needle)
+}

@@ -1,0 +1,258 @@
+//! The one place that removes and writes identity headers.
+//!
+//! Names are compared with everything but letters and digits folded away: `X_User_ID` and
+//! `X.User-ID` become the same variable as `X-User-ID` in CGI, WSGI, Rack and PHP
+//! (CVE-2025-64484, CVE-2026-52845, GHSA-5m6w-wvh7-57vm).
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use pingora::http::RequestHeader;
+
+use super::guard::Permit;
+use crate::config::IdentityHeaders;
+use crate::metrics::Metrics;
+use crate::model::Session;
+
+/// Who calls.
+pub const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+/// For which tenant.
+pub const X_CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
+/// In which session.
+pub const X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
+/// With which roles.
+pub const X_USER_ROLES: HeaderName = HeaderName::from_static("x-user-roles");
+/// As what kind of principal.
+pub const X_USER_KIND: HeaderName = HeaderName::from_static("x-user-kind");
+/// On whose behalf.
+pub const X_ACTOR_ID: HeaderName = HeaderName::from_static("x-actor-id");
+/// The exchange's name in every log.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Folded names that only Doorward may write, and their label.
+const IDENTITY: [(&str, &str); 6] = [
+    ("xuserid", "x-user-id"),
+    ("xclientid", "x-client-id"),
+    ("xsessionid", "x-session-id"),
+    ("xuserroles", "x-user-roles"),
+    ("xuserkind", "x-user-kind"),
+    ("xactorid", "x-actor-id"),
+];
+
+/// Folded names that only a trusted proxy may write.
+const FORWARDED: [&str; 12] = [
+    "forwarded",
+    "xforwardedfor",
+    "xforwardedproto",
+    "xforwardedhost",
+    "xforwardedport",
+    "xforwardeduri",
+    "xforwardedprefix",
+    "xforwardedmethod",
+    "xforwardedserver",
+    "xoriginalurl",
+    "xrewriteurl",
+    "xrealip",
+];
+
+/// Removes identity headers in every spelling, and from a stranger what only proxies may say.
+pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metrics) {
+    let suspicious =
+        |name: &HeaderName| matches!(name.as_str().as_bytes().first(), Some(b'x' | b'f')) || !is_plain(name);
+    let foreign: Vec<HeaderName> = request.headers.keys().filter(|name| suspicious(name)).cloned().collect();
+    for name in foreign {
+        let folded = fold(&name);
+        if let Some((_, label)) = IDENTITY.iter().find(|(identity, _)| *identity == folded) {
+            metrics.identity_headers_stripped.with_label_values(&[label]).inc();
+            request.remove_header(&name);
+        } else if !peer_is_trusted && FORWARDED.contains(&folded.as_str()) {
+            request.remove_header(&name);
+        }
+    }
+}
+
+/// Writes who calls. Needs the guard's permit; one that names nobody writes nothing.
+pub fn inject(request: &mut RequestHeader, permit: &Permit, which: IdentityHeaders) -> pingora::Result<()> {
+    let Some(session) = permit.session() else { return Ok(()) };
+    request.insert_header(X_USER_ID, value(session.principal.id.as_str())?)?;
+    request.insert_header(X_CLIENT_ID, value(session.principal.tenant.as_str())?)?;
+    for (name, text) in optional(session, which) {
+        request.insert_header(name, value(&text)?)?;
+    }
+    Ok(())
+}
+
+/// Removes what opened the door, so that the application cannot leak or misread it.
+pub fn strip_credentials(request: &mut RequestHeader, cookie: &str) -> pingora::Result<()> {
+    request.remove_header(&header::AUTHORIZATION);
+    let Some(kept) = without_cookie(&request.headers, cookie) else { return Ok(()) };
+    request.remove_header(&header::COOKIE);
+    if kept.is_empty() { Ok(()) } else { request.insert_header(header::COOKIE, kept) }
+}
+
+/// Tells the application where the request really came from.
+pub fn forward(request: &mut RequestHeader, client: Option<IpAddr>, tls: bool) -> pingora::Result<()> {
+    if let Some(client) = client {
+        let chain = match request.headers.get(&X_FORWARDED_FOR).and_then(|value| value.to_str().ok()) {
+            Some(before) => format!("{before}, {client}"),
+            None => client.to_string(),
+        };
+        request.insert_header(X_FORWARDED_FOR, value(&chain)?)?;
+    }
+    if !request.headers.contains_key(&X_FORWARDED_PROTO) {
+        let scheme = HeaderValue::from_static(if tls { "https" } else { "http" });
+        request.insert_header(X_FORWARDED_PROTO, scheme)?;
+    }
+    if !request.headers.contains_key(&X_FORWARDED_HOST)
+        && let Some(host) = request.headers.get(header::HOST).cloned()
+    {
+        request.insert_header(X_FORWARDED_HOST, host)?;
+    }
+    Ok(())
+}
+
+/// Returns the client behind trusted proxies: the right-most address that is not one of them.
+pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[ipnet::IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+    if !is_trusted(&peer) {
+        return peer;
+    }
+    let values: Vec<&str> = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    let mut nearest = peer;
+    for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
+        // What cannot be read ends the chain: everything left of it is hearsay.
+        let Ok(address) = hop.trim().parse::<IpAddr>() else { return nearest };
+        nearest = address;
+        if !is_trusted(&address) {
+            return nearest;
+        }
+    }
+    nearest
+}
+
+fn optional(session: &Session, which: IdentityHeaders) -> impl Iterator<Item = (HeaderName, String)> {
+    let session_id = which.session_id.then(|| (X_SESSION_ID, session.id.0.to_string()));
+    let roles = which.roles.then(|| (X_USER_ROLES, session.roles.join(",")));
+    let kind = which.kind.then(|| (X_USER_KIND, session.principal.kind.as_str().to_owned()));
+    let actor = session.actor.clone().filter(|_| which.actor).map(|actor| (X_ACTOR_ID, actor));
+    [session_id, roles, kind, actor].into_iter().flatten()
+}
+
+// `None`: nothing to change.
+fn without_cookie(headers: &HeaderMap, cookie: &str) -> Option<String> {
+    let is_session = |pair: &str| pair.trim_matches([' ', '\t']).split('=').next() == Some(cookie);
+    let lines: Vec<&str> = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok()).collect();
+    let mut pairs = lines.iter().flat_map(|line| line.split(';'));
+    pairs.any(is_session).then(|| {
+        let kept = lines.iter().flat_map(|line| line.split(';')).filter(|pair| !is_session(pair));
+        kept.map(str::trim).collect::<Vec<_>>().join("; ")
+    })
+}
+
+fn value(text: &str) -> pingora::Result<HeaderValue> {
+    HeaderValue::from_str(text)
+        .map_err(|error| pingora::Error::because(pingora::ErrorType::InternalError, "identity header", error))
+}
+
+fn is_plain(name: &HeaderName) -> bool {
+    name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+fn fold(name: &HeaderName) -> String {
+    name.as_str().chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&'static str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, text) in headers {
+            request.append_header(*name, *text).unwrap();
+        }
+        request
+    }
+
+    #[test]
+    fn every_spelling_of_an_identity_header_goes() {
+        let metrics = Metrics::new().unwrap();
+        for name in [
+            "x-user-id",
+            "X-USER-ID",
+            "x_user_id",
+            "X-User_ID",
+            "X.User.ID",
+            "x!user!id",
+            "X~User-ID",
+            "_x-user-id",
+            "!x-client-id",
+            "xuserid",
+            "x--client--id",
+            "X-Actor-Id",
+        ] {
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            request.append_header(name, "mallory").unwrap();
+            strip(&mut request, true, &metrics);
+            assert!(request.headers.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn ordinary_headers_stay() {
+        let metrics = Metrics::new().unwrap();
+        let mut request = request(&[("x-user-identity", "a"), ("accept", "b"), ("x-request-id", "c"), ("from", "d")]);
+        strip(&mut request, false, &metrics);
+        assert_eq!(request.headers.len(), 4);
+    }
+
+    #[test]
+    fn only_trusted_peers_may_say_where_a_request_came_from() {
+        let metrics = Metrics::new().unwrap();
+        let said = [
+            ("x-forwarded-for", "1.2.3.4"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x-original-url", "/"),
+        ];
+        let mut stranger = request(&said);
+        strip(&mut stranger, false, &metrics);
+        assert!(stranger.headers.is_empty());
+        let mut trusted = request(&said);
+        strip(&mut trusted, true, &metrics);
+        assert_eq!(trusted.headers.len(), 4);
+    }
+
+    #[test]
+    fn the_client_is_the_last_hop_that_is_no_proxy_of_ours() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let client = |peer: &str, chain: &str| {
+            let request = request(&[("x-forwarded-for", chain)]);
+            client_address(&request.headers, peer.parse().unwrap(), &trusted).to_string()
+        };
+        assert_eq!(client("192.0.2.1", "1.1.1.1"), "192.0.2.1", "a stranger is not believed");
+        assert_eq!(client("10.0.0.1", "6.6.6.6, 1.1.1.1, 10.0.0.2"), "1.1.1.1");
+        assert_eq!(client("10.0.0.1", "6.6.6.6, junk, 10.0.0.2"), "10.0.0.2");
+        assert_eq!(client("10.0.0.1", ""), "10.0.0.1");
+    }
+
+    #[test]
+    fn the_session_cookie_goes_and_the_others_stay() {
+        for (before, after) in [
+            ("session=secret", None),
+            ("a=1; session=secret; b=2", Some("a=1; b=2")),
+            ("a=1;session=secret", Some("a=1")),
+            ("mysession=1; session2=2", Some("mysession=1; session2=2")),
+        ] {
+            let mut request = request(&[("cookie", before), ("authorization", "Bearer secret")]);
+            strip_credentials(&mut request, "session").unwrap();
+            assert_eq!(request.headers.get("cookie").map(|value| value.to_str().unwrap()), after, "{before}");
+            assert!(!request.headers.contains_key("authorization"));
+        }
+    }
+}

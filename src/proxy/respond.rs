@@ -1,0 +1,74 @@
+//! Answers that the proxy writes itself.
+
+use bytes::Bytes;
+use http::{Method, Response, header};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session as Exchange;
+
+use super::guard::Rejection;
+use crate::api::error::{Error, Kind, render_detail};
+use crate::api::extract::RequestId;
+use crate::session::Refusal;
+use crate::telemetry::access::Outcome;
+
+/// What the guard's metrics and the access log say about a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What was decided.
+    pub outcome: Outcome,
+    /// Why, from a closed set.
+    pub reason: &'static str,
+}
+
+/// Writes `error` in the guard's dialect. The connection stays usable if nothing speaks against it.
+pub(super) async fn refuse(exchange: &mut Exchange, error: &Error, request_id: RequestId) -> pingora::Result<()> {
+    write(exchange, render_detail(error, request_id)).await
+}
+
+/// Writes a whole response.
+pub(super) async fn write(exchange: &mut Exchange, response: Response<Bytes>) -> pingora::Result<()> {
+    let (parts, body) = response.into_parts();
+    let mut head = ResponseHeader::build(parts.status, Some(parts.headers.len() + 1))?;
+    for (name, value) in &parts.headers {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    // A body that nobody will read must not be taken for the next request.
+    if !exchange.as_mut().is_body_empty() {
+        exchange.set_keepalive(None);
+    }
+    let bodyless = exchange.req_header().method == Method::HEAD || body.is_empty();
+    exchange.write_response_header(Box::new(head), bodyless).await?;
+    if bodyless { Ok(()) } else { exchange.write_response_body(Some(body), true).await }
+}
+
+impl Rejection {
+    /// Returns the answer to the caller (contracts §3.1, column G).
+    pub fn error(self) -> Error {
+        match self {
+            Self::MissingToken => Kind::MissingToken.into(),
+            Self::MalformedCredentials => Kind::InvalidToken.into(),
+            Self::NotASessionToken => Error::new(Kind::InvalidToken, "Invalid token: expected a session token"),
+            Self::Refused(refusal) => refusal.into(),
+            Self::AnonymousForbidden | Self::RoleMissing | Self::CrossOrigin => Kind::Forbidden.into(),
+        }
+    }
+
+    /// Returns what metrics and logs call it.
+    pub fn verdict(self) -> Verdict {
+        let (outcome, reason) = match self {
+            Self::MissingToken => (Outcome::Deny, "missing_token"),
+            Self::MalformedCredentials | Self::NotASessionToken | Self::Refused(Refusal::Malformed) => {
+                (Outcome::Deny, "malformed")
+            }
+            Self::Refused(Refusal::Unknown) => (Outcome::Deny, "unknown"),
+            Self::Refused(Refusal::Expired) => (Outcome::Deny, "expired"),
+            Self::Refused(Refusal::Revoked) => (Outcome::Deny, "revoked"),
+            Self::Refused(Refusal::Unavailable) => (Outcome::Error, "store_unavailable"),
+            Self::AnonymousForbidden => (Outcome::Deny, "anonymous"),
+            Self::RoleMissing => (Outcome::Deny, "role"),
+            Self::CrossOrigin => (Outcome::Deny, "cross_origin"),
+        };
+        Verdict { outcome, reason }
+    }
+}

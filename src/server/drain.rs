@@ -1,0 +1,91 @@
+//! From the first signal to the last byte.
+//!
+//! pingora would close the listener at once and then sleep a fixed time. In Kubernetes that loses
+//! requests: endpoints take a moment to leave the load balancers. So: unready first, go on
+//! accepting for `drain_delay` while every response ends its connection, then close the listener
+//! and let what is under way finish, for at most `drain_timeout`. A second signal exits at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::server::{ExecutionPhase, ShutdownSignal, ShutdownSignalWatch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
+
+use crate::api::admin::Health;
+use crate::metrics::Metrics;
+use crate::proxy::streams::Streams;
+
+/// How often the drain looks whether everything has ended.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How long nothing may be under way before the process believes it: a connection that was
+/// accepted a moment ago has a request that has not been counted yet.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Turns signals into an orderly end.
+pub(super) struct Drain {
+    pub(super) delay: Duration,
+    pub(super) streams: Arc<Streams>,
+    pub(super) health: Arc<Health>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) draining: Arc<AtomicBool>,
+}
+
+impl Drain {
+    async fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.health.mark_draining();
+        self.metrics.draining.set(1);
+        tracing::info!(under_way = self.streams.exchanges(), "Draining");
+        tokio::time::sleep(self.delay).await;
+    }
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Drain {
+    async fn recv(&self) -> ShutdownSignal {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::error!("Cannot listen for signals");
+            return std::future::pending().await;
+        };
+        either(&mut terminate, &mut interrupt).await;
+        tokio::select! {
+            () = self.drain() => {}
+            () = either(&mut terminate, &mut interrupt) => return ShutdownSignal::FastShutdown,
+        }
+        ShutdownSignal::GracefulTerminate
+    }
+}
+
+/// Waits until the listener is closed and nothing is under way any more, for at most `at_most`.
+pub(super) async fn idle(mut phases: Receiver<ExecutionPhase>, streams: Arc<Streams>, at_most: Duration) {
+    loop {
+        match phases.recv().await {
+            Ok(ExecutionPhase::ShutdownGracePeriod) => break,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+    let settled = async {
+        let mut quiet = Duration::ZERO;
+        while quiet < SETTLE {
+            tokio::time::sleep(LOOK).await;
+            quiet = if streams.exchanges() == 0 { quiet + LOOK } else { Duration::ZERO };
+        }
+    };
+    // Out of time: whatever is still under way is cut.
+    let _ = timeout(at_most, settled).await;
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

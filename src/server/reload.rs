@@ -1,0 +1,141 @@
+//! Takes up what changes while the server runs.
+//!
+//! Files are read again every few seconds and on SIGHUP: Kubernetes swaps a symlink when it
+//! updates a volume, which file watches on the old target never see. A new configuration is
+//! checked whole before any of it is used; one that is wrong changes nothing but a metric.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{SHA256, digest};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::tls::Certificates;
+use super::{Reread, configured_keys, settings};
+use crate::config::{Config, Loaded};
+use crate::metrics::Metrics;
+use crate::proxy::Settings;
+use crate::session::Sessions;
+use crate::telemetry::Verbosity;
+use crate::time::Clock;
+
+/// What a reload reaches.
+pub(super) struct Reload {
+    pub(super) reread: Reread,
+    pub(super) verbosity: Verbosity,
+    pub(super) certificates: Option<Arc<Certificates>>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) settings: Arc<ArcSwap<Settings>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Reload {
+    /// Looks for changes until the runtime ends.
+    pub(super) async fn run(self, started_with: Loaded, every: Duration) {
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+            tracing::error!("Cannot listen for SIGHUP");
+            return;
+        };
+        let mut current = started_with;
+        let mut last_problem = None;
+        let mut tick = tokio::time::interval(every);
+        self.publish_certificate();
+        loop {
+            let asked = tokio::select! {
+                _ = tick.tick() => false,
+                _ = hangup.recv() => true,
+            };
+            match self.look(&current, asked) {
+                Ok(Some(taken)) => (current, last_problem) = (taken, None),
+                Ok(None) => last_problem = None,
+                Err(problem) if last_problem.as_ref() == Some(&problem) && !asked => {}
+                Err(problem) => {
+                    self.metrics.config_last_reload_successful.set(0);
+                    tracing::error!(problem = %problem, "Configuration not reloaded; the old one stays in force");
+                    last_problem = Some(problem);
+                }
+            }
+        }
+    }
+
+    fn look(&self, current: &Loaded, asked: bool) -> Result<Option<Loaded>, String> {
+        if let Some(certificates) = &self.certificates
+            && certificates.reload()?
+        {
+            self.publish_certificate();
+            tracing::info!("Certificate reloaded");
+        }
+        let new = (self.reread)()?;
+        let unchanged = fingerprint(&new) == fingerprint(current);
+        if !unchanged || asked {
+            self.apply(&current.config, &new)?;
+        }
+        self.metrics.config_last_reload_successful.set(1);
+        Ok((!unchanged).then_some(new))
+    }
+
+    fn apply(&self, old: &Config, new: &Loaded) -> Result<(), String> {
+        let settings = settings(&new.config).map_err(|error| error.to_string())?;
+        let keys = configured_keys(&new.config).map_err(|error| error.to_string())?;
+        if let Some((keys, _)) = keys {
+            self.sessions.replace_keys(keys);
+        }
+        self.settings.store(Arc::new(settings));
+        self.verbosity.set(new.config.telemetry.log_level).map_err(|error| error.to_string())?;
+        self.metrics.config_info.reset();
+        self.metrics.config_info.with_label_values(&[&new.hash]).set(1);
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
+        self.metrics.config_last_reload_success_timestamp.set(self.clock.now().unix_seconds() as f64);
+        let waiting = needs_restart(old, &new.config);
+        if waiting.is_empty() {
+            tracing::info!(config.hash = %new.hash, "Configuration reloaded");
+        } else {
+            tracing::warn!(config.hash = %new.hash, sections = %waiting.join(", "), "Configuration reloaded; some sections change only with a restart");
+        }
+        Ok(())
+    }
+
+    fn publish_certificate(&self) {
+        let Some(not_after) = self.certificates.as_ref().and_then(|certificates| certificates.not_after()) else {
+            return;
+        };
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
+        self.metrics.tls_certificate_not_after_timestamp.with_label_values(&["listener"]).set(not_after as f64);
+    }
+}
+
+// The configuration's own hash leaves secrets out; a rotated key must be noticed all the same.
+fn fingerprint(loaded: &Loaded) -> Vec<u8> {
+    let keys = loaded.config.sessions.token.keys.iter();
+    let secrets = keys.flat_map(|key| [&[key.id], key.secret.expose().as_bytes()].concat());
+    let password = loaded.config.sessions.redis.password.iter().flat_map(|secret| secret.expose().bytes());
+    digest(&SHA256, &loaded.effective.bytes().chain(secrets).chain(password).collect::<Vec<_>>()).as_ref().to_vec()
+}
+
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let shown = |config: &Config| {
+        let mut sessions = String::new();
+        // `Debug` never fails on a `String`, and shows no secret.
+        let _ = write!(sessions, "{:?}{:?}", config.sessions.store, config.sessions.redis);
+        [
+            ("listen", format!("{:?}{:?}", config.listen, config.tls)),
+            ("admin", format!("{:?}", config.admin)),
+            ("upstream", format!("{:?}", config.upstream)),
+            ("sessions.store", sessions),
+            ("sessions.ttl", format!("{:?}{:?}", config.sessions.ttl, config.sessions.max_per_principal)),
+            ("sessions.cache", format!("{:?}", config.sessions.cache)),
+            ("sessions.revocation", format!("{:?}", config.sessions.revocation)),
+            ("sessions.on_unavailable", format!("{:?}{:?}", config.sessions.on_unavailable, config.sessions.max_stale)),
+            ("clerk", format!("{:?}", config.clerk)),
+            ("issuers", format!("{:?}", config.issuers)),
+            ("tenants", format!("{:?}", config.tenants)),
+            ("limits", format!("{:?}", config.limits)),
+            ("lifecycle", format!("{:?}", config.lifecycle)),
+        ]
+    };
+    let changed = shown(old).into_iter().zip(shown(new)).filter(|((_, old), (_, new))| old != new);
+    changed.map(|((section, _), _)| section).collect()
+}

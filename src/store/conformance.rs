@@ -1,0 +1,353 @@
+//! What every [`SessionStore`] must do, as cases that any implementation runs in its own tests.
+//!
+//! [`run`] takes a maker and calls it once per case; the stores it returns may share their data,
+//! because each case has a tenant of its own. Time passes only as the `now` argument: lifetimes
+//! are far longer than a run, so that a store with a clock of its own (Redis) never ends a session
+//! by itself here. A case fails by panicking.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use super::{Created, Key, RevokeReason, SessionStore, shard_of, shard_of_parts};
+use crate::model::{Principal, PrincipalId, PrincipalKind, Session, SessionId, TenantId, TokenId};
+use crate::time::{Clock, SystemClock, Timestamp};
+
+const CAP: u32 = 100;
+const MINUTE: u64 = 60_000;
+
+/// A fresh tenant in a store, and a present moment.
+#[derive(Clone)]
+struct Case {
+    store: Arc<dyn SessionStore>,
+    tenant: TenantId,
+    now: Timestamp,
+    sessions: Arc<AtomicU64>,
+}
+
+/// Runs every case against stores from `make`.
+pub(crate) async fn run(make: impl AsyncFn() -> Arc<dyn SessionStore>) {
+    a_created_session_is_found_whole(Case::new(make().await)).await;
+    an_unknown_session_is_not_found(Case::new(make().await)).await;
+    an_expired_session_is_not_found(Case::new(make().await)).await;
+    a_revoked_session_is_gone_and_remembered(Case::new(make().await)).await;
+    revoking_again_or_nothing_is_fine(Case::new(make().await)).await;
+    several_sessions_are_revoked_at_once(Case::new(make().await)).await;
+    the_cap_evicts_the_oldest(Case::new(make().await)).await;
+    an_expired_session_takes_no_place_under_the_cap(Case::new(make().await)).await;
+    revoke_principal_ends_all_and_counts(Case::new(make().await)).await;
+    revoke_principal_bars_earlier_sign_ins_only(Case::new(make().await)).await;
+    revoke_principal_bars_sign_ins_under_way(Case::new(make().await)).await;
+    principals_and_tenants_do_not_mix(Case::new(make().await)).await;
+    the_list_is_newest_first_and_live_only(Case::new(make().await)).await;
+    extend_moves_the_end_of_a_live_session_only(Case::new(make().await)).await;
+    concurrent_creates_stay_within_the_cap(Case::new(make().await)).await;
+    nothing_is_found_after_revoke_returned(Case::new(make().await)).await;
+}
+
+impl Case {
+    fn new(store: Arc<dyn SessionStore>) -> Self {
+        let tenant = format!("tenant:{}", Uuid::new_v4()).parse().unwrap();
+        Self { store, tenant, now: SystemClock::new().now(), sessions: Arc::default() }
+    }
+
+    fn after(&self, millis: u64) -> Timestamp {
+        Timestamp(self.now.0 + millis)
+    }
+
+    // Each session is a millisecond newer than the one before, and ends as much later.
+    fn session_of(&self, tenant: &TenantId, principal: &str) -> Session {
+        let order = self.sessions.fetch_add(1, Ordering::SeqCst);
+        let mut token_id = [0; 24];
+        token_id[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+        Session {
+            id: SessionId(Uuid::now_v7()),
+            token_id: TokenId(token_id),
+            principal: Principal { kind: PrincipalKind::User, id: principal.parse().unwrap(), tenant: tenant.clone() },
+            roles: Vec::new(),
+            provider_session: None,
+            actor: None,
+            authenticated_at: Timestamp(self.now.0 - MINUTE + order),
+            created_at: Timestamp(self.now.0 - MINUTE + order),
+            expires_at: self.after(10 * MINUTE + order),
+        }
+    }
+
+    fn session(&self, principal: &str) -> Session {
+        self.session_of(&self.tenant, principal)
+    }
+
+    async fn store(&self, session: &Session) {
+        assert_eq!(self.create(session, CAP).await, Created::Stored { evicted: Vec::new() });
+    }
+
+    async fn create(&self, session: &Session, cap: u32) -> Created {
+        self.store.create(key(session), session, cap, self.now).await.unwrap()
+    }
+
+    async fn stored(&self, principal: &str) -> Session {
+        let session = self.session(principal);
+        self.store(&session).await;
+        session
+    }
+
+    async fn find_at(&self, session: &Session, now: Timestamp) -> Option<Session> {
+        let stamp = self.store.revocations().stamp(&session.token_id);
+        self.store.find(key(session), stamp, now).await.unwrap()
+    }
+
+    async fn find(&self, session: &Session) -> Option<Session> {
+        self.find_at(session, self.now).await
+    }
+
+    async fn revoke(&self, sessions: &[&Session]) {
+        let keys: Vec<Key> = sessions.iter().map(|session| key(session)).collect();
+        self.store.revoke(&keys, RevokeReason::Logout, self.now).await.unwrap();
+    }
+
+    async fn revoke_principal_at(&self, principal: &str, now: Timestamp) -> u64 {
+        let principal: PrincipalId = principal.parse().unwrap();
+        let shard = shard_of_parts(&self.tenant, &principal);
+        self.store.revoke_principal(&self.tenant, &principal, shard, now).await.unwrap()
+    }
+
+    async fn list_at(&self, tenant: &TenantId, principal: &str, now: Timestamp) -> Vec<Session> {
+        let principal: PrincipalId = principal.parse().unwrap();
+        self.store.list(tenant, &principal, shard_of_parts(tenant, &principal), now).await.unwrap()
+    }
+
+    async fn list(&self, principal: &str) -> Vec<Session> {
+        self.list_at(&self.tenant, principal, self.now).await
+    }
+
+    // Gone from the store, and refused whatever the store says.
+    async fn assert_revoked(&self, session: &Session) {
+        assert_eq!(self.find(session).await, None);
+        assert!(self.store.revocations().is_revoked(&session.token_id));
+    }
+
+    async fn assert_live(&self, session: &Session) {
+        assert_eq!(self.find(session).await.as_ref(), Some(session));
+        assert!(!self.store.revocations().is_revoked(&session.token_id));
+    }
+}
+
+fn key(session: &Session) -> Key {
+    Key { id: session.token_id, shard: shard_of(&session.principal) }
+}
+
+async fn a_created_session_is_found_whole(case: Case) {
+    let bare = case.stored("bare").await;
+    let full = Session {
+        roles: vec!["org:admin".to_owned(), "Grüße".to_owned()],
+        provider_session: Some("sess_1".to_owned()),
+        actor: Some("user_op".to_owned()),
+        principal: Principal { kind: PrincipalKind::Anonymous, ..case.session("anon:1").principal },
+        ..case.session("anon:1")
+    };
+    case.store(&full).await;
+    case.assert_live(&bare).await;
+    case.assert_live(&full).await;
+}
+
+async fn an_unknown_session_is_not_found(case: Case) {
+    case.stored("somebody").await;
+    let never_stored = case.session("somebody");
+    assert_eq!(case.find(&never_stored).await, None);
+    assert!(!case.store.revocations().is_revoked(&never_stored.token_id));
+    assert_eq!(case.list("nobody").await, []);
+}
+
+async fn an_expired_session_is_not_found(case: Case) {
+    let session = case.stored("brief").await;
+    let last_moment = Timestamp(session.expires_at.0 - 1);
+    assert_eq!(case.find_at(&session, last_moment).await.as_ref(), Some(&session));
+    assert_eq!(case.find_at(&session, session.expires_at).await, None);
+}
+
+async fn a_revoked_session_is_gone_and_remembered(case: Case) {
+    let (ended, kept) = (case.stored("leaver").await, case.stored("leaver").await);
+    let before = case.store.revocations().stamp(&ended.token_id);
+    case.revoke(&[&ended]).await;
+    case.assert_revoked(&ended).await;
+    assert_ne!(case.store.revocations().stamp(&ended.token_id), before, "an answer from before could be found again");
+    case.assert_live(&kept).await;
+    assert_eq!(case.list("leaver").await, [kept]);
+}
+
+async fn revoking_again_or_nothing_is_fine(case: Case) {
+    let session = case.stored("leaver").await;
+    case.revoke(&[&session]).await;
+    case.revoke(&[&session]).await;
+    case.revoke(&[]).await;
+    let never_stored = case.session("leaver");
+    case.revoke(&[&never_stored]).await;
+    case.assert_revoked(&session).await;
+    case.assert_revoked(&never_stored).await;
+}
+
+async fn several_sessions_are_revoked_at_once(case: Case) {
+    let sessions = [case.stored("one").await, case.stored("two").await, case.stored("two").await];
+    case.revoke(&sessions.iter().collect::<Vec<_>>()).await;
+    for session in &sessions {
+        case.assert_revoked(session).await;
+    }
+}
+
+async fn the_cap_evicts_the_oldest(case: Case) {
+    let sessions: Vec<Session> = (0..4).map(|_| case.session("busy")).collect();
+    for session in &sessions[..3] {
+        assert_eq!(case.create(session, 3).await, Created::Stored { evicted: Vec::new() });
+    }
+    // The cap was lowered meanwhile: two have to go at once.
+    let evicted = vec![sessions[0].token_id, sessions[1].token_id];
+    assert_eq!(case.create(&sessions[3], 2).await, Created::Stored { evicted });
+    case.assert_revoked(&sessions[0]).await;
+    case.assert_revoked(&sessions[1]).await;
+    case.assert_live(&sessions[2]).await;
+    case.assert_live(&sessions[3]).await;
+}
+
+async fn an_expired_session_takes_no_place_under_the_cap(case: Case) {
+    let old = case.stored("seldom").await;
+    let later = old.expires_at;
+    let new = Session { expires_at: later.plus(std::time::Duration::from_mins(1)), ..case.session("seldom") };
+    let created = case.store.create(key(&new), &new, 1, later).await.unwrap();
+    assert_eq!(created, Created::Stored { evicted: Vec::new() });
+    assert_eq!(case.find_at(&new, later).await, Some(new));
+}
+
+async fn revoke_principal_ends_all_and_counts(case: Case) {
+    let sessions = [case.stored("stolen").await, case.stored("stolen").await, case.stored("stolen").await];
+    let before = case.store.revocations().stamp(&sessions[0].token_id);
+    assert_eq!(case.revoke_principal_at("stolen", case.now).await, 3);
+    for session in &sessions {
+        case.assert_revoked(session).await;
+    }
+    assert_ne!(case.store.revocations().stamp(&sessions[0].token_id), before);
+    assert_eq!(case.list("stolen").await, []);
+    assert_eq!(case.revoke_principal_at("stolen", case.now).await, 0);
+}
+
+async fn revoke_principal_bars_earlier_sign_ins_only(case: Case) {
+    assert_eq!(case.revoke_principal_at("stolen", case.now).await, 0);
+    // A replica whose clock is behind must not open the gap again.
+    assert_eq!(case.revoke_principal_at("stolen", Timestamp(case.now.0 - MINUTE)).await, 0);
+    for authenticated_at in [Timestamp(case.now.0 - 1), case.now] {
+        let late = Session { authenticated_at, ..case.session("stolen") };
+        assert_eq!(case.create(&late, CAP).await, Created::Superseded);
+        assert_eq!(case.find(&late).await, None);
+    }
+    let again = Session { authenticated_at: case.after(MINUTE), ..case.session("stolen") };
+    case.store(&again).await;
+    case.assert_live(&again).await;
+}
+
+async fn revoke_principal_bars_sign_ins_under_way(case: Case) {
+    let creates = (0..16).map(|_| {
+        let case = case.clone();
+        tokio::spawn(async move { case.create(&case.session("stolen"), CAP).await })
+    });
+    let creates: Vec<_> = creates.collect();
+    case.revoke_principal_at("stolen", case.now).await;
+    for created in join_all(creates).await {
+        created.unwrap();
+    }
+    assert_eq!(case.list("stolen").await, [], "a sign-in slipped past the revocation");
+}
+
+async fn principals_and_tenants_do_not_mix(case: Case) {
+    // Names chosen so that joining tenant and principal with a separator confuses them.
+    let inner: TenantId = format!("{}:a", case.tenant).parse().unwrap();
+    let other: TenantId = format!("{}2", case.tenant).parse().unwrap();
+    let bystanders =
+        [case.session("b"), case.session_of(&inner, "b"), case.session_of(&other, "a:b"), case.session("A:b")];
+    for session in &bystanders {
+        case.store(session).await;
+    }
+    let target = case.session("a:b");
+    case.store(&target).await;
+    assert_eq!(case.list("a:b").await, std::slice::from_ref(&target));
+    let newer = case.session("a:b");
+    assert_eq!(case.create(&newer, 1).await, Created::Stored { evicted: vec![target.token_id] });
+    assert_eq!(case.revoke_principal_at("a:b", case.now).await, 1);
+    for session in &bystanders {
+        case.assert_live(session).await;
+        let Principal { tenant, id, .. } = &session.principal;
+        assert_eq!(case.list_at(tenant, id.as_str(), case.now).await, std::slice::from_ref(session));
+        case.store(&case.session_of(tenant, id.as_str())).await;
+    }
+}
+
+async fn the_list_is_newest_first_and_live_only(case: Case) {
+    let brief = Session { expires_at: case.after(MINUTE), ..case.session("busy") };
+    case.store(&brief).await;
+    let sessions = [case.stored("busy").await, case.stored("busy").await, case.stored("busy").await];
+    let [first, second, third] = sessions;
+    case.revoke(&[&second]).await;
+    assert_eq!(case.list("busy").await, [third.clone(), first.clone(), brief.clone()]);
+    assert_eq!(case.list_at(&case.tenant, "busy", brief.expires_at).await, [third, first]);
+}
+
+async fn extend_moves_the_end_of_a_live_session_only(case: Case) {
+    let session = case.stored("walker").await;
+    let later = case.after(20 * MINUTE);
+    assert!(case.store.extend(key(&session), later, case.now).await.unwrap());
+    let extended = Session { expires_at: later, ..session.clone() };
+    assert_eq!(case.find_at(&session, session.expires_at).await, Some(extended.clone()));
+    assert_eq!(case.list_at(&case.tenant, "walker", session.expires_at).await, [extended]);
+    assert_eq!(case.find_at(&session, later).await, None);
+    let (expired, later_still) = (later, case.after(40 * MINUTE));
+    assert!(!case.store.extend(key(&session), later_still, expired).await.unwrap(), "an expired session was revived");
+    case.revoke(&[&session]).await;
+    assert!(!case.store.extend(key(&session), later_still, case.now).await.unwrap(), "a revoked session was revived");
+    assert!(!case.store.extend(key(&case.session("walker")), later_still, case.now).await.unwrap());
+    case.assert_revoked(&session).await;
+}
+
+async fn concurrent_creates_stay_within_the_cap(case: Case) {
+    let creates = (0..20).map(|_| {
+        let case = case.clone();
+        tokio::spawn(async move { case.create(&case.session("busy"), 5).await })
+    });
+    let mut evicted = Vec::new();
+    for created in join_all(creates).await {
+        let Created::Stored { evicted: ids } = created.unwrap() else { panic!("superseded by nobody") };
+        evicted.extend(ids);
+    }
+    let live = case.list("busy").await;
+    assert_eq!(live.len(), 5);
+    assert_eq!(evicted.len(), 15, "each session beyond the cap is reported once");
+    assert!(evicted.iter().all(|id| case.store.revocations().is_revoked(id)));
+    for session in &live {
+        case.assert_live(session).await;
+    }
+}
+
+async fn nothing_is_found_after_revoke_returned(case: Case) {
+    for _ in 0..20 {
+        let session = case.stored("racer").await;
+        let revoked = Arc::new(AtomicBool::new(false));
+        let finders: Vec<_> = (0..4)
+            .map(|_| {
+                let (case, session, revoked) = (case.clone(), session.clone(), revoked.clone());
+                tokio::spawn(async move {
+                    loop {
+                        let began_after = revoked.load(Ordering::SeqCst);
+                        let found = case.find(&session).await;
+                        if began_after {
+                            return found;
+                        }
+                    }
+                })
+            })
+            .collect();
+        case.revoke(&[&session]).await;
+        revoked.store(true, Ordering::SeqCst);
+        for found in join_all(finders).await {
+            assert_eq!(found.unwrap(), None);
+        }
+    }
+}

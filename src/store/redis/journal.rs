@@ -1,0 +1,211 @@
+//! Revocations that may have to be told to Redis again.
+//!
+//! `recent` is what a reconnect looks for, because a fail-over may have brought it back.
+//! `unconfirmed` is what Redis has not acknowledged; it is retried until it has. Both are bounded:
+//! beyond the bound the oldest go, and this replica's tombstones are all that is left of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::metrics::Metrics;
+use crate::model::{PrincipalId, Shard, TenantId};
+use crate::store::Key;
+use crate::time::{Clock, Monotonic, Timestamp};
+
+const RECENT_MAX: usize = 10_000;
+const UNCONFIRMED_MAX: usize = 10_000;
+
+/// What was to be revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Revocation {
+    /// Sessions of one shard.
+    Sessions {
+        /// The shard.
+        shard: Shard,
+        /// Sessions filed there.
+        keys: Vec<Key>,
+        /// When their tokens have ended by themselves.
+        expires_at: Timestamp,
+    },
+    /// Every session of a principal, and sign-ins up to a time.
+    Principal {
+        /// The principal's tenant.
+        tenant: TenantId,
+        /// The principal.
+        principal: PrincipalId,
+        /// Where its sessions are filed.
+        shard: Shard,
+        /// Sign-ins authenticated up to here are void.
+        not_before: Timestamp,
+    },
+}
+
+/// A revocation that Redis has not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unconfirmed {
+    /// What it is.
+    pub(super) revocation: Revocation,
+    /// Whether the other replicas were told without the store's help.
+    pub(super) published: bool,
+}
+
+/// Revocations of this replica's recent past.
+pub(super) struct Journal {
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    window: Duration,
+    recent: Mutex<VecDeque<Recent>>,
+    unconfirmed: Mutex<BTreeMap<u64, Unconfirmed>>,
+    added: Notify,
+}
+
+#[derive(Clone, Copy)]
+struct Recent {
+    key: Key,
+    expires_at: Timestamp,
+    heard_at: Monotonic,
+}
+
+impl Journal {
+    /// Returns an empty journal whose recent past is `window` long.
+    pub(super) fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>, window: Duration) -> Arc<Self> {
+        let (recent, unconfirmed) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { clock, metrics, window, recent, unconfirmed, added: Notify::new() })
+    }
+
+    /// Notes revocations made or heard.
+    pub(super) fn remember(&self, keys: impl Iterator<Item = Key>, expires_at: Timestamp) {
+        let heard_at = self.clock.monotonic();
+        let mut recent = lock(&self.recent);
+        recent.extend(keys.map(|key| Recent { key, expires_at, heard_at }));
+        let excess = recent.len().saturating_sub(RECENT_MAX);
+        recent.drain(..excess);
+        while recent.front().is_some_and(|oldest| heard_at.since(oldest.heard_at) > self.window) {
+            recent.pop_front();
+        }
+    }
+
+    /// Returns the revocations of the recent past whose tokens have not ended by themselves.
+    pub(super) fn recent(&self) -> Vec<(Key, Timestamp)> {
+        let (now, wall) = (self.clock.monotonic(), self.clock.now());
+        let recent = lock(&self.recent);
+        let fresh = |entry: &&Recent| now.since(entry.heard_at) <= self.window && entry.expires_at > wall;
+        recent.iter().filter(fresh).map(|entry| (entry.key, entry.expires_at)).collect()
+    }
+
+    /// Files a revocation that Redis did not acknowledge.
+    pub(super) fn push(&self, revocation: Revocation) {
+        let mut unconfirmed = lock(&self.unconfirmed);
+        if unconfirmed.len() >= UNCONFIRMED_MAX {
+            unconfirmed.pop_first();
+            tracing::error!("revocation journal is full: the oldest entry is known to this replica only");
+        }
+        let number = unconfirmed.last_key_value().map_or(0, |(number, _)| number + 1);
+        unconfirmed.insert(number, Unconfirmed { revocation, published: false });
+        self.report(&unconfirmed);
+        self.added.notify_one();
+    }
+
+    /// Returns all that is unconfirmed, oldest first, each with the number it goes by.
+    pub(super) fn unconfirmed(&self) -> Vec<(u64, Unconfirmed)> {
+        let now = self.clock.now();
+        let mut unconfirmed = lock(&self.unconfirmed);
+        unconfirmed.retain(|_, entry| !entry.revocation.is_over(now));
+        self.report(&unconfirmed);
+        unconfirmed.iter().map(|(number, entry)| (*number, entry.clone())).collect()
+    }
+
+    /// Strikes out what Redis acknowledged.
+    pub(super) fn confirm(&self, number: u64) {
+        let mut unconfirmed = lock(&self.unconfirmed);
+        unconfirmed.remove(&number);
+        self.report(&unconfirmed);
+    }
+
+    /// Notes that the other replicas were told.
+    pub(super) fn mark_published(&self, number: u64) {
+        if let Some(entry) = lock(&self.unconfirmed).get_mut(&number) {
+            entry.published = true;
+        }
+    }
+
+    /// Returns when something was pushed since the last call.
+    pub(super) async fn added(&self) {
+        self.added.notified().await;
+    }
+
+    fn report(&self, unconfirmed: &BTreeMap<u64, Unconfirmed>) {
+        self.metrics.revocation_journal_depth.set(i64::try_from(unconfirmed.len()).unwrap_or(i64::MAX));
+    }
+}
+
+impl Revocation {
+    fn is_over(&self, now: Timestamp) -> bool {
+        matches!(self, Self::Sessions { expires_at, .. } if *expires_at <= now)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TokenId;
+    use crate::time::ManualClock;
+
+    fn journal() -> (Arc<ManualClock>, Arc<Metrics>, Arc<Journal>) {
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        (clock.clone(), metrics.clone(), Journal::new(clock, metrics, Duration::from_mins(1)))
+    }
+
+    fn key(seed: u8) -> Key {
+        Key { id: TokenId([seed; 24]), shard: Shard::of(1) }
+    }
+
+    fn sessions(seed: u8, expires_at: Timestamp) -> Revocation {
+        Revocation::Sessions { shard: Shard::of(1), keys: vec![key(seed)], expires_at }
+    }
+
+    #[test]
+    fn the_recent_past_ends_with_the_window_or_the_token() {
+        let (clock, _, journal) = journal();
+        journal.remember([key(1)].into_iter(), Timestamp(500_000));
+        journal.remember([key(2)].into_iter(), Timestamp(20_000));
+        assert_eq!(journal.recent().len(), 2);
+        clock.advance(Duration::from_secs(30));
+        assert_eq!(journal.recent(), [(key(1), Timestamp(500_000))]);
+        clock.advance(Duration::from_secs(31));
+        assert_eq!(journal.recent(), []);
+    }
+
+    #[test]
+    fn the_recent_past_is_bounded_and_keeps_the_newest() {
+        let (_, _, journal) = journal();
+        journal.remember([key(1)].into_iter(), Timestamp(500_000));
+        journal.remember(std::iter::repeat_n(key(2), RECENT_MAX), Timestamp(500_000));
+        assert_eq!(journal.recent().len(), RECENT_MAX);
+        assert!(journal.recent().iter().all(|(recent, _)| *recent == key(2)));
+    }
+
+    #[test]
+    fn an_entry_stays_until_it_is_confirmed_or_over() {
+        let (clock, metrics, journal) = journal();
+        journal.push(sessions(1, Timestamp(20_000)));
+        journal.push(sessions(2, Timestamp(500_000)));
+        assert_eq!(metrics.revocation_journal_depth.get(), 2);
+        let [(first, _), (second, _)] = journal.unconfirmed().try_into().unwrap();
+        journal.mark_published(second);
+        journal.confirm(first);
+        let expected = Unconfirmed { revocation: sessions(2, Timestamp(500_000)), published: true };
+        assert_eq!(journal.unconfirmed(), [(second, expected)]);
+        clock.advance(Duration::from_secs(500));
+        assert_eq!(journal.unconfirmed(), []);
+        assert_eq!(metrics.revocation_journal_depth.get(), 0);
+    }
+}

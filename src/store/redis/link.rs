@@ -1,0 +1,192 @@
+//! A live pair of connections, and what each answer says about it.
+//!
+//! Commands on the request path never wait for a connection: they have one or are refused. Every
+//! command has a deadline of its own, and a cap bounds how many are under way. A broken connection
+//! ends the generation at once, three commands in a row without an answer do too.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use tokio::sync::Semaphore;
+
+use super::client::Connection;
+use super::hearing::Hearing;
+use crate::metrics::Metrics;
+use crate::store::StoreError;
+use crate::store::revocations::Resync;
+
+const IN_FLIGHT_MAX: usize = 1024;
+const FAILURES_MAX: u32 = 3;
+
+const OPERATIONS: [Op; 8] =
+    [Op::Create, Op::Find, Op::Extend, Op::Revoke, Op::RevokePrincipal, Op::List, Op::Claim, Op::Heartbeat];
+const RESULTS: [&str; 4] = ["ok", "error", "timeout", "refused"];
+
+/// A logical operation: a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Create,
+    Find,
+    Extend,
+    Revoke,
+    RevokePrincipal,
+    List,
+    Claim,
+    Heartbeat,
+}
+
+/// A generation's connections.
+pub(super) struct Link {
+    /// The generation whose reads it may carry.
+    pub(super) generation: u64,
+    /// Carries reads: the subscribed connection, except in a cluster.
+    pub(super) read: Lane,
+    /// Carries writes and scripts.
+    pub(super) write: Lane,
+    /// The subscribed connection.
+    pub(super) ears: MultiplexedConnection,
+    /// What is heard on it.
+    pub(super) hearing: Arc<Hearing>,
+}
+
+/// One connection and how it has been doing.
+pub(super) struct Lane {
+    connection: Connection,
+    failures: AtomicU32,
+}
+
+/// Sends commands under a deadline and a cap.
+pub(super) struct Sender {
+    deadline: Duration,
+    in_flight: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+/// Why a command was not answered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Cause {
+    #[error("not connected")]
+    NotConnected,
+    #[error("too many commands under way")]
+    Overloaded,
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("a session of this id exists")]
+    Taken,
+    #[error("confirmed by {0} replicas only")]
+    Replicas(u32),
+    #[error("an answer of unknown form")]
+    Answer,
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+}
+
+impl Lane {
+    /// Returns a lane over a fresh connection.
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection, failures: AtomicU32::new(0) }
+    }
+
+    /// Returns a handle on the connection.
+    pub(super) fn connection(&self) -> Connection {
+        self.connection.clone()
+    }
+}
+
+impl Sender {
+    /// Returns a sender whose commands take `deadline` at most.
+    pub(super) fn new(deadline: Duration, metrics: Arc<Metrics>) -> Self {
+        for op in OPERATIONS {
+            metrics.redis_command_duration.with_label_values(&[op.as_str()]);
+            for result in RESULTS {
+                metrics.redis_commands.with_label_values(&[op.as_str(), result]);
+            }
+        }
+        Self { deadline, in_flight: Semaphore::new(IN_FLIGHT_MAX), metrics }
+    }
+
+    /// Returns the error of an operation that was not even tried.
+    pub(super) fn refuse(&self, op: Op, cause: Cause) -> StoreError {
+        self.count(op, "refused");
+        cause.into()
+    }
+
+    /// Returns the answer to `command`, which runs on `lane`.
+    pub(super) async fn send<T>(
+        &self,
+        op: Op,
+        link: &Link,
+        lane: &Lane,
+        command: impl Future<Output = RedisResult<T>> + Send,
+    ) -> Result<T, StoreError> {
+        let Ok(_permit) = self.in_flight.try_acquire() else { return Err(self.refuse(op, Cause::Overloaded)) };
+        let timer = self.metrics.redis_command_duration.with_label_values(&[op.as_str()]).start_timer();
+        let answer = tokio::time::timeout(self.deadline, command).await;
+        timer.observe_duration();
+        match answer {
+            Ok(Ok(answer)) => {
+                lane.failures.store(0, Ordering::Relaxed);
+                self.count(op, "ok");
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                self.count(op, if error.is_timeout() { "timeout" } else { "error" });
+                judge(link, lane, &error);
+                Err(Cause::Redis(error).into())
+            }
+            Err(_) => {
+                self.count(op, "timeout");
+                unanswered(link, lane);
+                Err(Cause::Timeout(self.deadline).into())
+            }
+        }
+    }
+
+    fn count(&self, op: Op, result: &str) {
+        self.metrics.redis_commands.with_label_values(&[op.as_str(), result]).inc();
+    }
+}
+
+impl Op {
+    /// Returns the metric label.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Find => "find",
+            Self::Extend => "extend",
+            Self::Revoke => "revoke",
+            Self::RevokePrincipal => "revoke_principal",
+            Self::List => "list",
+            Self::Claim => "claim",
+            Self::Heartbeat => "heartbeat",
+        }
+    }
+}
+
+impl From<Cause> for StoreError {
+    fn from(cause: Cause) -> Self {
+        Self::Unavailable(cause.into())
+    }
+}
+
+// An error that the server sent proves that the connection works.
+fn judge(link: &Link, lane: &Lane, error: &RedisError) {
+    if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
+        link.hearing.lose(Resync::Role);
+    } else if error.is_timeout() {
+        unanswered(link, lane);
+    } else if error.is_unrecoverable_error() {
+        link.hearing.lose(Resync::Disconnected);
+    } else {
+        lane.failures.store(0, Ordering::Relaxed);
+    }
+}
+
+fn unanswered(link: &Link, lane: &Lane) {
+    if lane.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
+        link.hearing.lose(Resync::Heartbeat);
+    }
+}

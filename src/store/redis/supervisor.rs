@@ -1,0 +1,316 @@
+//! Keeps a replica connected to Redis, and vouches for what it hears only while that is true.
+//!
+//! Connect, subscribe, read role and count, re-apply recent revocations, go live; then a heartbeat
+//! renews the lease, counted from the moment it was sent. Anything odd ends the generation: cached
+//! answers die, validation says 503, and it begins anew. It is the circuit breaker, too.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use redis::{RedisError, RedisResult, Value};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::RedisStore;
+use super::client::{Connection, Opened};
+use super::hearing::{Count, Gap, Hearing};
+use super::link::{Lane, Link, Op};
+use crate::store::revocations::Resync;
+use crate::time::Monotonic;
+
+/// The longest pause between attempts to connect.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// An attempt makes up to four round trips, and Sentinel has to be asked first.
+const CONNECT_STEPS: u32 = 4;
+/// How many control keys of a cluster one heartbeat reads: all of them every eight beats.
+const CLUSTER_CONTROLS: usize = 8;
+const BEATS_PER_PRUNING: u32 = 64;
+const COUNT_FIELDS: [&str; 3] = ["seq", "last", "epoch"];
+
+type CountFields = (Option<u64>, Option<String>, Option<String>);
+
+/// Why a generation ended, or did not begin.
+#[derive(Debug)]
+struct Lost {
+    reason: Resync,
+    cause: String,
+}
+
+/// The controls of a cluster whose counts the last heartbeat read, and which to read next.
+#[derive(Default)]
+struct Round {
+    next: usize,
+    read: Vec<(usize, u64)>,
+}
+
+/// What one look at a server showed.
+struct Seen {
+    role: Vec<Value>,
+    count: Count,
+}
+
+impl RedisStore {
+    /// Connects and stays connected, for ever; dropping the future lets the lease lapse.
+    pub async fn run(self: Arc<Self>) {
+        let mut attempt = 0;
+        let mut reported = false;
+        let mut connected_before = false;
+        loop {
+            match self.establish().await {
+                Ok(link) => {
+                    if connected_before {
+                        self.metrics.redis_reconnects.inc();
+                    }
+                    (attempt, reported, connected_before) = (0, false, true);
+                    self.report_live(true);
+                    let lost = self.keep(&link).await;
+                    self.link.store(None);
+                    link.hearing.lose(lost.reason);
+                    self.report_live(false);
+                    tracing::warn!(reason = lost.reason.as_str(), cause = lost.cause, "lost Redis");
+                }
+                Err(lost) if !reported => {
+                    reported = true;
+                    tracing::warn!(reason = lost.reason.as_str(), cause = lost.cause, "cannot use Redis, retrying");
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(pause(attempt, &self.instance)).await;
+            attempt = attempt.saturating_add(1);
+        }
+    }
+
+    async fn establish(&self) -> Result<Arc<Link>, Lost> {
+        let generation = self.revocations.lose();
+        let hearing = Hearing::new(
+            generation,
+            self.keys.clone(),
+            self.clock.clone(),
+            self.metrics.clone(),
+            self.revocations.clone(),
+            self.journal.clone(),
+        );
+        let ears = hearing.clone();
+        let opening = self.target.open(self.deadlines, move |push| ears.push(&push));
+        let mut opened = within(self.deadlines.connect * CONNECT_STEPS, opening).await?;
+        within(self.deadlines.connect, opened.ears.subscribe(self.keys.channel())).await?;
+        let sent = self.clock.monotonic();
+        for (control, count) in self.first_counts(&opened).await?.iter().enumerate() {
+            hearing.begin(control, count)?;
+        }
+        let (read, write) = (Lane::new(opened.read), Lane::new(opened.write));
+        let link = Arc::new(Link { generation, read, write, ears: opened.ears, hearing });
+        within(self.deadlines.answer, self.reapply(&link)).await?;
+        self.link.store(Some(link.clone()));
+        if self.revocations.go_live(generation, sent.plus(self.lease)) {
+            Ok(link)
+        } else {
+            self.link.store(None);
+            Err(Lost { reason: Resync::Disconnected, cause: "broke while connecting".to_owned() })
+        }
+    }
+
+    async fn keep(&self, link: &Link) -> Lost {
+        tokio::select! {
+            lost = self.beat(link) => lost,
+            () = link.hearing.lost() => {
+                Lost { reason: Resync::Disconnected, cause: "connection or sequence broke".to_owned() }
+            }
+            () = async { tokio::join!(self.warn_of_eviction(link), self.retry(link)); } => {
+                Lost { reason: Resync::Disconnected, cause: String::new() }
+            }
+        }
+    }
+
+    async fn beat(&self, link: &Link) -> Lost {
+        let mut ticks = interval(self.heartbeat);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut round = Round::default();
+        let mut beats = 0_u32;
+        loop {
+            ticks.tick().await;
+            let sent = self.clock.monotonic();
+            let checked = if self.target.is_cluster() {
+                self.check_cluster(link, &mut round).await
+            } else {
+                self.check_single(link).await
+            };
+            if let Err(lost) = checked {
+                return lost;
+            }
+            self.vouch(link, sent);
+            beats = beats.wrapping_add(1);
+            if beats.is_multiple_of(BEATS_PER_PRUNING) {
+                self.revocations.prune();
+            }
+        }
+    }
+
+    fn vouch(&self, link: &Link, sent: Monotonic) {
+        self.revocations.renew(link.generation, sent.plus(self.lease));
+        let now = self.clock.now().since(crate::time::Timestamp(0)).as_secs_f64();
+        self.metrics.invalidation_last_event_timestamp.set(now);
+        let tombstones = i64::try_from(self.revocations.tombstone_count()).unwrap_or(i64::MAX);
+        self.metrics.tombstones.set(tombstones);
+    }
+
+    async fn check_single(&self, link: &Link) -> Result<(), Lost> {
+        let heard_before = link.hearing.heard(0);
+        let control = self.first_control();
+        let (mut read, mut write) = (link.read.connection(), link.write.connection());
+        let both = async { tokio::try_join!(look(&mut read, &control), look(&mut write, &control)) };
+        let timer = self.metrics.redis_command_duration.with_label_values(&[Op::Heartbeat.as_str()]).start_timer();
+        let answer = within(self.deadlines.answer, both).await;
+        timer.observe_duration();
+        let result = if answer.is_ok() { "ok" } else { "error" };
+        self.metrics.redis_commands.with_label_values(&[Op::Heartbeat.as_str(), result]).inc();
+        let (seen, written) = answer?;
+        primary(&seen)?;
+        primary(&written)?;
+        Ok(link.hearing.check(0, heard_before, &seen.count)?)
+    }
+
+    // The cluster bus does not keep replies and messages in order: what a count says must have been
+    // heard one heartbeat later.
+    async fn check_cluster(&self, link: &Link, round: &mut Round) -> Result<(), Lost> {
+        if round.read.iter().any(|(control, sequence)| link.hearing.heard(*control) < *sequence) {
+            return Err(Gap.into());
+        }
+        let controls = self.keys.controls();
+        let chosen: Vec<usize> = (0..CLUSTER_CONTROLS).map(|step| (round.next + step) % controls.len()).collect();
+        round.next = (round.next + CLUSTER_CONTROLS) % controls.len();
+        let before: Vec<u64> = chosen.iter().map(|control| link.hearing.heard(*control)).collect();
+        let names = chosen.iter().filter_map(|control| controls.get(*control));
+        let reads = names.map(|control| count(link.read.connection(), control));
+        let counts = within(self.deadlines.answer, async { join_all(reads).await.into_iter().collect() });
+        let (counts, ()): (Vec<Count>, ()) = tokio::try_join!(counts, self.ping(link))?;
+        round.read.clear();
+        for ((control, before), count) in chosen.into_iter().zip(before).zip(counts) {
+            link.hearing.check_past(control, before, &count)?;
+            round.read.push((control, count.sequence));
+        }
+        Ok(())
+    }
+
+    async fn first_counts(&self, opened: &Opened) -> Result<Vec<Count>, Lost> {
+        let controls = self.keys.controls();
+        let epoch = self.nonce();
+        let marks = controls.iter().map(|control| mark(opened.write.clone(), control, &epoch));
+        // Best effort: Redis refuses it when out of memory. Without an epoch, a flush goes unnoticed
+        // only if nothing has been revoked yet, and then it ends no fewer sessions.
+        drop(within(self.deadlines.answer, async { Ok(join_all(marks).await) }).await);
+        if self.target.is_cluster() {
+            let counts = controls.iter().map(|control| count(opened.read.clone(), control));
+            return within(self.deadlines.answer, async { join_all(counts).await.into_iter().collect() }).await;
+        }
+        let control = self.first_control();
+        let (mut read, mut write) = (opened.read.clone(), opened.write.clone());
+        let written = within(self.deadlines.answer, look(&mut write, &control)).await?;
+        primary(&written)?;
+        let seen = within(self.deadlines.answer, look(&mut read, &control)).await?;
+        primary(&seen)?;
+        Ok(vec![seen.count])
+    }
+
+    async fn warn_of_eviction(&self, link: &Link) {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("GET").arg("maxmemory-policy");
+        let mut connection = link.write.connection();
+        let asked = command.query_async::<std::collections::HashMap<String, String>>(&mut connection);
+        // Managed services forbid CONFIG; then nothing is known and nothing is said.
+        let Ok(Ok(answer)) = tokio::time::timeout(self.deadlines.answer, asked).await else { return };
+        let policy = answer.get("maxmemory-policy").map_or("noeviction", String::as_str);
+        if policy != "noeviction" {
+            tracing::warn!(policy, "Redis may evict sessions when memory is short; set maxmemory-policy noeviction");
+        }
+    }
+
+    async fn ping(&self, link: &Link) -> Result<(), Lost> {
+        within(self.deadlines.answer, redis::cmd("PING").query_async(&mut link.ears.clone())).await
+    }
+
+    fn first_control(&self) -> String {
+        self.keys.controls().into_iter().next().unwrap_or_default()
+    }
+
+    fn report_live(&self, live: bool) {
+        self.metrics.redis_up.set(i64::from(live));
+        self.metrics.invalidation_stream_connected.set(i64::from(live));
+        if live {
+            tracing::info!("connected to Redis");
+        }
+    }
+}
+
+impl From<Gap> for Lost {
+    fn from(_: Gap) -> Self {
+        Self { reason: Resync::Sequence, cause: "revocations may have been missed".to_owned() }
+    }
+}
+
+impl From<RedisError> for Lost {
+    fn from(error: RedisError) -> Self {
+        Self { reason: Resync::Heartbeat, cause: error.to_string() }
+    }
+}
+
+async fn within<T>(deadline: Duration, work: impl Future<Output = RedisResult<T>>) -> Result<T, Lost> {
+    match tokio::time::timeout(deadline, work).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Lost { reason: Resync::Heartbeat, cause: format!("no answer within {deadline:?}") }),
+    }
+}
+
+async fn look(connection: &mut Connection, control: &str) -> RedisResult<Seen> {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("ROLE").cmd("HMGET").arg(control).arg(&COUNT_FIELDS);
+    let (role, fields): (Vec<Value>, CountFields) = pipeline.query_async(connection).await?;
+    Ok(Seen { role, count: Count::from(fields) })
+}
+
+async fn count(mut connection: Connection, control: &str) -> RedisResult<Count> {
+    let fields: CountFields = redis::cmd("HMGET").arg(control).arg(&COUNT_FIELDS).query_async(&mut connection).await?;
+    Ok(fields.into())
+}
+
+async fn mark(mut connection: Connection, control: &str, epoch: &str) -> RedisResult<()> {
+    redis::cmd("HSETNX").arg(control).arg("epoch").arg(epoch).query_async(&mut connection).await
+}
+
+impl From<CountFields> for Count {
+    fn from((sequence, last, epoch): CountFields) -> Self {
+        let (sequence, last) = (sequence.unwrap_or_default(), last.unwrap_or_default());
+        Self { sequence, last, epoch: epoch.unwrap_or_default() }
+    }
+}
+
+// A replica accepts no revocation, and a demoted primary keeps its clients.
+fn primary(seen: &Seen) -> Result<(), Lost> {
+    match seen.role.first() {
+        Some(Value::BulkString(role)) if role == b"master" => Ok(()),
+        Some(Value::SimpleString(role)) if role == "master" => Ok(()),
+        _ => Err(Lost { reason: Resync::Role, cause: "the server is not a primary".to_owned() }),
+    }
+}
+
+// Doubling, with half of it spread by the replica's name: replicas must not come back in step.
+fn pause(attempt: u32, instance: &str) -> Duration {
+    let whole = PAUSE_MIN.saturating_mul(1 << attempt.min(6)).min(PAUSE_MAX);
+    let spread = BuildHasherDefault::<DefaultHasher>::default().hash_one((instance, attempt)) % 1000;
+    whole / 2 + (whole / 2).mul_f64(f64::from(u32::try_from(spread).unwrap_or_default()) / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_differ_between_replicas() {
+        assert!(pause(0, "a") <= PAUSE_MIN);
+        assert!((0..100).all(|attempt| pause(attempt, "a") <= PAUSE_MAX));
+        assert!(pause(9, "a") >= PAUSE_MAX / 2);
+        assert_ne!(pause(9, "a"), pause(9, "b"));
+    }
+}

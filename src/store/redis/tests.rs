@@ -1,0 +1,406 @@
+//! The store against real Redis servers, and against what they do when they are unwell.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+
+use self::server::{RedisServer, Replica, config, eventually, key, now, session};
+use super::RedisStore;
+use crate::metrics::Metrics;
+use crate::store::{Created, SessionStore, StoreError, conformance, shard_of};
+use crate::time::SystemClock;
+
+mod server;
+
+const STORED: Created = Created::Stored { evicted: Vec::new() };
+
+fn assert_unavailable<T: std::fmt::Debug>(answer: Result<T, StoreError>) {
+    match answer {
+        Err(StoreError::Unavailable(cause)) => drop(cause),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_conforms() {
+    let server = RedisServer::start(&[]).await;
+    let replica = Replica::live(&config(&server.url())).await;
+    conformance::run(async || replica.store.clone() as Arc<dyn SessionStore>).await;
+}
+
+#[tokio::test]
+async fn a_store_that_never_connected_knows_nothing() {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let config = config(&format!("redis://127.0.0.1:{}", server::free_port()));
+    let store = RedisStore::connect(&config, Arc::new(SystemClock::new()), metrics.clone()).unwrap();
+    let session = session("user");
+    let stamp = store.revocations().stamp(&session.token_id);
+    assert_unavailable(store.find(key(&session), stamp, now()).await);
+    assert_unavailable(store.create(key(&session), &session, 9, now()).await);
+    assert_unavailable(store.revoke(&[key(&session)], crate::store::RevokeReason::Logout, now()).await);
+    assert!(store.revocations().is_revoked(&session.token_id), "refused here all the same");
+    assert_eq!(metrics.revocation_journal_depth.get(), 1);
+}
+
+#[tokio::test]
+async fn a_revocation_made_before_redis_was_up_is_applied_once_it_is() {
+    let port = server::free_port();
+    let replica = Replica::new(&config(&format!("redis://127.0.0.1:{port}")));
+    let session = session("user");
+    assert_unavailable(replica.revoke(&session).await);
+    let server = RedisServer::start_on(port, &[]).await.unwrap();
+    replica.becomes_current().await;
+    eventually("the journal is empty", async || replica.metrics.revocation_journal_depth.get() == 0).await;
+    assert_eq!(server.ask::<u64>(&["HGET", "dw:ctl", "seq"]).await, 1);
+}
+
+#[tokio::test]
+async fn a_revocation_reaches_every_replica() {
+    let server = RedisServer::start(&[]).await;
+    let (one, two) = (Replica::live(&config(&server.url())).await, Replica::live(&config(&server.url())).await);
+    let session = session("user");
+    assert_eq!(one.create(&session).await.unwrap(), STORED);
+    assert_eq!(two.find(&session).await.unwrap().as_ref(), Some(&session));
+    let stamp = two.store.revocations().stamp(&session.token_id);
+    one.revoke(&session).await.unwrap();
+    eventually("the other replica refuses it", async || two.refuses(&session)).await;
+    let after = two.store.revocations().stamp(&session.token_id);
+    assert_ne!(after.stripe, stamp.stripe);
+    assert_eq!(after.generation, stamp.generation, "an ordinary revocation ends no generation");
+    assert_eq!(two.find(&session).await.unwrap(), None);
+    assert_eq!(two.metrics.invalidation_lag.get_sample_count(), 1);
+}
+
+#[tokio::test]
+async fn an_eviction_and_a_principals_end_reach_every_replica() {
+    let server = RedisServer::start(&[]).await;
+    let (one, two) = (Replica::live(&config(&server.url())).await, Replica::live(&config(&server.url())).await);
+    let (old, new) = (session("user"), session("user"));
+    one.create(&old).await.unwrap();
+    let created = one.store.create(key(&new), &new, 1, now()).await.unwrap();
+    assert_eq!(created, Created::Stored { evicted: vec![old.token_id] });
+    eventually("the evicted session is refused", async || two.refuses(&old)).await;
+    assert!(!two.refuses(&new));
+    let (tenant, id) = (&new.principal.tenant, &new.principal.id);
+    assert_eq!(one.store.revoke_principal(tenant, id, shard_of(&new.principal), now()).await.unwrap(), 1);
+    eventually("the last session is refused", async || two.refuses(&new)).await;
+}
+
+#[tokio::test]
+async fn a_principal_with_very_many_sessions_is_revoked_whole() {
+    let server = RedisServer::start(&[]).await;
+    let (one, two) = (Replica::live(&config(&server.url())).await, Replica::live(&config(&server.url())).await);
+    let sessions: Vec<_> = (0..1203).map(|_| session("busy")).collect();
+    for session in &sessions {
+        assert_eq!(one.store.create(key(session), session, 5000, now()).await.unwrap(), STORED);
+    }
+    let principal = &sessions[0].principal;
+    let ended = one.store.revoke_principal(&principal.tenant, &principal.id, shard_of(principal), now()).await;
+    assert_eq!(ended.unwrap(), 1203);
+    eventually("all are refused", async || sessions.iter().all(|session| two.refuses(session))).await;
+    assert_eq!(server.ask::<u64>(&["HGET", "dw:ctl", "seq"]).await, 3, "in chunks");
+    assert!(two.store.revocations().is_current());
+}
+
+#[tokio::test]
+async fn a_find_is_exactly_one_command() {
+    let server = RedisServer::start(&[]).await;
+    let mut config = config(&server.url());
+    (config.revocation.heartbeat, config.revocation.lease) = (Duration::from_mins(1), Duration::from_mins(2));
+    let replica = Replica::live(&config).await;
+    let session = session("user");
+    replica.create(&session).await.unwrap();
+    // The first heartbeat and the look at the eviction policy come with the connection.
+    eventually("it is quiet", async || calls(&server).await.get("config|get").copied() == Some(1)).await;
+    eventually("it is quiet", async || calls(&server).await.get("role").copied() == Some(4)).await;
+    let before = calls(&server).await;
+    for _ in 0..10 {
+        assert!(replica.find(&session).await.unwrap().is_some());
+    }
+    let mut after = calls(&server).await;
+    after.retain(|command, calls| before.get(command) != Some(calls));
+    for ours in ["info", "client|setinfo", "hello", "select"] {
+        after.remove(ours);
+    }
+    let gets = after.remove("get").unwrap() - before.get("get").copied().unwrap_or_default();
+    assert_eq!(gets, 10);
+    assert_eq!(after, HashMap::new());
+}
+
+async fn calls(server: &RedisServer) -> HashMap<String, u64> {
+    let info: String = server.ask(&["INFO", "commandstats"]).await;
+    let call = |line: &str| {
+        let (name, stats) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        Some((name.to_owned(), stats.split(',').next()?.parse().ok()?))
+    };
+    info.lines().filter_map(call).collect()
+}
+
+#[tokio::test]
+async fn a_read_only_replica_of_redis_is_not_a_store() {
+    let primary = RedisServer::start(&[]).await;
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &primary.port.to_string()]).await;
+    let doorward = Replica::new(&config(&replica.url()));
+    let attempts = doorward.generation() + 5;
+    eventually("it tried several times", async || doorward.generation() > attempts).await;
+    assert!(!doorward.store.revocations().is_current());
+    assert_unavailable(doorward.find(&session("user")).await);
+    assert_unavailable(doorward.create(&session("user")).await);
+    assert_eq!(doorward.metrics.redis_up.get(), 0);
+}
+
+#[tokio::test]
+async fn a_primary_that_is_demoted_is_left() {
+    let (one, two) = (RedisServer::start(&[]).await, RedisServer::start(&[]).await);
+    let doorward = Replica::live(&config(&one.url())).await;
+    let before = doorward.generation();
+    one.ask::<()>(&["REPLICAOF", "127.0.0.1", &two.port.to_string()]).await;
+    eventually("its generation ended", async || doorward.generation() > before).await;
+    assert_unavailable(doorward.find(&session("user")).await);
+    one.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    doorward.becomes_current().await;
+    assert_eq!(doorward.create(&session("user")).await.unwrap(), STORED);
+}
+
+#[tokio::test]
+async fn out_of_memory_stops_creation_only() {
+    let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
+    let doorward = Replica::live(&config(&server.url())).await;
+    let (one, two) = (session("user"), session("user"));
+    doorward.create(&one).await.unwrap();
+    doorward.create(&two).await.unwrap();
+    server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    assert_unavailable(doorward.create(&session("user")).await);
+    assert_eq!(doorward.find(&one).await.unwrap().as_ref(), Some(&one));
+    doorward.revoke(&one).await.unwrap();
+    assert_eq!(doorward.find(&one).await.unwrap(), None);
+    let principal = &two.principal;
+    let ended = doorward.store.revoke_principal(&principal.tenant, &principal.id, shard_of(principal), now()).await;
+    assert_eq!(ended.unwrap(), 1);
+    assert_eq!(doorward.find(&two).await.unwrap(), None);
+    // A replica that starts now still hears and validates.
+    assert_eq!(Replica::live(&config(&server.url())).await.find(&two).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn without_its_password_it_knows_nothing() {
+    let server = RedisServer::start(&["--requirepass", "hunter2"]).await;
+    let outsider = Replica::new(&config(&server.url()));
+    let attempts = outsider.generation() + 3;
+    eventually("it tried several times", async || outsider.generation() > attempts).await;
+    assert_unavailable(outsider.find(&session("user")).await);
+    let mut config = config(&server.url());
+    config.redis.password = Some(crate::secret::Secret::new("hunter2".to_owned()));
+    let insider = Replica::live(&config).await;
+    assert_eq!(insider.create(&session("user")).await.unwrap(), STORED);
+}
+
+#[tokio::test]
+async fn when_redis_refuses_writes_replicas_are_told_and_the_journal_retries() {
+    let server = RedisServer::start(&[]).await;
+    let (one, two) = (Replica::live(&config(&server.url())).await, Replica::live(&config(&server.url())).await);
+    let (session, other) = (session("user"), session("other"));
+    one.create(&session).await.unwrap();
+    one.create(&other).await.unwrap();
+    server.ask::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    assert_unavailable(one.revoke(&session).await);
+    assert!(one.refuses(&session));
+    let principal = &other.principal;
+    assert_unavailable(one.store.revoke_principal(&principal.tenant, &principal.id, shard_of(principal), now()).await);
+    eventually("the other replica was told", async || two.refuses(&session)).await;
+    assert_eq!(one.metrics.revocation_journal_depth.get(), 2);
+    assert!(server.ask::<bool>(&["EXISTS", &super::keys::Keys::new("dw", false).session(key(&session))]).await);
+    server.ask::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
+    eventually("the journal is empty", async || one.metrics.revocation_journal_depth.get() == 0).await;
+    assert_eq!(two.find(&session).await.unwrap(), None);
+    eventually("the principal's session is refused", async || two.refuses(&other)).await;
+    assert_eq!(two.find(&other).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_revocation_that_too_few_replicas_confirm_is_not_acknowledged() {
+    let server = RedisServer::start(&[]).await;
+    let mut config = config(&server.url());
+    (config.revocation.wait_replicas, config.redis.timeout) = (1, Duration::from_millis(500));
+    let doorward = Replica::live(&config).await;
+    let session = session("user");
+    doorward.create(&session).await.unwrap();
+    assert_unavailable(doorward.revoke(&session).await);
+    assert_eq!(doorward.find(&session).await.unwrap(), None, "deleted all the same");
+    let copy = RedisServer::start(&["--replicaof", "127.0.0.1", &server.port.to_string()]).await;
+    eventually("the journal is empty", async || doorward.metrics.revocation_journal_depth.get() == 0).await;
+    eventually("the copy has it", async || copy.try_ask::<u64>(&["HGET", "dw:ctl", "seq"]).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_flush_ends_the_generation() {
+    let server = RedisServer::start(&[]).await;
+    let doorward = Replica::live(&config(&server.url())).await;
+    let session = session("user");
+    doorward.create(&session).await.unwrap();
+    let before = doorward.generation();
+    // Nothing was ever revoked: the count is zero before and after.
+    server.ask::<()>(&["FLUSHALL"]).await;
+    eventually("its generation ended", async || doorward.generation() > before).await;
+    doorward.becomes_current().await;
+    assert_eq!(doorward.find(&session).await.unwrap(), None);
+    doorward.revoke(&session).await.unwrap();
+    let before = doorward.generation();
+    server.ask::<()>(&["FLUSHALL"]).await;
+    eventually("its generation ended", async || doorward.generation() > before).await;
+    doorward.becomes_current().await;
+    assert!(doorward.refuses(&session), "tombstones outlive generations");
+}
+
+#[tokio::test]
+async fn a_killed_connection_ends_the_generation_and_is_replaced() {
+    let server = RedisServer::start(&[]).await;
+    let doorward = Replica::live(&config(&server.url())).await;
+    let session = session("user");
+    doorward.create(&session).await.unwrap();
+    for kind in ["pubsub", "normal"] {
+        let (before, stamp) = (doorward.generation(), doorward.store.revocations().stamp(&session.token_id));
+        server.ask::<u64>(&["CLIENT", "KILL", "TYPE", kind]).await;
+        eventually("its generation ended", async || doorward.generation() > before).await;
+        assert_unavailable(doorward.store.find(key(&session), stamp, now()).await);
+        doorward.becomes_current().await;
+        assert_eq!(doorward.find(&session).await.unwrap().as_ref(), Some(&session));
+    }
+    assert!(doorward.metrics.redis_reconnects.get() >= 2);
+}
+
+#[tokio::test]
+async fn a_silent_server_costs_the_lease_and_nothing_else() {
+    let server = RedisServer::start(&[]).await;
+    let doorward = Replica::live(&config(&server.url())).await;
+    let session = session("user");
+    doorward.create(&session).await.unwrap();
+    server.signal("-STOP");
+    eventually("the lease lapsed", async || !doorward.store.revocations().is_current()).await;
+    assert_unavailable(doorward.find(&session).await);
+    server.signal("-CONT");
+    doorward.becomes_current().await;
+    assert_eq!(doorward.find(&session).await.unwrap().as_ref(), Some(&session));
+}
+
+#[tokio::test]
+async fn three_commands_without_an_answer_end_the_generation() {
+    let server = RedisServer::start(&[]).await;
+    let mut config = config(&server.url());
+    config.redis.timeout = Duration::from_millis(100);
+    (config.revocation.heartbeat, config.revocation.lease) = (Duration::from_mins(5), Duration::from_mins(10));
+    let doorward = Replica::live(&config).await;
+    eventually("it is quiet", async || calls(&server).await.get("role").copied() == Some(4)).await;
+    let before = doorward.generation();
+    server.signal("-STOP");
+    for _ in 0..3 {
+        assert_eq!(doorward.generation(), before);
+        assert_unavailable(doorward.find(&session("user")).await);
+    }
+    assert!(doorward.generation() > before);
+    server.signal("-CONT");
+    doorward.becomes_current().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_missing_or_not_understood_ends_the_generation() {
+    let server = RedisServer::start(&[]).await;
+    let doorward = Replica::live(&config(&server.url())).await;
+    let id = session("user").token_id.to_text();
+    for message in ["2 what comes next".to_owned(), format!("1 9 n 5 3 9 {id}")] {
+        let before = doorward.generation();
+        server.ask::<u64>(&["PUBLISH", "dw:rev", &message]).await;
+        eventually("its generation ended", async || doorward.generation() > before).await;
+        doorward.becomes_current().await;
+    }
+}
+
+#[tokio::test]
+async fn a_fail_over_that_forgot_a_revocation_is_corrected() {
+    let (old, new) = (RedisServer::start(&[]).await, RedisServer::start(&[]).await);
+    let switch = Switch::to(&old).await;
+    let (one, two) = (Replica::live(&config(&switch.url())).await, Replica::live(&config(&switch.url())).await);
+    let (kept, ended) = (session("user"), session("user"));
+    one.create(&kept).await.unwrap();
+    one.create(&ended).await.unwrap();
+    new.ask::<()>(&["REPLICAOF", "127.0.0.1", &old.port.to_string()]).await;
+    let name = super::keys::Keys::new("dw", false).session(key(&ended));
+    eventually("it is replicated", async || new.try_ask(&["EXISTS", &name]).await == Ok(true)).await;
+    new.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    one.revoke(&ended).await.unwrap();
+    eventually("both refuse it", async || two.refuses(&ended)).await;
+    assert!(new.ask::<bool>(&["EXISTS", &name]).await, "the new primary does not know");
+    let before = (one.generation(), two.generation());
+    switch.turn_to(&new);
+    drop(old);
+    eventually("both noticed", async || one.generation() > before.0 && two.generation() > before.1).await;
+    one.becomes_current().await;
+    two.becomes_current().await;
+    assert!(!new.ask::<bool>(&["EXISTS", &name]).await, "it was revoked again before anybody went live");
+    assert!(one.metrics.invalidation_resurrected.get() + two.metrics.invalidation_resurrected.get() >= 1);
+    assert_eq!(two.find(&ended).await.unwrap(), None);
+    assert_eq!(two.find(&kept).await.unwrap().as_ref(), Some(&kept));
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_not_a_missing_session() {
+    let server = RedisServer::start(&[]).await;
+    let doorward = Replica::live(&config(&server.url())).await;
+    let session = session("user");
+    let name = super::keys::Keys::new("dw", false).session(key(&session));
+    server.ask::<()>(&["SET", &name, "\u{7}later"]).await;
+    assert!(matches!(doorward.find(&session).await, Err(StoreError::NewerRecord(7))));
+    server.ask::<()>(&["SET", &name, "\u{1}garbage"]).await;
+    assert!(matches!(doorward.find(&session).await, Err(StoreError::Corrupt(_))));
+    server.ask::<()>(&["DEL", &name]).await;
+    server.ask::<()>(&["HSET", &name, "not", "a string"]).await;
+    assert_unavailable(doorward.find(&session).await);
+}
+
+#[tokio::test]
+async fn a_stamp_of_another_generation_is_refused() {
+    let server = RedisServer::start(&[]).await;
+    let doorward = Replica::live(&config(&server.url())).await;
+    let session = session("user");
+    let mut stamp = doorward.store.revocations().stamp(&session.token_id);
+    stamp.generation -= 1;
+    assert_unavailable(doorward.store.find(key(&session), stamp, now()).await);
+}
+
+/// A TCP relay whose destination can be changed: what a service address is in a fail-over.
+struct Switch {
+    port: u16,
+    destination: Arc<AtomicU16>,
+}
+
+impl Switch {
+    async fn to(server: &RedisServer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let destination = Arc::new(AtomicU16::new(server.port));
+        let target = destination.clone();
+        tokio::spawn(async move {
+            while let Ok((mut inbound, _)) = listener.accept().await {
+                let port = target.load(Ordering::SeqCst);
+                tokio::spawn(async move {
+                    if let Ok(mut outbound) = TcpStream::connect(("127.0.0.1", port)).await {
+                        let _ = copy_bidirectional(&mut inbound, &mut outbound).await;
+                    }
+                });
+            }
+        });
+        Self { port, destination }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn turn_to(&self, server: &RedisServer) {
+        self.destination.store(server.port, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,451 @@
+//! The embedded store against the conformance suite, against crashes, damage and other processes.
+
+use std::sync::atomic::AtomicU64;
+
+use aws_lc_rs::rand::SystemRandom;
+use uuid::Uuid;
+
+use super::*;
+use crate::model::{Principal, PrincipalKind, SessionId};
+use crate::store::{conformance, shard_of, shard_of_parts};
+use crate::time::{ManualClock, SystemClock};
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A directory of its own, removed at the end.
+struct Dir(std::path::PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("doorward-sqlite-{}", Uuid::new_v4()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.0.join("sessions.db")
+    }
+
+    // What a process killed now would leave behind: the shared memory is not part of it.
+    fn as_after_a_crash(&self) -> Self {
+        let copy = Self::new();
+        for name in ["sessions.db", "sessions.db-wal"] {
+            std::fs::copy(self.0.join(name), copy.0.join(name)).unwrap();
+        }
+        copy
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new().unwrap())
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(NOW))
+}
+
+async fn open(path: &Path) -> Result<Arc<SqliteStore>, OpenError> {
+    SqliteStore::open(path, clock(), metrics()).await
+}
+
+async fn beside(path: &Path) -> Result<Arc<SqliteStore>, OpenError> {
+    SqliteStore::open_beside(path, clock(), metrics()).await
+}
+
+fn session(principal: &str) -> Session {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let serial = SERIAL.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    let mut token_id = [0; 24];
+    token_id[..8].copy_from_slice(&serial.to_be_bytes());
+    Session {
+        id: SessionId(Uuid::new_v4()),
+        token_id: TokenId(token_id),
+        principal: Principal {
+            kind: PrincipalKind::User,
+            id: principal.parse().unwrap(),
+            tenant: "acme".parse().unwrap(),
+        },
+        roles: Vec::new(),
+        provider_session: None,
+        actor: None,
+        authenticated_at: NOW,
+        created_at: NOW,
+        expires_at: NOW.plus(Duration::from_mins(30)),
+    }
+}
+
+fn key(session: &Session) -> Key {
+    Key { id: session.token_id, shard: shard_of(&session.principal) }
+}
+
+async fn stored(store: &SqliteStore, principal: &str) -> Session {
+    let session = session(principal);
+    let created = store.create(key(&session), &session, 100, NOW).await.unwrap();
+    assert_eq!(created, Created::Stored { evicted: Vec::new() });
+    session
+}
+
+async fn find(store: &SqliteStore, session: &Session) -> Result<Option<Session>, StoreError> {
+    store.find(key(session), store.revocations().stamp(&session.token_id), NOW).await
+}
+
+async fn revoke(store: &SqliteStore, session: &Session) -> Result<(), StoreError> {
+    store.revoke(&[key(session)], RevokeReason::Logout, NOW).await
+}
+
+async fn revoke_principal(store: &SqliteStore, principal: &str) -> Result<u64, StoreError> {
+    let (tenant, principal) = ("acme".parse().unwrap(), principal.parse().unwrap());
+    store.revoke_principal(&tenant, &principal, shard_of_parts(&tenant, &principal), NOW).await
+}
+
+async fn sql(store: &SqliteStore, statement: &'static str) {
+    sqlx::raw_sql(statement).execute(&store.connections.durable).await.unwrap();
+}
+
+async fn until(store: &SqliteStore, reached: impl Fn(&Revocations) -> bool) {
+    let mut changes = store.revocations().subscribe();
+    let waiting = async {
+        while !reached(store.revocations()) {
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+}
+
+async fn outside(store: &SqliteStore) -> i64 {
+    statements::outside_revocations(&store.connections.watcher).await.unwrap()
+}
+
+// As when the disk is full: reads go on, deletions fail.
+async fn break_deletes(store: &SqliteStore) {
+    sql(store, "CREATE TRIGGER broken BEFORE DELETE ON sessions BEGIN SELECT RAISE(ABORT, 'disk full'); END").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.file(), Arc::new(SystemClock::new()), metrics()).await.unwrap();
+    conformance::run(async || store.clone() as Arc<dyn SessionStore>).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_while_its_upkeep_runs() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.file(), Arc::new(SystemClock::new()), metrics()).await.unwrap();
+    let upkeep = tokio::spawn(store.clone().run());
+    conformance::run(async || store.clone() as Arc<dyn SessionStore>).await;
+    upkeep.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_beside_a_server() {
+    let dir = Dir::new();
+    let _server = open(&dir.file()).await.unwrap();
+    let tool = SqliteStore::open_beside(&dir.file(), Arc::new(SystemClock::new()), metrics()).await.unwrap();
+    conformance::run(async || tool.clone() as Arc<dyn SessionStore>).await;
+}
+
+#[tokio::test]
+async fn a_second_server_is_refused_and_told_why() {
+    let dir = Dir::new();
+    let first = open(&dir.file()).await.unwrap();
+    let refusal = open(&dir.file()).await.err().unwrap();
+    assert!(matches!(refusal, OpenError::InUse(_)));
+    assert!(refusal.to_string().contains("several replicas need Redis"), "{refusal}");
+    drop(first);
+    open(&dir.file()).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_servers_opening_at_once_one_wins() {
+    let dir = Dir::new();
+    let path = dir.file();
+    let opened = futures_util::future::join_all((0..8).map(|_| open(&path))).await;
+    assert_eq!(opened.iter().filter(|opened| opened.is_ok()).count(), 1);
+    assert!(opened.iter().filter_map(|opened| opened.as_ref().err()).all(|e| matches!(e, OpenError::InUse(_))));
+}
+
+#[tokio::test]
+async fn keys_are_made_once_and_survive() {
+    let dir = Dir::new();
+    let random = SystemRandom::new();
+    let store = open(&dir.file()).await.unwrap();
+    let (token_key, device_key) = (store.token_key(&random).await.unwrap(), store.device_key(&random).await.unwrap());
+    assert_ne!(token_key, device_key);
+    assert_ne!(*token_key, [0; 32]);
+    let tool = beside(&dir.file()).await.unwrap();
+    assert_eq!(tool.token_key(&random).await.unwrap(), token_key);
+    drop((store, tool));
+    let store = open(&dir.file()).await.unwrap();
+    assert_eq!(store.token_key(&random).await.unwrap(), token_key);
+    assert_eq!(store.device_key(&random).await.unwrap(), device_key);
+}
+
+#[tokio::test]
+async fn a_crash_loses_nothing_that_was_acknowledged() {
+    let dir = Dir::new();
+    let store = open(&dir.file()).await.unwrap();
+    let key_before = store.token_key(&SystemRandom::new()).await.unwrap();
+    let (kept, ended) = (stored(&store, "kept").await, stored(&store, "ended").await);
+    let all = [stored(&store, "all").await, stored(&store, "all").await];
+    revoke(&store, &ended).await.unwrap();
+    assert_eq!(revoke_principal(&store, "all").await.unwrap(), 2);
+
+    let crashed = dir.as_after_a_crash();
+    let again = open(&crashed.file()).await.unwrap();
+    assert_eq!(find(&again, &kept).await.unwrap(), Some(kept));
+    for gone in all.iter().chain([&ended]) {
+        assert_eq!(find(&again, gone).await.unwrap(), None);
+    }
+    let late = session("all");
+    assert_eq!(again.create(key(&late), &late, 100, NOW).await.unwrap(), Created::Superseded);
+    assert_eq!(again.token_key(&SystemRandom::new()).await.unwrap(), key_before);
+}
+
+#[tokio::test]
+async fn revocations_are_synced_and_sign_ins_are_not() {
+    let dir = Dir::new();
+    let store = open(&dir.file()).await.unwrap();
+    let synchronous = async |pool| sqlx::query_scalar::<_, i64>("PRAGMA synchronous").fetch_one(pool).await.unwrap();
+    assert_eq!(synchronous(&store.connections.durable).await, 2, "FULL");
+    assert_eq!(synchronous(&store.connections.relaxed).await, 1, "NORMAL");
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&store.connections.relaxed).await.unwrap();
+    assert_eq!(mode, "wal");
+}
+
+#[tokio::test]
+async fn only_the_owner_may_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = Dir::new();
+    std::fs::write(dir.file(), "").unwrap();
+    std::fs::set_permissions(dir.file(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let store = open(&dir.file()).await.unwrap();
+    stored(&store, "somebody").await;
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&dir.0).unwrap() {
+        let entry = entry.unwrap();
+        names.push(entry.file_name().into_string().unwrap());
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{names:?}");
+    }
+    names.sort();
+    assert_eq!(names, ["sessions.db", "sessions.db-shm", "sessions.db-wal", "sessions.db.lock"]);
+}
+
+#[tokio::test]
+async fn a_missing_directory_is_made() {
+    let dir = Dir::new();
+    let path = dir.0.join("var").join("lib").join("sessions.db");
+    open(&path).await.unwrap();
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_written_is_named() {
+    let dir = Dir::new();
+    std::fs::write(dir.0.join("file"), "").unwrap();
+    // Nobody can write to either, not even root.
+    for place in [dir.0.join("file").join("sessions.db"), "/proc/self/sessions.db".into()] {
+        let refusal = open(&place).await.err().unwrap();
+        assert!(matches!(refusal, OpenError::File { .. }), "{refusal:?}");
+        let shown = refusal.to_string();
+        assert!(shown.contains(place.parent().unwrap().to_str().unwrap()) && shown.contains("cannot"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused() {
+    let dir = Dir::new();
+    std::fs::write(dir.file(), "this is not a database, however long it goes on\n".repeat(200)).unwrap();
+    assert!(matches!(open(&dir.file()).await, Err(OpenError::Database { .. })));
+    assert!(matches!(beside(&dir.file()).await, Err(OpenError::Database { .. })));
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_an_error_and_not_a_refusal_of_sessions() {
+    let dir = Dir::new();
+    let store = open(&dir.file()).await.unwrap();
+    let session = stored(&store, "somebody").await;
+    sql(&store, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+    let pages: Vec<i64> = sqlx::query_scalar("SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'sessions'")
+        .fetch_all(&store.connections.readers)
+        .await
+        .unwrap();
+    let mut bytes = std::fs::read(dir.file()).unwrap();
+    for page in pages {
+        let start = (usize::try_from(page).unwrap() - 1) * 4096;
+        bytes[start..start + 4096].fill(0xFF);
+    }
+    let damaged = Dir::new();
+    std::fs::write(damaged.file(), bytes).unwrap();
+    let store = open(&damaged.file()).await.unwrap();
+    assert!(matches!(find(&store, &session).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(revoke(&store, &session).await, Err(StoreError::Unavailable(_))));
+    assert_eq!(find(&store, &session).await.unwrap(), None, "refused by this replica all the same");
+}
+
+#[tokio::test]
+async fn records_that_cannot_be_read_are_not_absent_sessions() {
+    let dir = Dir::new();
+    let store = open(&dir.file()).await.unwrap();
+    let session = stored(&store, "somebody").await;
+    sql(&store, "UPDATE sessions SET record = x'0280'").await;
+    assert!(matches!(find(&store, &session).await, Err(StoreError::NewerRecord(2))));
+    sql(&store, "UPDATE sessions SET record = x'01C0'").await;
+    assert!(matches!(find(&store, &session).await, Err(StoreError::Corrupt(_))));
+    assert_eq!(revoke_principal(&store, "somebody").await.unwrap(), 1, "what cannot be read can still be ended");
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_left_alone() {
+    let dir = Dir::new();
+    let store = open(&dir.file()).await.unwrap();
+    sql(&store, "PRAGMA user_version = 99").await;
+    drop(store);
+    assert!(matches!(open(&dir.file()).await, Err(OpenError::Schema { found: 99, .. })));
+    assert!(matches!(beside(&dir.file()).await, Err(OpenError::Schema { found: 99, .. })));
+}
+
+#[tokio::test]
+async fn a_tool_makes_no_file() {
+    let dir = Dir::new();
+    assert!(matches!(beside(&dir.file()).await, Err(OpenError::Database { .. })));
+    assert!(!dir.file().exists());
+}
+
+#[tokio::test]
+async fn expired_sessions_are_swept_in_batches() {
+    let dir = Dir::new();
+    let clock = clock();
+    let store = SqliteStore::open(&dir.file(), clock.clone(), metrics()).await.unwrap();
+    let kept = Session { expires_at: NOW.plus(Duration::from_hours(2)), ..session("kept") };
+    store.create(key(&kept), &kept, 100, NOW).await.unwrap();
+    sql(
+        &store,
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1234)
+         INSERT INTO sessions SELECT randomblob(24), 'acme', 'p' || i, 0, 1800000000001, x'01' FROM n",
+    )
+    .await;
+    assert_eq!(store.sweep().await.unwrap(), 0);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(store.sweep().await.unwrap(), 1234);
+    assert_eq!(find(&store, &kept).await.unwrap(), Some(kept));
+}
+
+#[tokio::test]
+async fn a_server_hears_of_what_a_tool_revokes() {
+    let dir = Dir::new();
+    let server = open(&dir.file()).await.unwrap();
+    let (first, second) = (stored(&server, "one").await, stored(&server, "two").await);
+    let upkeep = tokio::spawn(server.clone().run());
+    let tool = beside(&dir.file()).await.unwrap();
+
+    let before = server.revocations().generation();
+    revoke(&tool, &first).await.unwrap();
+    until(&server, |known| known.generation() > before && known.is_current()).await;
+    assert_eq!(find(&server, &first).await.unwrap(), None);
+
+    let before = server.revocations().generation();
+    assert_eq!(revoke_principal(&tool, "two").await.unwrap(), 1);
+    until(&server, |known| known.generation() > before && known.is_current()).await;
+    assert_eq!(find(&server, &second).await.unwrap(), None);
+    upkeep.abort();
+}
+
+#[tokio::test]
+async fn a_servers_own_writes_do_not_cost_it_its_cache() {
+    let dir = Dir::new();
+    let server = open(&dir.file()).await.unwrap();
+    let before = (server.revocations().generation(), outside(&server).await);
+    let session = stored(&server, "one").await;
+    stored(&server, "two").await;
+    revoke(&server, &session).await.unwrap();
+    revoke_principal(&server, "two").await.unwrap();
+    assert_eq!((server.revocations().generation(), outside(&server).await), before);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_hear_stops_vouching_until_it_can() {
+    let dir = Dir::new();
+    let server = open(&dir.file()).await.unwrap();
+    let before = server.revocations().generation();
+    sql(&server, "ALTER TABLE outside_revocations RENAME TO hidden").await;
+    let upkeep = tokio::spawn(server.clone().run());
+    until(&server, |known| !known.is_current()).await;
+    sql(&server, "ALTER TABLE hidden RENAME TO outside_revocations").await;
+    until(&server, Revocations::is_current).await;
+    assert!(server.revocations().generation() > before, "what was cached before may have been revoked meanwhile");
+    upkeep.abort();
+}
+
+#[tokio::test]
+async fn a_revocation_that_fails_is_refused_here_and_tried_again() {
+    let dir = Dir::new();
+    let store = open(&dir.file()).await.unwrap();
+    let session = stored(&store, "somebody").await;
+    break_deletes(&store).await;
+    assert!(matches!(revoke(&store, &session).await, Err(StoreError::Unavailable(_))));
+    assert!(store.revocations().is_revoked(&session.token_id));
+    assert_eq!(find(&store, &session).await.unwrap(), None);
+    assert_eq!(store.metrics.revocation_journal_depth.get(), 1);
+    store.retry().await;
+    assert_eq!(store.metrics.revocation_journal_depth.get(), 1);
+    sql(&store, "DROP TRIGGER broken").await;
+    store.retry().await;
+    assert_eq!(store.metrics.revocation_journal_depth.get(), 0);
+    let crashed = dir.as_after_a_crash();
+    assert_eq!(find(&open(&crashed.file()).await.unwrap(), &session).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_principal_whose_revocation_fails_is_refused_here_and_tried_again() {
+    let dir = Dir::new();
+    let store = open(&dir.file()).await.unwrap();
+    let session = stored(&store, "somebody").await;
+    let before = store.revocations().generation();
+    break_deletes(&store).await;
+    assert!(matches!(revoke_principal(&store, "somebody").await, Err(StoreError::Unavailable(_))));
+    assert!(store.revocations().is_revoked(&session.token_id));
+    assert!(store.revocations().generation() > before && store.revocations().is_current());
+    sql(&store, "DROP TRIGGER broken").await;
+    store.retry().await;
+    assert_eq!(store.metrics.revocation_journal_depth.get(), 0);
+    let late = self::session("somebody");
+    assert_eq!(store.create(key(&late), &late, 100, NOW).await.unwrap(), Created::Superseded);
+}
+
+#[tokio::test]
+async fn refusals_end_when_their_tokens_do() {
+    let dir = Dir::new();
+    let clock = clock();
+    let store = SqliteStore::open(&dir.file(), clock.clone(), metrics()).await.unwrap();
+    let session = stored(&store, "somebody").await;
+    for _ in 0..2 {
+        revoke(&store, &session).await.unwrap();
+    }
+    store.revocations().prune();
+    assert_eq!(store.revocations().tombstone_count(), 1);
+    clock.advance(Duration::from_hours(2));
+    store.revocations().prune();
+    assert_eq!(store.revocations().tombstone_count(), 0);
+}
+
+#[tokio::test]
+async fn operations_are_counted_by_result() {
+    let dir = Dir::new();
+    let store = open(&dir.file()).await.unwrap();
+    let session = stored(&store, "somebody").await;
+    find(&store, &session).await.unwrap();
+    break_deletes(&store).await;
+    revoke(&store, &session).await.unwrap_err();
+    let count = |operation, result| store.metrics.redis_commands.with_label_values(&[operation, result]).get();
+    assert_eq!((count("create", "ok"), count("find", "ok"), count("revoke", "error")), (1, 1, 1));
+    assert_eq!((count("find", "error"), count("list", "ok")), (0, 0));
+    assert_eq!(store.metrics.redis_up.get(), 1);
+}

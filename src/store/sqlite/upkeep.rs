@@ -1,0 +1,178 @@
+//! What the embedded store does by itself: hear of other processes, sweep, try again.
+//!
+//! A poll that fails or hangs ends the generation: then revocations by other processes may go
+//! unheard, and validation answers 503 until a poll succeeds. Between a revocation beside the
+//! server and its effect lie at most [`POLL_EVERY`] and [`POLL_TIMEOUT`], together one second.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::journal::Pending;
+use super::{SqliteStore, statements};
+use crate::metrics::Metrics;
+use crate::model::Shard;
+use crate::store::revocations::Resync;
+use crate::store::{Key, RevokeReason, SessionStore, StoreError};
+use crate::time::Monotonic;
+
+const POLL_EVERY: Duration = Duration::from_millis(100);
+const POLL_TIMEOUT: Duration = Duration::from_millis(900);
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+const SWEEP_BATCH: u32 = 500;
+const OPERATIONS: [&str; 6] = ["create", "extend", "find", "list", "revoke", "revoke_principal"];
+
+impl SqliteStore {
+    /// Hears of revocations by other processes, deletes expired sessions and retries failed
+    /// revocations, until dropped.
+    pub async fn run(self: Arc<Self>) {
+        tokio::join!(self.hear(), self.sweep_forever(), self.retry_forever());
+    }
+
+    /// Deletes every expired session, a batch at a time; returns how many.
+    pub async fn sweep(&self) -> Result<u64, StoreError> {
+        let mut total = 0;
+        loop {
+            let swept = {
+                let _turn = self.gate.lock().await;
+                statements::sweep(&self.connections.relaxed, self.clock.now(), SWEEP_BATCH).await
+            };
+            let swept = swept.map_err(super::unavailable)?;
+            total += swept;
+            if swept < u64::from(SWEEP_BATCH) {
+                return Ok(total);
+            }
+        }
+    }
+
+    pub(super) async fn measured<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let timer = self.metrics.redis_command_duration.with_label_values(&[operation]).start_timer();
+        let outcome = work.await;
+        timer.observe_duration();
+        let result = if outcome.is_ok() { "ok" } else { "error" };
+        self.metrics.redis_commands.with_label_values(&[operation, result]).inc();
+        outcome
+    }
+
+    /// Makes every cached answer unfindable without a pause in vouching for new ones.
+    pub(super) fn forget_answers(&self) {
+        let vouched = self.revocations.is_current();
+        let generation = self.revocations.lose();
+        if vouched {
+            self.revocations.go_live(generation, Monotonic(u64::MAX));
+        }
+    }
+
+    async fn hear(&self) {
+        let mut ticks = every(POLL_EVERY);
+        loop {
+            ticks.tick().await;
+            let polled = tokio::time::timeout(POLL_TIMEOUT, statements::outside_revocations(&self.connections.watcher));
+            match polled.await {
+                Ok(Ok(count)) => self.heard(count),
+                Ok(Err(error)) => self.deaf(&error),
+                Err(elapsed) => self.deaf(&elapsed),
+            }
+        }
+    }
+
+    fn heard(&self, count: i64) {
+        if self.outside_heard.swap(count, Ordering::SeqCst) != count {
+            self.metrics.invalidation_resyncs.with_label_values(&[Resync::Sequence.as_str()]).inc();
+            self.forget_answers();
+        }
+        if !self.revocations.is_current() {
+            self.revocations.go_live(self.revocations.generation(), Monotonic(u64::MAX));
+            self.metrics.redis_reconnects.inc();
+        }
+        set_up(&self.metrics, true);
+        #[expect(clippy::cast_precision_loss, reason = "Unix seconds are exact in a double for millions of years")]
+        let now = self.clock.now().unix_seconds() as f64;
+        self.metrics.invalidation_last_event_timestamp.set(now);
+    }
+
+    fn deaf(&self, error: &dyn std::error::Error) {
+        if self.revocations.is_current() {
+            tracing::error!(%error, "the session store cannot be read");
+            self.metrics.invalidation_resyncs.with_label_values(&[Resync::Heartbeat.as_str()]).inc();
+            self.revocations.lose();
+        }
+        set_up(&self.metrics, false);
+    }
+
+    async fn sweep_forever(&self) {
+        let mut ticks = every(SWEEP_EVERY);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.sweep().await {
+                tracing::warn!(error = source_of(&error), "expired sessions could not be deleted");
+            }
+            self.revocations.prune();
+            self.metrics.tombstones.set(i64::try_from(self.revocations.tombstone_count()).unwrap_or(i64::MAX));
+        }
+    }
+
+    async fn retry_forever(&self) {
+        let mut ticks = every(RETRY_EVERY);
+        loop {
+            ticks.tick().await;
+            self.retry().await;
+        }
+    }
+
+    /// Tries again what the file did not confirm; an entry stays until it does.
+    pub(super) async fn retry(&self) {
+        let mut last_failure = None;
+        for entry in self.journal.list() {
+            // The embedded store has one slot only.
+            let shard = Shard::of(0);
+            let retried = match &entry {
+                Pending::Session(id) => {
+                    self.revoke(&[Key { id: *id, shard }], RevokeReason::Admin, self.clock.now()).await
+                }
+                Pending::Principal(tenant, principal, at) => {
+                    self.revoke_principal(tenant, principal, shard, *at).await.map(drop)
+                }
+            };
+            last_failure = retried.err().or(last_failure);
+        }
+        if let Some(error) = last_failure {
+            tracing::error!(error = source_of(&error), "revocations are not on disk yet");
+        }
+    }
+}
+
+/// Every reachable label from the start, so that `rate()` has a zero to begin from.
+pub(super) fn start_metrics(metrics: &Metrics) {
+    for operation in OPERATIONS {
+        metrics.redis_command_duration.with_label_values(&[operation]);
+        for result in ["ok", "error"] {
+            metrics.redis_commands.with_label_values(&[operation, result]);
+        }
+    }
+    for reason in [Resync::Sequence, Resync::Heartbeat] {
+        metrics.invalidation_resyncs.with_label_values(&[reason.as_str()]);
+    }
+    set_up(metrics, true);
+}
+
+fn set_up(metrics: &Metrics, up: bool) {
+    metrics.redis_up.set(i64::from(up));
+    metrics.invalidation_stream_connected.set(i64::from(up));
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
+}
+
+fn source_of(error: &StoreError) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
