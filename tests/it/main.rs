@@ -4,7 +4,13 @@
 //! that is not installed fails the test that needs it.
 
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
+mod secrets;
+#[cfg(test)]
 #[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
 mod support;
 #[cfg(test)]
 mod support_works;
+#[cfg(test)]
+mod surface;
