@@ -1,7 +1,7 @@
 //! Rate limits of this replica, in memory: how often one caller may try per minute.
 //!
 //! The count is not shared between replicas. Keys that have recovered their whole allowance are
-//! forgotten every [`SWEEP_EVERY`] checks, so memory follows the callers of the last minute. An
+//! forgotten every 1024 checks, so memory follows the callers of the last minute. An
 //! IPv6 caller is its /64, which is what one subscriber gets; callers without an address share one
 //! allowance.
 

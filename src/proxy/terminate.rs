@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use pingora::http::ResponseHeader;
@@ -77,7 +77,9 @@ fn head_of(exchange: &Exchange) -> Request<()> {
 async fn pump(exchange: &mut Exchange, sender: Option<&mpsc::Sender<Chunk>>) -> pingora::Result<bool> {
     let Some(sender) = sender else { return Ok(false) };
     let Ok(place) = sender.reserve().await else { return Ok(false) };
-    let Some(bytes) = exchange.downstream_session.read_request_body().await? else { return Ok(false) };
+    // pingora does not say whose fault it is: a body that breaks off or is framed wrongly is the client's.
+    let read = exchange.downstream_session.read_request_body().await.map_err(Error::into_down)?;
+    let Some(bytes) = read else { return Ok(false) };
     place.send(Ok(Frame::data(bytes)));
     Ok(!exchange.downstream_session.is_body_done())
 }
@@ -110,7 +112,9 @@ fn head_for(
     bodyless: bool,
 ) -> pingora::Result<ResponseHeader> {
     let mut head = ResponseHeader::build(status, Some(headers.len() + 1))?;
-    for (name, value) in headers {
+    // RFC 9110 §8.6: a 204 has no Content-Length, and axum has put one there.
+    let wanted = |name: &HeaderName| status != StatusCode::NO_CONTENT || name != header::CONTENT_LENGTH;
+    for (name, value) in headers.iter().filter(|(name, _)| wanted(name)) {
         head.append_header(name.clone(), value.clone())?;
     }
     let framed = bodyless || headers.contains_key(header::CONTENT_LENGTH);

@@ -1,3 +1,5 @@
+//! What is written, in which form, and what never is.
+
 use std::io::Write;
 use std::sync::Mutex;
 use std::time::Duration;

@@ -8,11 +8,17 @@ mod architecture;
 #[cfg(test)]
 mod framing;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod protocols;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
 mod support;
 #[cfg(test)]
 mod support_works;
+#[cfg(test)]
+mod surface;

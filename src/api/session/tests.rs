@@ -1,3 +1,5 @@
+//! What the surface answers before it needs the sessions service.
+
 use std::time::Duration;
 
 use axum::body::Body;

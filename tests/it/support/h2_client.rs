@@ -84,6 +84,27 @@ impl H2Client {
         response.trailers = call.trailers().await.as_ref().map(Headers::from);
         response
     }
+
+    /// Sends any request and returns the whole answer; without a body its head ends the stream.
+    pub async fn ask(&self, method: http::Method, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
+        let mut ready = within("a free h2c stream", self.send.clone().ready()).await.expect("the connection is open");
+        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.authority));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).expect("a valid request");
+        let (response, send) = ready.send_request(request, body.is_empty()).expect("the connection is open");
+        let mut call = H2Call { response: Some(response), body: None, send };
+        if !body.is_empty() {
+            call.send(body);
+            call.finish();
+        }
+        let mut response = call.head().await;
+        while let Ok(Some(piece)) = call.next().await {
+            response.body.extend(piece);
+        }
+        response
+    }
 }
 
 impl H2Call {

@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use doorward::time::{Clock, SystemClock};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -79,6 +79,16 @@ impl Key {
     pub fn sign(&self, claims: &Value) -> String {
         let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::RS256) };
         jsonwebtoken::encode(&header, claims, &self.private).expect("an RSA key signs")
+    }
+}
+
+impl Key {
+    /// Signs `claims` with this key under exactly this header, whose `alg` may be any RSA signature's.
+    pub fn sign_as(&self, header: &Value, claims: &Value) -> String {
+        let algorithm = header["alg"].as_str().and_then(|name| name.parse().ok()).expect("a known algorithm");
+        let message = unsigned(header, claims);
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.private, algorithm);
+        format!("{message}.{}", signature.expect("an RSA key signs"))
     }
 }
 
@@ -187,6 +197,12 @@ impl Idp {
     fn keys(&self) -> std::sync::MutexGuard<'_, Vec<Key>> {
         self.shared.keys.lock().expect("no holder panics")
     }
+}
+
+/// Returns what a signature covers: header and claims, without the signature itself.
+pub fn unsigned(header: &Value, claims: &Value) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}", part(header), part(claims))
 }
 
 async fn key_set(State(shared): State<Arc<Shared>>) -> Response {
