@@ -350,7 +350,7 @@ fn assert_each_has_one_problem(table: &[(&str, &str)]) {
 #[test]
 fn rules_about_sessions() {
     assert_each_has_one_problem(&[
-        ("sessions: { ttl: 59s }", r#"sessions.ttl: "59s" must be at least 1m"#),
+        ("sessions: { ttl: 999ms }", r#"sessions.ttl: "999ms" must be at least 1s"#),
         ("sessions: { ttl: 31days }", r#"sessions.ttl: "31days" must be at most 30days"#),
         ("sessions: { max_per_principal: 0 }", "sessions.max_per_principal: 0 must be at least 1"),
         ("sessions: { cache: { max_ttl: 2h } }", r#"sessions.cache.max_ttl: "2h" must be at most 1h"#),

@@ -4,6 +4,14 @@
 //! that is not installed fails the test that needs it.
 
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
+mod outage;
+#[cfg(test)]
+mod revocation;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
 #[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
 mod support;
 #[cfg(test)]

@@ -71,11 +71,14 @@ impl RedisStore {
                     self.report_live(false);
                     tracing::warn!(reason = lost.reason.as_str(), cause = lost.cause, "lost Redis");
                 }
-                Err(lost) if !reported => {
-                    reported = true;
-                    tracing::warn!(reason = lost.reason.as_str(), cause = lost.cause, "cannot use Redis, retrying");
+                Err(lost) => {
+                    if lost.reason.is_anomaly() {
+                        self.revocations.end_lease();
+                    }
+                    if !std::mem::replace(&mut reported, true) {
+                        tracing::warn!(reason = lost.reason.as_str(), cause = lost.cause, "cannot use Redis, retrying");
+                    }
                 }
-                Err(_) => {}
             }
             tokio::time::sleep(pause(attempt, &self.instance)).await;
             attempt = attempt.saturating_add(1);
@@ -102,7 +105,8 @@ impl RedisStore {
         }
         let (read, write) = (Lane::new(opened.read), Lane::new(opened.write));
         let link = Arc::new(Link { generation, read, write, ears: opened.ears, hearing });
-        within(self.deadlines.answer, self.reapply(&link)).await?;
+        // Without the sweep nobody knows what a fail-over brought back.
+        within(self.deadlines.answer, self.reapply(&link)).await.inspect_err(|_| self.revocations.end_lease())?;
         self.link.store(Some(link.clone()));
         if self.revocations.go_live(generation, sent.plus(self.lease)) {
             Ok(link)
@@ -160,15 +164,16 @@ impl RedisStore {
         let heard_before = link.hearing.heard(0);
         let control = self.first_control();
         let (mut read, mut write) = (link.read.connection(), link.write.connection());
-        let both = async { tokio::try_join!(look(&mut read, &control), look(&mut write, &control)) };
+        // One after the other: what the server of the writes has counted, the server that is heard
+        // must have counted by then, or they are two servers.
+        let both = async { Ok((look(&mut write, &control).await?, look(&mut read, &control).await?)) };
         let timer = self.metrics.redis_command_duration.with_label_values(&[Op::Heartbeat.as_str()]).start_timer();
         let answer = within(self.deadlines.answer, both).await;
         timer.observe_duration();
         let result = if answer.is_ok() { "ok" } else { "error" };
         self.metrics.redis_commands.with_label_values(&[Op::Heartbeat.as_str(), result]).inc();
-        let (seen, written) = answer?;
-        primary(&seen)?;
-        primary(&written)?;
+        let (written, seen) = answer?;
+        same_primary(&written, &seen)?;
         Ok(link.hearing.check(0, heard_before, &seen.count)?)
     }
 
@@ -208,9 +213,8 @@ impl RedisStore {
         let control = self.first_control();
         let (mut read, mut write) = (opened.read.clone(), opened.write.clone());
         let written = within(self.deadlines.answer, look(&mut write, &control)).await?;
-        primary(&written)?;
         let seen = within(self.deadlines.answer, look(&mut read, &control)).await?;
-        primary(&seen)?;
+        same_primary(&written, &seen)?;
         Ok(vec![seen.count])
     }
 
@@ -284,6 +288,14 @@ impl From<CountFields> for Count {
         let (sequence, last) = (sequence.unwrap_or_default(), last.unwrap_or_default());
         Self { sequence, last, epoch: epoch.unwrap_or_default() }
     }
+}
+
+// In a fail-over the two connections can reach two primaries: then revocations would be recorded
+// at one and listened for at the other.
+fn same_primary(written: &Seen, seen: &Seen) -> Result<(), Lost> {
+    primary(written)?;
+    primary(seen)?;
+    if seen.count.follows(&written.count) { Ok(()) } else { Err(Gap.into()) }
 }
 
 // A replica accepts no revocation, and a demoted primary keeps its clients.
