@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
-use http::{HeaderMap, Version, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -182,8 +182,12 @@ impl ProxyHttp for Gateway {
         context: &mut Context,
     ) -> pingora::Result<()> {
         // Revoked while the application was thinking: the answer is no longer this caller's.
-        if context.session_has_ended(&self.sessions) {
+        if context.ended_by(&self.sessions).is_some() {
             return Error::e_explain(ErrorType::HTTPStatus(401), "session ended");
+        }
+        let informational = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        if !informational {
+            context.answering();
         }
         for name in [headers::X_USER_ID, headers::X_CLIENT_ID] {
             if response.headers.contains_key(&name) {
@@ -203,9 +207,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, exchange: &mut Exchange, error: &Error, context: &mut Context) -> FailToProxy {
-        let refusal = if context.session_has_ended(&self.sessions) {
-            context.verdict = Some(Rejection::Refused(Refusal::Revoked).verdict());
-            Some(Refusal::Revoked.into())
+        let refusal = if let Some(refusal) = context.ended_by(&self.sessions) {
+            context.verdict = Some(Rejection::Refused(refusal).verdict());
+            Some(refusal.into())
         } else {
             context.upstream_error = upstream_error(error);
             answer_to(error)
@@ -225,7 +229,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, exchange: &mut Exchange, error: Option<&Error>, context: &mut Context) {
-        let lingers = !context.session_has_ended(&self.sessions) && has_more_to_say(exchange, error);
+        let lingers = context.ended_by(&self.sessions).is_none() && has_more_to_say(exchange, error);
         context.finish(exchange, error, &self.metrics);
         if lingers {
             // Closing with bytes unread resets the connection, and the client may lose the answer
@@ -238,7 +242,7 @@ impl ProxyHttp for Gateway {
 
     // A client that hangs up is its own business; it is in the access log.
     fn suppress_error_log(&self, _: &Exchange, context: &Context, error: &Error) -> bool {
-        *error.esource() == ErrorSource::Downstream || context.session_has_ended(&self.sessions)
+        *error.esource() == ErrorSource::Downstream || context.ended_by(&self.sessions).is_some()
     }
 
     fn suppress_proxy_warn_log(&self, _: &Exchange, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
@@ -279,7 +283,7 @@ impl Gateway {
 
     async fn guard(&self, exchange: &mut Exchange, context: &mut Context, rule: &Arc<Rule>) -> pingora::Result<bool> {
         let head = exchange.req_header();
-        let generation = self.sessions.revocations().generation();
+        let generation = self.sessions.revocations().vouched_generation();
         let started = Instant::now();
         let settings = context.settings.clone();
         let decided =
@@ -294,9 +298,9 @@ impl Gateway {
                 context.hold(&permit, generation);
                 context.allow(rule, permit, Verdict { outcome: Outcome::Allow, reason: "ok" });
                 // Only now is a revocation sure to be noticed by the sweep; look for one that came before.
-                if context.session_has_ended(&self.sessions) {
-                    context.deny(rule, Rejection::Refused(Refusal::Revoked));
-                    return self.refuse(exchange, &Refusal::Revoked.into(), context).await;
+                if let Some(refusal) = context.ended_by(&self.sessions) {
+                    context.deny(rule, Rejection::Refused(refusal));
+                    return self.refuse(exchange, &refusal.into(), context).await;
                 }
                 Ok(false)
             }

@@ -173,10 +173,23 @@ impl Sessions {
     }
 
     /// Ends the session behind a caller's token; when this returns, this replica refuses it.
+    ///
+    /// Also while nobody can say whether it is live: then it answers `Unavailable`.
     pub async fn end(&self, token: &str) -> Result<Arc<Session>, Refusal> {
-        let Validated { session, .. } = self.validate(token).await?;
-        self.revoke(&session, RevokeReason::Logout).await?;
-        Ok(session)
+        match self.validate(token).await {
+            Ok(Validated { session, .. }) => {
+                self.revoke(&session, RevokeReason::Logout).await?;
+                Ok(session)
+            }
+            Err(Refusal::Unavailable) => {
+                // Whether it is live is not known, but its holder wants it ended: the token itself
+                // names its place. The store's journal sees to it once the store is back.
+                let ParsedToken { id, shard, .. } = self.parse(token)?;
+                let revoked = self.store.revoke(&[Key { id, shard }], RevokeReason::Logout, self.clock.now()).await;
+                Err(revoked.map_or_else(|error| unavailable(&error, Refusal::Unavailable), |()| Refusal::Unavailable))
+            }
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Ends one session. On `Err` this replica refuses it all the same.
@@ -229,6 +242,11 @@ impl Sessions {
         }
     }
 
+    /// Returns whether a session's end may be moved; if not, its time is up when its time is up.
+    pub fn may_extend(&self) -> bool {
+        self.policy.extendable
+    }
+
     /// Returns whether `text` begins like one of our tokens.
     pub fn is_own(&self, text: &str) -> bool {
         self.keys.load().has_prefix(text)
@@ -253,7 +271,7 @@ impl Sessions {
     pub async fn run(&self) {
         const HOUSEKEEPING: Duration = Duration::from_secs(5);
         let mut changes = self.revocations.subscribe();
-        let mut generation = self.revocations.generation();
+        let mut generation = self.revocations.vouched_generation();
         let mut tick = tokio::time::interval(HOUSEKEEPING);
         loop {
             tokio::select! {
@@ -263,9 +281,10 @@ impl Sessions {
                     self.publish_gauges();
                 }
             }
-            let current = self.revocations.generation();
-            if current != generation {
-                generation = current;
+            // Not before the next generation is live: until then the last answers may still stand.
+            let vouched = self.revocations.vouched_generation();
+            if vouched != generation {
+                generation = vouched;
                 self.cache.clear();
             }
         }

@@ -140,7 +140,9 @@ impl HttpServerApp for Exchanges {
         let exchange = SLOT.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
         let cut = async {
             slot.ended().await;
-            tokio::time::sleep(last_words).await;
+            if !slot.is_answered() {
+                tokio::time::sleep(last_words).await;
+            }
         };
         let outcome = tokio::select! {
             biased;

@@ -17,7 +17,7 @@ use super::{Gateway, Settings, client_of, edge};
 use crate::api::RequestId;
 use crate::metrics::Metrics;
 use crate::model::PrincipalKind;
-use crate::session::{Sessions, Source};
+use crate::session::{Refusal, Sessions, Source};
 use crate::telemetry::access::{self, Outcome};
 
 /// What is known about one exchange.
@@ -159,10 +159,19 @@ impl Context {
         self.forwarded_at = Some(Instant::now());
     }
 
-    /// Returns whether the session that this exchange was let through for is over.
-    pub(super) fn session_has_ended(&self, sessions: &Sessions) -> bool {
-        let Some(session) = self.permit.as_ref().and_then(Permit::session) else { return false };
-        self.slot.as_ref().is_some_and(|slot| slot.has_ended()) || sessions.is_revoked(session)
+    /// Notes that the head of the answer is about to be sent.
+    pub(super) fn answering(&self) {
+        if let Some(slot) = &self.slot {
+            slot.answering();
+        }
+    }
+
+    /// Returns why this exchange may not go on, if the session it was let through for is over or
+    /// can no longer be vouched for.
+    pub(super) fn ended_by(&self, sessions: &Sessions) -> Option<Refusal> {
+        let session = self.permit.as_ref().and_then(Permit::session)?;
+        let revoked = || sessions.is_revoked(session).then_some(Refusal::Revoked);
+        self.slot.as_ref().and_then(|slot| slot.ended_by()).or_else(revoked)
     }
 
     /// Takes down how the exchange ended.

@@ -1,20 +1,23 @@
 //! Ends exchanges that are under way when their session ends.
 //!
 //! Every connection (every stream, with HTTP/2) has a slot that holds the session of the exchange
-//! it carries. A sweep wakes on each revocation and several times a second, and marks the slots
-//! whose session is over. A marked slot first makes reading from the client fail, so that a
-//! request whose response head was not sent can still be answered 401; a moment later the whole
-//! exchange is dropped, which closes both sides whatever they are waiting for.
+//! it carries. A sweep wakes on each revocation, when the lease ends and several times a second,
+//! and marks the slots whose session is over. It never waits: sessions that only the store can
+//! judge are confirmed beside it. A marked slot makes reading from the client fail, so that a
+//! request whose response head was not sent can still be answered; a moment later, or at once if
+//! it was sent, the whole exchange is dropped, which closes both sides whatever they wait for.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::future::{Fuse, FusedFuture};
 use futures_util::task::AtomicWaker;
+use futures_util::{FutureExt, StreamExt};
 
 use crate::metrics::Metrics;
 use crate::model::{Session, TokenId};
@@ -22,7 +25,7 @@ use crate::session::{Refusal, Sessions};
 use crate::time::Clock;
 
 const SHELVES: usize = 64;
-/// How often lifetimes and the lease are looked at.
+/// How often lifetimes are looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// Revocations that come in a burst share one sweep.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -40,7 +43,12 @@ pub struct Streams {
 #[derive(Debug)]
 pub struct Slot {
     held: Mutex<Option<Held>>,
-    ended: AtomicBool,
+    /// How many exchanges it has carried: their numbers.
+    carried: AtomicU64,
+    /// Zero, or why the session of the exchange under way has ended.
+    ended: AtomicU8,
+    /// Whether the head of the answer may be on its way.
+    answered: AtomicBool,
     reader: AtomicWaker,
     exchange: AtomicWaker,
 }
@@ -54,6 +62,7 @@ pub struct Registration {
 
 #[derive(Clone, Debug)]
 struct Held {
+    exchange: u64,
     session: Arc<Session>,
     /// The generation of the revocation state in which the session was last confirmed.
     generation: u64,
@@ -62,10 +71,13 @@ struct Held {
 /// Why an exchange was cut: the metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
-    Revoked,
-    Expired,
-    Unavailable,
+    Revoked = 1,
+    Expired = 2,
+    Unavailable = 3,
 }
+
+/// Exchanges of one session that only the store can judge.
+type Doubtful = (Arc<Session>, Vec<(Arc<Slot>, Held)>);
 
 impl Streams {
     /// Returns an empty set of slots.
@@ -82,7 +94,9 @@ impl Streams {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::new(Slot {
             held: Mutex::new(None),
-            ended: AtomicBool::new(false),
+            carried: AtomicU64::new(0),
+            ended: AtomicU8::new(0),
+            answered: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             exchange: AtomicWaker::new(),
         });
@@ -109,40 +123,46 @@ impl Streams {
 
     /// Sweeps until the runtime ends.
     pub async fn run(&self, sessions: &Sessions, max_stale: Duration, clock: &dyn Clock, metrics: &Metrics) {
-        let mut changes = sessions.revocations().subscribe();
-        let mut tick = tokio::time::interval(TICK);
+        let revocations = sessions.revocations();
+        let mut changes = revocations.subscribe();
+        let mut confirming = pin!(Fuse::terminated());
         loop {
+            let lease_left = revocations.lease_until().since(clock.monotonic());
+            let pause = if lease_left.is_zero() { TICK } else { TICK.min(lease_left) };
             tokio::select! {
                 heard = changes.changed() => if heard.is_err() { return },
-                _ = tick.tick() => {}
+                () = tokio::time::sleep(pause) => {}
+                () = &mut confirming => {}
             }
-            self.sweep(sessions, max_stale, clock, metrics).await;
+            let doubtful = self.sweep(sessions, max_stale, clock, metrics);
+            if confirming.is_terminated() && !doubtful.is_empty() {
+                confirming.set(confirm(doubtful, sessions, metrics).fuse());
+            }
             tokio::time::sleep(COALESCE).await;
         }
     }
 
-    async fn sweep(&self, sessions: &Sessions, max_stale: Duration, clock: &dyn Clock, metrics: &Metrics) {
+    // Ends what is known to be over; returns what has to be asked for.
+    fn sweep(&self, sessions: &Sessions, max_stale: Duration, clock: &dyn Clock, metrics: &Metrics) -> Vec<Doubtful> {
         let revocations = sessions.revocations();
-        let generation = revocations.generation();
-        let lapsed = !revocations.is_current() && clock.monotonic() >= revocations.lease_until().plus(max_stale);
-        let now = clock.now();
-        let mut doubtful: HashMap<TokenId, (Arc<Session>, Vec<Arc<Slot>>)> = HashMap::new();
+        let (now, monotonic) = (clock.now(), clock.monotonic());
+        let mut doubtful: HashMap<TokenId, Doubtful> = HashMap::new();
         for slot in self.slots() {
             let Some(held) = slot.held() else { continue };
+            let expired = held.session.is_expired(now);
+            let until = revocations.exchanges_until(held.generation, max_stale);
             if sessions.is_revoked(&held.session) {
                 slot.end(&held, Cut::Revoked, metrics);
-            } else if lapsed {
+            } else if expired && !sessions.may_extend() {
+                slot.end(&held, Cut::Expired, metrics);
+            } else if until.is_some_and(|until| monotonic >= until) {
                 slot.end(&held, Cut::Unavailable, metrics);
-            } else if held.session.is_expired(now) || (held.generation != generation && revocations.is_current()) {
+            } else if expired || (until.is_some() && revocations.is_current()) {
                 let entry = doubtful.entry(held.session.token_id);
-                entry.or_insert_with(|| (held.session.clone(), Vec::new())).1.push(slot);
+                entry.or_insert_with(|| (held.session.clone(), Vec::new())).1.push((slot, held));
             }
         }
-        let confirm = |(session, slots): (Arc<Session>, Vec<Arc<Slot>>)| async move {
-            let confirmed = sessions.confirm(&session).await;
-            settle(&session, &slots, confirmed.map(|validated| validated.session), generation, metrics);
-        };
-        futures_util::stream::iter(doubtful.into_values()).for_each_concurrent(CONFIRM_AT_ONCE, confirm).await;
+        doubtful.into_values().collect()
     }
 
     fn slots(&self) -> Vec<Arc<Slot>> {
@@ -181,20 +201,37 @@ impl std::fmt::Debug for Registration {
 }
 
 impl Slot {
-    /// Puts an exchange's session under watch. Check for a revocation *after* this, not before.
+    /// Puts an exchange's session under watch. `generation` was vouched for before the session was
+    /// validated. Check for a revocation *after* this, not before.
     pub fn hold(&self, session: Arc<Session>, generation: u64) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Held { session, generation });
+        let mut held = self.lock();
+        let exchange = self.carried.fetch_add(1, Ordering::Relaxed);
+        *held = Some(Held { exchange, session, generation });
+        self.answered.store(false, Ordering::SeqCst);
     }
 
     /// Ends the watch: the exchange is over.
     pub fn release(&self) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.ended.store(false, Ordering::SeqCst);
+        let mut held = self.lock();
+        *held = None;
+        self.ended.store(0, Ordering::SeqCst);
     }
 
-    /// Returns whether the session of the exchange under way has ended.
-    pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst)
+    /// Notes that the head of the answer is about to be sent: from now on a cut leaves nothing to say.
+    pub fn answering(&self) {
+        self.answered.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns whether the head of the answer may have been sent.
+    pub fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::SeqCst)
+    }
+
+    /// Returns why the exchange under way must end, if it must.
+    pub fn ended_by(&self) -> Option<Refusal> {
+        let ended = self.ended.load(Ordering::SeqCst);
+        let cut = [Cut::Revoked, Cut::Expired, Cut::Unavailable].into_iter().find(|cut| *cut as u8 == ended)?;
+        Some(cut.refusal())
     }
 
     /// Returns whether reading from the client must fail now, and arranges to be woken when it must.
@@ -212,33 +249,50 @@ impl Slot {
         .await;
     }
 
-    fn held(&self) -> Option<Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst) != 0
     }
 
-    // Under the lock: the exchange that is judged must be the one that is cut, not its successor
+    fn held(&self) -> Option<Held> {
+        self.lock().clone()
+    }
+
+    // Under the lock: the exchange that was judged must be the one that is cut, not its successor
     // on the same connection.
     fn end(&self, judged: &Held, cut: Cut, metrics: &Metrics) {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = held.as_ref().is_some_and(|held| Arc::ptr_eq(&held.session, &judged.session));
-        if !same || self.ended.swap(true, Ordering::SeqCst) {
+        let held = self.lock();
+        let same = held.as_ref().is_some_and(|held| held.exchange == judged.exchange);
+        if !same || self.has_ended() {
             return;
         }
+        self.ended.store(cut as u8, Ordering::SeqCst);
         drop(held);
         metrics.streams_cut.with_label_values(&[cut.as_str()]).inc();
         self.reader.wake();
         self.exchange.wake();
     }
 
-    fn renew(&self, judged: &Session, session: &Arc<Session>, generation: u64) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = held.as_mut().filter(|held| held.session.token_id == judged.token_id) {
-            *held = Held { session: session.clone(), generation };
+    fn renew(&self, judged: &Held, session: &Arc<Session>, generation: u64) {
+        let mut held = self.lock();
+        if let Some(held) = held.as_mut().filter(|held| held.exchange == judged.exchange) {
+            (held.session, held.generation) = (session.clone(), generation);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Cut {
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::Revoked => Refusal::Revoked,
+            Self::Expired => Refusal::Expired,
+            Self::Unavailable => Refusal::Unavailable,
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
@@ -248,27 +302,28 @@ impl Cut {
     }
 }
 
-fn settle(
-    judged: &Arc<Session>,
-    slots: &[Arc<Slot>],
-    confirmed: Result<Arc<Session>, Refusal>,
-    generation: u64,
-    metrics: &Metrics,
-) {
-    let cut = match confirmed {
-        Ok(session) => {
-            for slot in slots {
-                slot.renew(judged, &session, generation);
+async fn confirm(doubtful: Vec<Doubtful>, sessions: &Sessions, metrics: &Metrics) {
+    let confirm = |(session, exchanges): Doubtful| async move {
+        // Read before asking: the answer is at least as new as this generation.
+        let generation = sessions.revocations().vouched_generation();
+        let cut = match sessions.confirm(&session).await {
+            Ok(confirmed) => {
+                for (slot, held) in &exchanges {
+                    slot.renew(held, &confirmed.session, generation);
+                }
+                return;
             }
-            return;
+            // Whether it has ended is not known yet; the lease decides how long that may go on.
+            Err(Refusal::Unavailable) => return,
+            Err(Refusal::Expired) => Cut::Expired,
+            Err(Refusal::Revoked | Refusal::Unknown | Refusal::Malformed) => Cut::Revoked,
+        };
+        for (slot, held) in &exchanges {
+            slot.end(held, cut, metrics);
         }
-        // Whether it has ended is not known yet; the lease decides how long that may go on.
-        Err(Refusal::Unavailable) => return,
-        Err(Refusal::Expired) => Cut::Expired,
-        Err(Refusal::Revoked | Refusal::Unknown | Refusal::Malformed) => Cut::Revoked,
     };
-    let held = Held { session: judged.clone(), generation };
-    for slot in slots {
-        slot.end(&held, cut, metrics);
-    }
+    futures_util::stream::iter(doubtful).for_each_concurrent(CONFIRM_AT_ONCE, confirm).await;
 }
+
+#[cfg(test)]
+mod tests;

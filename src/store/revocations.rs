@@ -8,7 +8,8 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -48,11 +49,17 @@ pub enum Resync {
 /// What one replica knows of revocations. Shared by the store that hears and the cache that asks.
 pub struct Revocations {
     clock: Arc<dyn Clock>,
-    /// Twice the generation, plus one while it is vouched for: both change in one step.
+    /// Twice the generation, plus one while it is vouched for: readers see both change in one step.
     state: AtomicU64,
     /// The last generation that was vouched for.
     vouched: AtomicU64,
     lease_until: AtomicU64,
+    /// When the lease ends or would have ended had it not been given up.
+    heard_until: AtomicU64,
+    /// The same of the generation that was vouched for before the last one.
+    heard_until_before: AtomicU64,
+    /// Held by whoever moves generation or lease: two moves never interleave. Readers take no lock.
+    moving: Mutex<()>,
     stripes: Vec<AtomicU64>,
     tombstones: RwLock<HashMap<TokenId, Tombstone, BuildHasherDefault<IdHasher>>>,
     /// Lets the common case, no tombstone at all, skip the lock.
@@ -78,6 +85,9 @@ impl Revocations {
             state: AtomicU64::new(2),
             vouched: AtomicU64::new(0),
             lease_until: AtomicU64::new(0),
+            heard_until: AtomicU64::new(0),
+            heard_until_before: AtomicU64::new(0),
+            moving: Mutex::default(),
             stripes: std::iter::repeat_with(|| AtomicU64::new(0)).take(STRIPES).collect(),
             tombstones: RwLock::default(),
             tombstone_count: AtomicUsize::new(0),
@@ -89,6 +99,7 @@ impl Revocations {
     pub fn sole(clock: Arc<dyn Clock>) -> Arc<Self> {
         let alone = Self::new(clock);
         alone.lease_until.store(NEVER, Ordering::SeqCst);
+        alone.heard_until.store(NEVER, Ordering::SeqCst);
         alone.vouched.store(1, Ordering::SeqCst);
         alone.state.store(3, Ordering::SeqCst);
         alone
@@ -104,18 +115,43 @@ impl Revocations {
 
     /// Returns the stamp under which answers were filed while this replica last vouched for them.
     pub fn last_vouched_stamp(&self, id: &TokenId) -> Stamp {
-        Stamp { generation: self.vouched.load(Ordering::SeqCst), ..self.stamp(id) }
+        Stamp { generation: self.vouched_generation(), ..self.stamp(id) }
     }
 
     /// Gives the lease up at once: something is known to have been missed.
     pub fn end_lease(&self) {
-        self.lease_until.store(0, Ordering::SeqCst);
+        {
+            let _moving = self.moving();
+            self.lease_until.store(0, Ordering::SeqCst);
+        }
         self.announce();
     }
 
     /// Returns the current generation.
     pub fn generation(&self) -> u64 {
         self.state.load(Ordering::SeqCst) / 2
+    }
+
+    /// Returns the generation that was vouched for last, whether or not it still is. Read it before
+    /// validating: what is admitted then needs to be confirmed once another generation is live.
+    pub fn vouched_generation(&self) -> u64 {
+        self.vouched.load(Ordering::SeqCst)
+    }
+
+    /// Returns until when an exchange may go on that was admitted in `generation`, unless it is
+    /// confirmed in a later one; `None` while that generation is vouched for. `max_stale` is what
+    /// a lease that ran out, but was not given up, is stretched by.
+    pub fn exchanges_until(&self, generation: u64, max_stale: Duration) -> Option<Monotonic> {
+        let before = Monotonic(self.heard_until_before.load(Ordering::SeqCst));
+        if generation != self.vouched_generation() {
+            return Some(before.plus(max_stale));
+        }
+        if self.is_current() {
+            return None;
+        }
+        let given_up = self.lease_until().0 == 0;
+        let heard_until = Monotonic(self.heard_until.load(Ordering::SeqCst));
+        Some(heard_until.plus(if given_up { Duration::ZERO } else { max_stale }))
     }
 
     /// Returns whether this replica would have heard of a revocation by now.
@@ -152,61 +188,95 @@ impl Revocations {
 
     /// Records that anything may have been revoked unheard: ends the generation and returns the new one.
     pub fn lose(&self) -> u64 {
-        let mut generation = 0;
-        // The closure always gives a value, so this cannot fail.
-        let _ = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| {
-            generation = state / 2 + 1;
-            Some(generation * 2)
-        });
+        let generation = {
+            let _moving = self.moving();
+            self.advance()
+        };
         self.announce();
         generation
     }
 
     /// Makes every earlier answer unfindable without a pause in vouching for new ones.
     pub fn forget(&self) {
-        let next = |state: u64| Some(state + 2);
-        if let Ok(state) = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next)
-            && state % 2 == 1
         {
-            self.vouched.fetch_max(state / 2 + 1, Ordering::SeqCst);
+            let _moving = self.moving();
+            let state = self.state.load(Ordering::SeqCst);
+            if state % 2 == 1 {
+                self.vouched.store(state / 2 + 1, Ordering::SeqCst);
+            }
+            self.state.store(state + 2, Ordering::SeqCst);
+        }
+        self.announce();
+    }
+
+    /// As [`lose`](Self::lose), and lets a lease that has no end, or a later one, end at `at`.
+    pub fn lose_with_lease_until(&self, at: Monotonic) {
+        {
+            let _moving = self.moving();
+            self.advance();
+            self.heard_until.fetch_min(at.0, Ordering::SeqCst);
+            self.lease_until.fetch_min(at.0, Ordering::SeqCst);
         }
         self.announce();
     }
 
     /// As [`lose`](Self::lose), but only if `generation` is still the current one: a late message
-    /// from an old connection must not end a new one's generation.
+    /// from an old connection must not end a new one's generation. The lease runs on.
     pub fn lose_generation(&self, generation: u64) -> bool {
-        let next = |state: u64| (state / 2 == generation).then_some((generation + 1) * 2);
-        let lost = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok();
+        let lost = {
+            let _moving = self.moving();
+            self.advance_from(generation)
+        };
         if lost {
             self.announce();
         }
         lost
     }
 
+    /// As [`lose_generation`](Self::lose_generation), and gives up the lease of `generation` at
+    /// once: something is known to have been missed.
+    pub fn give_up(&self, generation: u64) -> bool {
+        let lost = {
+            let _moving = self.moving();
+            if self.vouched_generation() == generation {
+                self.lease_until.store(0, Ordering::SeqCst);
+            }
+            self.advance_from(generation)
+        };
+        self.announce();
+        lost
+    }
+
     /// Begins to vouch in `generation` until `lease_until`; `false` if the generation has ended.
     pub fn go_live(&self, generation: u64, lease_until: Monotonic) -> bool {
-        let lease_before = self.lease_until.swap(lease_until.0, Ordering::SeqCst);
-        let next = |state: u64| (state / 2 == generation).then_some(generation * 2 + 1);
-        if self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_err() {
-            // Nobody may live on a lease that belongs to nothing.
-            self.lease_until.store(lease_before.min(lease_until.0), Ordering::SeqCst);
-            return false;
+        {
+            let _moving = self.moving();
+            if self.generation() != generation {
+                return false;
+            }
+            self.heard_until_before.store(self.heard_until.load(Ordering::SeqCst), Ordering::SeqCst);
+            // In this order: a reader must not find the new lease beside the old generation, whose
+            // answers it would then honour.
+            self.vouched.store(generation, Ordering::SeqCst);
+            self.state.store(generation * 2 + 1, Ordering::SeqCst);
+            self.heard_until.store(lease_until.0, Ordering::SeqCst);
+            self.lease_until.store(lease_until.0, Ordering::SeqCst);
         }
-        self.vouched.fetch_max(generation, Ordering::SeqCst);
         self.announce();
         true
     }
 
-    /// Extends the lease of `generation`.
+    /// Extends the lease of `generation`, unless it has ended.
     pub fn renew(&self, generation: u64, lease_until: Monotonic) {
-        if self.generation() == generation {
+        let _moving = self.moving();
+        if self.generation() == generation && self.vouched_generation() == generation {
+            self.heard_until.store(lease_until.0, Ordering::SeqCst);
             self.lease_until.store(lease_until.0, Ordering::SeqCst);
         }
     }
 
     /// Returns the ids revoked within the last `window` of monotonic time: what a reconnect re-applies.
-    pub fn revoked_within(&self, window: std::time::Duration) -> Vec<(TokenId, Timestamp)> {
+    pub fn revoked_within(&self, window: Duration) -> Vec<(TokenId, Timestamp)> {
         let now = self.clock.monotonic();
         let recent = |tombstone: &Tombstone| now.since(tombstone.heard_at) <= window;
         let tombstones = self.tombstones_read();
@@ -231,6 +301,25 @@ impl Revocations {
         self.changes.subscribe()
     }
 
+    fn advance_from(&self, generation: u64) -> bool {
+        let current = self.generation() == generation;
+        if current {
+            self.advance();
+        }
+        current
+    }
+
+    // Only while `moving` is held.
+    fn advance(&self) -> u64 {
+        let generation = self.generation() + 1;
+        self.state.store(generation * 2, Ordering::SeqCst);
+        generation
+    }
+
+    fn moving(&self) -> MutexGuard<'_, ()> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn stripe(&self, id: &TokenId) -> Option<&AtomicU64> {
         let [low, high, ..] = id.0;
         self.stripes.get(usize::from(u16::from_be_bytes([high, low])) % STRIPES)
@@ -248,6 +337,11 @@ impl Revocations {
 }
 
 impl Resync {
+    /// Returns whether it shows that something was missed, rather than that something may be.
+    pub fn is_anomaly(self) -> bool {
+        matches!(self, Self::Sequence | Self::Role)
+    }
+
     /// Returns the metric label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -296,8 +390,6 @@ fn forget_soonest(tombstones: &mut HashMap<TokenId, Tombstone, BuildHasherDefaul
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::time::ManualClock;
 
@@ -343,6 +435,52 @@ mod tests {
         assert!(!state.is_current());
         state.renew(generation, clock.monotonic().plus(Duration::from_secs(2)));
         assert!(state.is_current());
+    }
+
+    fn live_for(clock: &ManualClock, state: &Revocations, lease: Duration) -> u64 {
+        let generation = state.lose();
+        assert!(state.go_live(generation, clock.monotonic().plus(lease)));
+        generation
+    }
+
+    #[test]
+    fn a_lost_connection_lets_the_lease_run_out_and_an_anomaly_gives_it_up() {
+        const LEASE: Duration = Duration::from_secs(2);
+        let clock = ManualClock::at(Timestamp(0));
+        let state = Revocations::new(Arc::new(ManualClock::at(Timestamp(0))));
+        let lost = live_for(&clock, &state, LEASE);
+        assert!(state.lose_generation(lost));
+        assert_eq!(state.lease_until(), clock.monotonic().plus(LEASE));
+        state.renew(lost, clock.monotonic().plus(LEASE * 2));
+        assert_eq!(state.lease_until(), clock.monotonic().plus(LEASE), "a lost generation is not renewed");
+        let missed = live_for(&clock, &state, LEASE);
+        assert!(state.give_up(missed));
+        assert_eq!(state.lease_until(), Monotonic(0));
+        state.renew(missed, clock.monotonic().plus(LEASE));
+        assert_eq!(state.lease_until(), Monotonic(0), "nor is one that was given up");
+        let next = live_for(&clock, &state, LEASE);
+        assert!(!state.give_up(missed), "a late word from the old connection");
+        assert_eq!((state.generation(), state.is_current()), (next, true));
+    }
+
+    #[test]
+    fn an_exchange_may_go_on_until_the_lease_it_was_admitted_under_has_ended() {
+        const LEASE: Duration = Duration::from_secs(2);
+        const STALE: Duration = Duration::from_secs(30);
+        let clock = Arc::new(ManualClock::at(Timestamp(0)));
+        let state = Revocations::new(clock.clone());
+        let first = live_for(&clock, &state, LEASE);
+        let until = clock.monotonic().plus(LEASE);
+        assert_eq!(state.exchanges_until(first, STALE), None, "it is vouched for");
+        state.lose_generation(first);
+        assert_eq!(state.vouched_generation(), first, "what is admitted now needs a later confirmation");
+        assert_eq!(state.exchanges_until(first, STALE), Some(until.plus(STALE)));
+        clock.advance(Duration::from_secs(1));
+        let second = live_for(&clock, &state, LEASE);
+        assert_eq!(state.exchanges_until(first, STALE), Some(until.plus(STALE)));
+        assert_eq!(state.exchanges_until(second, STALE), None);
+        state.give_up(second);
+        assert_eq!(state.exchanges_until(second, STALE), Some(clock.monotonic().plus(LEASE)), "not stretched");
     }
 
     #[test]

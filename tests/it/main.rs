@@ -6,15 +6,23 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod framing;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod outage;
+#[cfg(test)]
 mod protocols;
 #[cfg(test)]
+mod revocation;
+#[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod streams;
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
 mod support;

@@ -12,6 +12,7 @@ pub mod http1;
 pub mod idp;
 pub mod ports;
 pub mod redis;
+pub mod replica;
 pub mod temp;
 pub mod tls;
 pub mod upstream;

@@ -83,10 +83,16 @@ impl Hearing {
         }
     }
 
-    /// Ends the generation, once, and wakes whoever waits in [`lost`](Self::lost).
+    /// Ends the generation, once, and wakes whoever waits in [`lost`](Self::lost). An anomaly ends
+    /// the lease too; a broken connection lets it run out, for it still bounds what was missed.
     pub(super) fn lose(&self, reason: Resync) {
         self.reason.get_or_init(|| reason);
-        if self.revocations.lose_generation(self.generation) {
+        let lost = if reason.is_anomaly() {
+            self.revocations.give_up(self.generation)
+        } else {
+            self.revocations.lose_generation(self.generation)
+        };
+        if lost {
             self.metrics.invalidation_resyncs.with_label_values(&[reason.as_str()]).inc();
         }
         self.lost.notify_one();
@@ -143,6 +149,14 @@ impl Hearing {
     fn with_sequence<T>(&self, control: usize, act: impl FnOnce(&mut Sequence) -> Result<T, Gap>) -> Result<T, Gap> {
         let mut sequences = self.sequences.lock().unwrap_or_else(PoisonError::into_inner);
         sequences.get_mut(control).ok_or(Gap).and_then(act)
+    }
+}
+
+impl Count {
+    /// Returns whether this may be what a server counted after `earlier`: a later look at the same one.
+    pub(super) fn follows(&self, earlier: &Self) -> bool {
+        let same_past = self.sequence > earlier.sequence || self.last == earlier.last;
+        self.epoch == earlier.epoch && self.sequence >= earlier.sequence && same_past
     }
 }
 
@@ -215,6 +229,15 @@ mod tests {
         assert_eq!(begun(4, "d").hear(4, "x".to_owned()), Err(Gap));
         let flushed = Count { epoch: "other".to_owned(), ..Count::default() };
         assert_eq!(begun(0, "").check_past(0, &flushed), Err(Gap), "a flush before the first revocation");
+    }
+
+    #[test]
+    fn a_count_follows_an_earlier_one_of_the_same_server_only() {
+        assert!(count(4, "d").follows(&count(4, "d")));
+        assert!(count(5, "e").follows(&count(4, "d")));
+        assert!(!count(4, "d").follows(&count(5, "e")), "it has not heard of what the other recorded");
+        assert!(!count(4, "x").follows(&count(4, "d")), "two pasts");
+        assert!(!Count { epoch: "f".to_owned(), ..count(5, "e") }.follows(&count(4, "d")));
     }
 
     #[test]

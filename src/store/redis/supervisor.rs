@@ -77,11 +77,14 @@ impl RedisStore {
                     self.report_live(false);
                     tracing::warn!(reason = lost.reason.as_str(), cause = lost.cause, "lost Redis");
                 }
-                Err(lost) if !reported => {
-                    reported = true;
-                    tracing::warn!(reason = lost.reason.as_str(), cause = lost.cause, "cannot use Redis, retrying");
+                Err(lost) => {
+                    if lost.reason.is_anomaly() {
+                        self.revocations.end_lease();
+                    }
+                    if !std::mem::replace(&mut reported, true) {
+                        tracing::warn!(reason = lost.reason.as_str(), cause = lost.cause, "cannot use Redis, retrying");
+                    }
                 }
-                Err(_) => {}
             }
             tokio::time::sleep(pause(attempt, &self.instance)).await;
             attempt = attempt.saturating_add(1);
@@ -108,7 +111,8 @@ impl RedisStore {
         }
         let (read, write) = (Lane::new(opened.read), Lane::new(opened.write));
         let link = Arc::new(Link { generation, read, write, ears: opened.ears, hearing });
-        within(self.deadlines.answer, self.reapply(&link)).await?;
+        // Without the sweep nobody knows what a fail-over brought back.
+        within(self.deadlines.answer, self.reapply(&link)).await.inspect_err(|_| self.revocations.end_lease())?;
         self.link.store(Some(link.clone()));
         if self.revocations.go_live(generation, sent.plus(self.lease)) {
             Ok(link)
@@ -165,14 +169,16 @@ impl RedisStore {
         let heard_before = link.hearing.heard(0);
         let control = self.first_control();
         let (mut read, mut write) = (link.read.connection(), link.write.connection());
-        let both = async { tokio::try_join!(look(&mut read, &control), look(&mut write, &control)) };
+        // One after the other: what the server of the writes has counted, the server that is heard
+        // must have counted by then, or they are two servers.
+        let both = async { Ok((look(&mut write, &control).await?, look(&mut read, &control).await?)) };
         let timer = self.metrics.redis_command_duration.with_label_values(&[Op::Heartbeat.as_str()]).start_timer();
         let answer = within(self.deadlines.answer, both).await;
         timer.observe_duration();
         let result = if answer.is_ok() { "ok" } else { "error" };
         self.metrics.redis_commands.with_label_values(&[Op::Heartbeat.as_str(), result]).inc();
-        let (seen, written) = answer?;
-        one_primary(&seen, &written)?;
+        let (written, seen) = answer?;
+        one_primary(&written, &seen)?;
         Ok(link.hearing.check(0, heard_before, &seen.count)?)
     }
 
@@ -213,7 +219,7 @@ impl RedisStore {
         let (mut read, mut write) = (opened.read.clone(), opened.write.clone());
         let written = within(self.deadlines.answer, look(&mut write, &control)).await?;
         let seen = within(self.deadlines.answer, look(&mut read, &control)).await?;
-        one_primary(&seen, &written)?;
+        one_primary(&written, &seen)?;
         Ok(vec![seen.count])
     }
 
@@ -289,15 +295,15 @@ impl From<CountFields> for Count {
     }
 }
 
-// An address may lead to several servers: what is written to one is not heard from the other.
-fn one_primary(seen: &Seen, written: &Seen) -> Result<(), Lost> {
-    primary(seen)?;
+// An address may lead to several servers, and a fail-over to two primaries: then revocations would
+// be recorded at one and listened for at the other. `seen` was asked after `written`.
+fn one_primary(written: &Seen, seen: &Seen) -> Result<(), Lost> {
     primary(written)?;
-    if seen.count.epoch == written.count.epoch {
-        Ok(())
-    } else {
-        Err(Lost { reason: Resync::Role, cause: "the address leads to several servers".to_owned() })
+    primary(seen)?;
+    if seen.count.epoch != written.count.epoch {
+        return Err(Lost { reason: Resync::Role, cause: "the address leads to several servers".to_owned() });
     }
+    if seen.count.follows(&written.count) { Ok(()) } else { Err(Gap.into()) }
 }
 
 // A replica accepts no revocation, and a demoted primary keeps its clients.

@@ -1,8 +1,9 @@
 //! What the embedded store does by itself: hear of other processes, sweep, try again.
 //!
 //! A poll that fails or hangs ends the generation: then revocations by other processes may go
-//! unheard, and validation answers 503 until a poll succeeds. Between a revocation beside the
-//! server and its effect lie at most [`POLL_EVERY`] and [`POLL_TIMEOUT`], together one second.
+//! unheard. Known sessions pass for [`DEAF_LEASE`] more, the store says 503 until a poll succeeds.
+//! Between a revocation beside the server and its effect lie at most [`POLL_EVERY`],
+//! [`POLL_TIMEOUT`] and [`DEAF_LEASE`], together two seconds.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::time::Monotonic;
 
 const POLL_EVERY: Duration = Duration::from_millis(100);
 const POLL_TIMEOUT: Duration = Duration::from_millis(900);
+const DEAF_LEASE: Duration = Duration::from_secs(1);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 const SWEEP_BATCH: u32 = 500;
@@ -97,9 +99,7 @@ impl SqliteStore {
         if self.revocations.is_current() {
             tracing::error!(%error, "the session store cannot be read");
             self.metrics.invalidation_resyncs.with_label_values(&[Resync::Heartbeat.as_str()]).inc();
-            self.revocations.lose();
-            // Another process may be ending sessions right now: nothing is let through on hearsay.
-            self.revocations.end_lease();
+            self.revocations.lose_with_lease_until(self.clock.monotonic().plus(DEAF_LEASE));
         }
         set_up(&self.metrics, false);
     }

@@ -1,6 +1,7 @@
 //! A TCP proxy that can be cut, made silent or slowed down while connections pass through it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -11,6 +12,7 @@ use tokio::task::JoinSet;
 /// A proxy to one loopback port; it and its connections end on drop.
 pub struct Chaos {
     port: u16,
+    target: Arc<AtomicU16>,
     mode: Arc<watch::Sender<Mode>>,
     passed: watch::Receiver<u64>,
     _tasks: JoinSet<()>,
@@ -38,19 +40,26 @@ impl Chaos {
         let (count, passed) = watch::channel(0);
         let mut tasks = JoinSet::new();
         let modes = mode.subscribe();
+        let target = Arc::new(AtomicU16::new(target));
+        let towards = Arc::clone(&target);
         tasks.spawn(async move {
             let count = Arc::new(count);
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(relay(client, target, modes.clone(), Arc::clone(&count)));
+                connections.spawn(relay(client, towards.load(Ordering::SeqCst), modes.clone(), Arc::clone(&count)));
             }
         });
-        Self { port, mode, passed, _tasks: tasks }
+        Self { port, target, mode, passed, _tasks: tasks }
     }
 
     /// Returns the proxy's port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Leads new connections to `target`, as a service address does after a fail-over.
+    pub fn turn_to(&self, target: u16) {
+        self.target.store(target, Ordering::SeqCst);
     }
 
     /// Closes every connection; new ones are closed as soon as they are accepted.

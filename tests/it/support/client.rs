@@ -287,3 +287,11 @@ pub async fn sign_in(doorward: &Doorward, idp: &Idp, subject: &str) -> String {
     assert_eq!(response.status, 200, "sign-in: {}", response.text());
     response.json()["token"].as_str().expect("the answer has a token").to_owned()
 }
+
+/// Signs the guest on `device` in and returns its token.
+pub async fn sign_in_guest(doorward: &Doorward, device: &str) -> String {
+    let body = serde_json::json!({ "device_id": device });
+    let response = doorward.client().post("/auth/anonymous").json(&body).send().await;
+    assert_eq!(response.status, 200, "sign-in: {}", response.text());
+    response.json()["token"].as_str().expect("the answer has a token").to_owned()
+}

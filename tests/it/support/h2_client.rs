@@ -121,11 +121,15 @@ impl H2Call {
 
     /// Waits for the head of the answer; to be called once, before [`H2Call::next`].
     pub async fn head(&mut self) -> Response {
+        self.try_head().await.expect("the stream was not reset")
+    }
+
+    /// As [`H2Call::head`]; an error when the stream was reset instead.
+    pub async fn try_head(&mut self) -> Result<Response, h2::Error> {
         let response = self.response.take().expect("head is called once");
-        let response = within("an h2c answer", response).await.expect("the stream was not reset");
-        let (head, body) = response.into_parts();
+        let (head, body) = within("an h2c answer", response).await?.into_parts();
         self.body = Some(body);
-        Response { status: head.status.as_u16(), headers: Headers::from(&head.headers), ..Response::default() }
+        Ok(Response { status: head.status.as_u16(), headers: Headers::from(&head.headers), ..Response::default() })
     }
 
     /// Waits for the next piece of the answer's body; `None` at its end, an error when the stream was reset.
