@@ -14,7 +14,7 @@ use crate::support::eventually;
 use crate::support::idp::{Idp, KID, Key, unsigned};
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
-use crate::surface::answers::{Caller, assert_refused, identity_of, now, seen_with, token_of};
+use crate::surface::answers::{Caller, PATIENT, assert_refused, identity_of, now, seen_with, token_of};
 
 const APP: &str = "https://app.example.com";
 
@@ -400,8 +400,11 @@ async fn keys_come_from_an_address_a_file_or_a_pinned_key() {
 async fn a_single_use_jwt_is_exchanged_once() {
     let (idp, redis) = (Idp::start().await, Redis::start().await);
     let builder = || Doorward::builder().idp(&idp).config("clerk: { single_use: true }");
-    let (embedded, first, second) =
-        tokio::join!(builder().start(), builder().store(&redis.url()).start(), builder().store(&redis.url()).start());
+    let (embedded, first, second) = tokio::join!(
+        builder().start(),
+        builder().store(&redis.url()).config(PATIENT).start(),
+        builder().store(&redis.url()).config(PATIENT).start()
+    );
     for replicas in [vec![&embedded], vec![&first, &second]] {
         for _ in 0..4 {
             let jwt = idp.mint_for("user_alice");
@@ -493,7 +496,7 @@ async fn ten_thousand_made_up_key_names_cause_one_fetch_with_the_store_up_or_dow
     const CONNECTIONS: usize = 20;
     let (idp, mut redis) = (Idp::start().await, Redis::start().await);
     let rules = "clerk: { refetch_interval: 10m }\ntelemetry: { log_level: error }";
-    let doorward = Doorward::builder().idp(&idp).store(&redis.url()).config(rules).start().await;
+    let doorward = Doorward::builder().idp(&idp).store(&redis.url()).config(PATIENT).config(rules).start().await;
     let payload = unsigned(&header(), &idp.claims(&json!({})));
     let payload = payload.split_once('.').expect("two parts").1;
     let flood = async |count: usize| {

@@ -19,7 +19,7 @@ use crate::support::idp::{Idp, Key};
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 use crate::support::{eventually, within};
-use crate::surface::answers::{TOKEN_KEY, key_ring, known_key, now, stray_token, token_of};
+use crate::surface::answers::{PATIENT, TOKEN_KEY, key_ring, known_key, now, stray_token, token_of};
 
 const TEXT: &str = "telemetry: { log_level: trace, log_format: text }";
 const TRACE: &str = "telemetry: { log_level: trace }";
@@ -315,6 +315,7 @@ async fn nothing_secret_is_logged_measured_or_answered_when_sessions_come_and_go
         .upstream(upstream.url())
         .idp(&idp)
         .store(&redis.url())
+        .config(PATIENT)
         .config(&known_key())
         .config(TRACE)
         .config(ROUTES)

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::answers::{Caller, assert_refused, distinct, guest, identity_of, token_of};
+use super::answers::{Caller, PATIENT, assert_refused, distinct, guest, identity_of, token_of};
 use crate::support::doorward::Doorward;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
@@ -112,7 +112,7 @@ async fn a_device_is_one_guest_however_many_ask_at_once() {
 #[tokio::test]
 async fn a_device_is_the_same_guest_at_every_replica() {
     let (upstream, redis) = (Upstream::start().await, Redis::start().await);
-    let replica = || Doorward::builder().store(&redis.url()).upstream(upstream.url()).start();
+    let replica = || Doorward::builder().store(&redis.url()).config(PATIENT).upstream(upstream.url()).start();
     let (first, second) = tokio::join!(replica(), replica());
     let tokens = join_all((0..16).map(|n| guest(if n % 2 == 0 { &first } else { &second }, "shared"))).await;
     // Each token is shown to the replica that did not make it.

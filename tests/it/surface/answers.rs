@@ -15,6 +15,10 @@ use crate::support::upstream::{Recorded, Upstream};
 /// The token key of [`known_key`].
 pub(crate) const TOKEN_KEY: &str = "integration-tests-only-0123456789abcdef";
 
+/// For tests that are not about deadlines: a loaded machine must not pass for an outage.
+pub(crate) const PATIENT: &str =
+    "sessions: { redis: { timeout: 2s, connect_timeout: 2s }, revocation: { lease: 10s } }";
+
 /// A caller over either protocol.
 pub(crate) enum Caller {
     Http1(Client),

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::answers::{
-    Caller, assert_guard_refuses, assert_refused, guest, identity_of, known_key, now, stray_token, token_of,
+    Caller, PATIENT, assert_guard_refuses, assert_refused, guest, identity_of, known_key, now, stray_token, token_of,
 };
 use crate::support::client::sign_in;
 use crate::support::doorward::Doorward;
@@ -105,8 +105,11 @@ async fn one_session_too_many_ends_the_oldest_on_every_replica() {
         let builder = Doorward::builder().idp(&idp).upstream(upstream.url());
         builder.config("sessions: { max_per_principal: 2 }")
     };
-    let (embedded, first, second) =
-        tokio::join!(replica().start(), replica().store(&redis.url()).start(), replica().store(&redis.url()).start());
+    let (embedded, first, second) = tokio::join!(
+        replica().start(),
+        replica().store(&redis.url()).config(PATIENT).start(),
+        replica().store(&redis.url()).config(PATIENT).start()
+    );
     for (mints, judges) in [(&embedded, vec![&embedded]), (&first, vec![&first, &second])] {
         let oldest = sign_in(mints, &idp, "user_alice").await;
         let older = sign_in(mints, &idp, "user_alice").await;

@@ -1,6 +1,6 @@
 //! `DELETE /auth/session` and its aliases: contracts §5.4.
 
-use super::answers::{Caller, assert_answer, assert_guard_refuses, assert_refused, guest, identity_of};
+use super::answers::{Caller, PATIENT, assert_answer, assert_guard_refuses, assert_refused, guest, identity_of};
 use crate::support::client::sign_in;
 use crate::support::doorward::Doorward;
 use crate::support::idp::Idp;
@@ -16,7 +16,7 @@ const REVOKED: &str = "Invalid token: session revoked";
 async fn every_way_out_ends_one_session_and_no_other() {
     let (upstream, idp, redis) = (Upstream::start().await, Idp::start().await, Redis::start().await);
     let builder = || Doorward::builder().upstream(upstream.url()).idp(&idp);
-    let (embedded, shared) = tokio::join!(builder().start(), builder().store(&redis.url()).start());
+    let (embedded, shared) = tokio::join!(builder().start(), builder().store(&redis.url()).config(PATIENT).start());
     for doorward in [&embedded, &shared] {
         let stays = sign_in(doorward, &idp, "user_alice").await;
         for caller in Caller::both(doorward).await {

@@ -1,6 +1,6 @@
 //! 503 says "cannot know": contracts §3 rule 9.
 
-use super::answers::{assert_refused, token_of};
+use super::answers::{PATIENT, assert_refused, token_of};
 use super::logout::LOGOUTS;
 use crate::support::client::{Client, sign_in};
 use crate::support::doorward::Doorward;
@@ -12,7 +12,7 @@ use serde_json::json;
 #[tokio::test]
 async fn without_a_store_what_needs_it_is_unavailable_and_what_does_not_is_still_refused() {
     let (idp, mut redis) = (Idp::start().await, Redis::start().await);
-    let doorward = Doorward::builder().idp(&idp).store(&redis.url()).start().await;
+    let doorward = Doorward::builder().idp(&idp).store(&redis.url()).config(PATIENT).start().await;
     let token = sign_in(&doorward, &idp, "user_alice").await;
     redis.kill();
     let client = doorward.client();
