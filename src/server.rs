@@ -5,6 +5,7 @@
 //! waits for Redis or a provider: the server starts without them and becomes ready when they come.
 
 mod drain;
+mod opened;
 mod reload;
 mod tls;
 
@@ -127,7 +128,7 @@ pub fn serve(
     let gateway = gateway(config, &sessions, &providers, &upstream, &shared)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
     spawn_readiness(&background, store, &sessions, &providers, &shared);
-    shared.health.mark_started();
+    background.spawn(opened::mark_started(config.listen.clone(), shared.health.clone()));
     tracing::info!(listen = %config.listen, admin = %config.admin.listen, "Serving");
     announce();
     run(server, config, &background, &shared);
