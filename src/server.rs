@@ -102,6 +102,7 @@ pub fn serve(
         .map_err(|error| start_error("cannot start threads", &error))?;
     let shared = Shared::new(config)?;
     shared.publish_build(&loaded.hash);
+    shared.count_panics();
     let (store, keys) = background.block_on(open_store(config, &shared))?;
     let sessions = start_sessions(config, &store, keys, &shared);
     let providers = Providers::new(config, &shared.clock, &shared.metrics);
@@ -175,6 +176,15 @@ impl Shared {
             streams: Streams::new(),
             settings: Arc::new(ArcSwap::from_pointee(settings(config)?)),
         })
+    }
+
+    // A panic ends one exchange and not the process: without a count nobody would notice.
+    fn count_panics(&self) {
+        let (panics, report) = (self.metrics.panics.clone(), std::panic::take_hook());
+        std::panic::set_hook(Box::new(move |panic| {
+            panics.inc();
+            report(panic);
+        }));
     }
 
     fn publish_build(&self, config_hash: &str) {
