@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
@@ -400,11 +401,19 @@ fn pingora_server(
     let mut options = HttpServerOptions::default();
     options.h2c = config.limits.h2c;
     proxy.server_options = Some(options);
+    proxy.h2_options = Some(http2_options(config));
     let edge = Edge::new(proxy, shared.streams.clone(), config.limits.clone(), shared.metrics.clone());
     let mut service = Service::new("edge".to_owned(), edge);
     service.add_listener(listener(config, certificates)?);
     server.add_service(service);
     Ok(server)
+}
+
+// The head of an HTTP/2 stream may be as large as one of HTTP/1, counted as RFC 9113 §6.5.2 does.
+fn http2_options(config: &Config) -> H2Options {
+    let mut options = default_h2_options();
+    options.max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX));
+    options
 }
 
 fn listener(config: &Config, certificates: Option<Arc<tls::Certificates>>) -> Result<ListenerConfig, StartError> {
