@@ -4,6 +4,14 @@
 //! that is not installed fails the test that needs it.
 
 #[cfg(test)]
+mod attacks_headers;
+#[cfg(test)]
+mod attacks_paths;
+#[cfg(test)]
+mod attacks_sessions;
+#[cfg(test)]
+mod guard;
+#[cfg(test)]
 #[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
 mod support;
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod http1;
 pub mod idp;
 pub mod ports;
 pub mod redis;
+pub mod stage;
 pub mod temp;
 pub mod upstream;
 

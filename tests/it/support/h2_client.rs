@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, client};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -49,6 +49,24 @@ impl H2Client {
         let request = request.body(()).expect("a valid request");
         let (response, send) = ready.send_request(request, false).expect("the connection is open");
         H2Call { response: Some(response), body: None, send }
+    }
+
+    /// Sends a request without a body; an error when its stream was reset instead of answered.
+    pub async fn request(&self, method: Method, path: &str, headers: &[(&str, &[u8])]) -> Result<Response, h2::Error> {
+        let mut ready = within("a free h2c stream", self.send.clone().ready()).await?;
+        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.authority));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (response, _) = ready.send_request(request.body(()).expect("a valid request"), true)?;
+        let (head, mut body) = within("an h2c answer", response).await?.into_parts();
+        let mut response =
+            Response { status: head.status.as_u16(), headers: Headers::from(&head.headers), ..Response::default() };
+        while let Some(piece) = within("more of an h2c answer", body.data()).await.transpose()? {
+            body.flow_control().release_capacity(piece.len())?;
+            response.body.extend(piece);
+        }
+        Ok(response)
     }
 
     /// Sends `body` in one POST and returns the whole answer.
