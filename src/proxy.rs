@@ -286,8 +286,7 @@ impl Gateway {
         let generation = self.sessions.revocations().vouched_generation();
         let started = Instant::now();
         let settings = context.settings.clone();
-        let decided =
-            guard::authorize(&self.sessions, &rule.policy, &head.method, &head.headers, &settings.cookie).await;
+        let decided = guard::authorize(&self.sessions, &rule.policy, head, &settings.cookie).await;
         let decided = match decided {
             Ok(permit) if rule.policy.stream => self.extend(permit).await,
             other => other,
@@ -381,15 +380,22 @@ fn names_content_length(head: &[u8]) -> bool {
     })
 }
 
+// The parser drops a fragment, which no request has (RFC 9112 §3.2): by now only the bytes have it.
+fn names_fragment(head: &[u8]) -> bool {
+    let request_line = head.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
+    request_line.contains(&b'#')
+}
+
 // From here on there is one path: the one that the rules see is the one that is forwarded.
 fn rewrite_path(exchange: &mut Exchange) -> Result<(), Kind> {
     let head = exchange.req_header();
-    let raw = head.raw_path();
-    if !head.raw_path_is_utf8() || raw.contains(&b'#') {
+    let has_fragment = exchange.as_http1().is_some_and(|http1| names_fragment(&http1.get_headers_raw_bytes()));
+    if !head.raw_path_is_utf8() || has_fragment {
         return Err(Kind::BadRequest);
     }
-    let absolute_form = !raw.starts_with(b"/");
-    if absolute_form && exchange.as_http1().is_some() && !authority_is_host(head) {
+    // HTTP/2 knows no absolute form: its `:path` begins with a slash (RFC 9113 §8.3.1).
+    let absolute_form = !head.raw_path().starts_with(b"/");
+    if absolute_form && (exchange.as_http1().is_none() || !authority_is_host(head)) {
         return Err(Kind::BadRequest);
     }
     let path = head.uri.path();
@@ -411,10 +417,15 @@ fn rewrite_path(exchange: &mut Exchange) -> Result<(), Kind> {
     Ok(())
 }
 
+// The parser keeps the path of an absolute target and drops the rest from the URI: its bytes have it.
 fn authority_is_host(head: &RequestHeader) -> bool {
-    let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let host = head.headers.get(header::HOST).map(http::HeaderValue::as_bytes);
-    matches!((authority, host), (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host))
+    let target = String::from_utf8_lossy(head.raw_path());
+    let Some((scheme, rest)) = target.split_once("://") else { return false };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host =
+        head.headers.get(header::HOST).is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()));
+    let is_web = ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
+    is_web && host && !authority.is_empty()
 }
 
 // HTTP/1 only: an HTTP/2 stream ends without harm to its connection. A client that waits for

@@ -84,6 +84,7 @@ pub fn serve(
         .map_err(|error| start_error("cannot start threads", &error))?;
     let shared = Shared::new(config)?;
     shared.publish_build(&loaded.hash);
+    shared.count_panics();
     let (store, keys) = background.block_on(open_store(config, &shared))?;
     let sessions = start_sessions(config, &store, keys, &shared);
     let providers = Providers::new(config, &shared.clock, &shared.metrics);
@@ -110,7 +111,6 @@ pub fn serve(
     let gateway = gateway(config, &sessions, &providers, &upstream, &shared)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
     spawn_readiness(&background, config, store, &sessions, &providers, &shared);
-    shared.health.mark_started();
     tracing::info!(listen = %config.listen, admin = %config.admin.listen, "Serving");
     announce();
     run(server, config, &background, &shared);
@@ -157,6 +157,15 @@ impl Shared {
             streams: Streams::new(),
             settings: Arc::new(ArcSwap::from_pointee(settings(config)?)),
         })
+    }
+
+    // A panic ends one exchange and not the process: without a count nobody would notice.
+    fn count_panics(&self) {
+        let (panics, report) = (self.metrics.panics.clone(), std::panic::take_hook());
+        std::panic::set_hook(Box::new(move |panic| {
+            panics.inc();
+            report(panic);
+        }));
     }
 
     fn publish_build(&self, config_hash: &str) {
@@ -263,6 +272,7 @@ fn spawn_readiness(
         while !listener::is_open(&listen).await {
             every.tick().await;
         }
+        health.mark_started();
         let (mut store_ready, mut keys_ready) = (false, false);
         while !(store_ready && keys_ready) {
             every.tick().await;

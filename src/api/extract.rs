@@ -111,11 +111,14 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, BearerError> {
     if values.next().is_some() {
         return Err(BearerError::Invalid);
     }
-    let (scheme, rest) = value.split_at(value.iter().position(|&byte| byte == b' ').unwrap_or(value.len()));
+    // A tab ends the scheme too: `Bearer<TAB>x` is a bad bearer header, not some other scheme's.
+    let end = value.iter().position(|byte| b" \t".contains(byte)).unwrap_or(value.len());
+    let (scheme, rest) = value.split_at(end);
     if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Err(BearerError::Missing);
     }
-    let token = rest.trim_ascii_start();
+    let spaces = rest.iter().take_while(|&&byte| byte == b' ').count();
+    let token = rest.get(spaces..).unwrap_or_default();
     if token.is_empty() {
         return Err(BearerError::Missing);
     }
@@ -209,7 +212,10 @@ mod tests {
     #[test]
     fn what_cannot_be_a_token_is_invalid() {
         let too_long = format!("Bearer {}", "x".repeat(TOKEN_MAX + 1));
-        let cases: [&[&[u8]]; 9] = [
+        let cases: [&[&[u8]]; 12] = [
+            &[b"Bearer\tabc"],
+            &[b"Bearer \tabc"],
+            &[b"Bearer\t abc"],
             &[b"Bearer abc", b"Bearer abc"],
             &[b"Bearer abc", b"Basic abc"],
             &[b"Bearer a b"],

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, header};
+use http::request::Parts;
+use http::{HeaderMap, header};
 
 use super::route::Policy;
 use crate::api::extract::{BearerError, bearer};
@@ -89,14 +90,13 @@ pub fn credentials<'a>(headers: &'a HeaderMap, cookie: &Cookie) -> Result<Creden
 pub async fn authorize(
     sessions: &Sessions,
     policy: &Policy,
-    method: &Method,
-    headers: &HeaderMap,
+    request: &Parts,
     cookie: &Cookie,
 ) -> Result<Permit, Rejection> {
-    let token = match credentials(headers, cookie)? {
+    let token = match credentials(&request.headers, cookie)? {
         Credentials::Bearer(token) => token,
         Credentials::Cookie(token) => {
-            if causes_effects(method, headers) && !is_same_origin(headers, &cookie.allowed_origins) {
+            if causes_effects(request) && !is_same_origin(request, &cookie.allowed_origins) {
                 return Err(Rejection::CrossOrigin);
             }
             token
@@ -147,15 +147,18 @@ fn session_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a s
 }
 
 // A WebSocket handshake is a GET that no CORS rule holds back.
-fn causes_effects(method: &Method, headers: &HeaderMap) -> bool {
-    !method.is_safe() || headers.contains_key(header::UPGRADE)
+fn causes_effects(request: &Parts) -> bool {
+    !request.method.is_safe() || request.headers.contains_key(header::UPGRADE)
 }
 
-fn is_same_origin(headers: &HeaderMap, allowed: &[String]) -> bool {
+fn is_same_origin(request: &Parts, allowed: &[String]) -> bool {
+    let headers = &request.headers;
     let Some(origin) = single(headers, header::ORIGIN.as_str()) else {
         return matches!(single(headers, "sec-fetch-site"), Some("same-origin" | "none"));
     };
-    let host = single(headers, header::HOST.as_str());
+    // HTTP/2 names the host in `:authority`, and where both stand they have been found to agree.
+    let authority = request.uri.authority().map(http::uri::Authority::as_str);
+    let host = single(headers, header::HOST.as_str()).or(authority);
     let own = origin.split_once("://").is_some_and(|(_, authority)| Some(authority) == host);
     own || allowed.iter().any(|allowed| allowed == origin)
 }

@@ -63,7 +63,7 @@ const FORWARDED: [&str; 12] = [
 /// Removes identity headers in every spelling, and from a stranger what only proxies may say.
 pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metrics) {
     let suspicious =
-        |name: &HeaderName| matches!(name.as_str().as_bytes().first(), Some(b'x' | b'f')) || !is_plain(name);
+        |name: &HeaderName| matches!(name.as_str().as_bytes().first(), Some(b'x' | b'f' | b'-')) || !is_plain(name);
     let foreign: Vec<HeaderName> = request.headers.keys().filter(|name| suspicious(name)).cloned().collect();
     for name in foreign {
         let folded = fold(&name);
@@ -92,17 +92,15 @@ pub fn strip_credentials(request: &mut RequestHeader, cookie: &str) -> pingora::
     request.remove_header(&header::AUTHORIZATION);
     let Some(kept) = without_cookie(&request.headers, cookie) else { return Ok(()) };
     request.remove_header(&header::COOKIE);
-    if kept.is_empty() { Ok(()) } else { request.insert_header(header::COOKIE, kept) }
+    if kept.is_empty() { Ok(()) } else { request.insert_header(header::COOKIE, kept.as_slice()) }
 }
 
 /// Tells the application where the request really came from.
 pub fn forward(request: &mut RequestHeader, client: Option<IpAddr>, tls: bool) -> pingora::Result<()> {
     if let Some(client) = client {
-        let chain = match request.headers.get(&X_FORWARDED_FOR).and_then(|value| value.to_str().ok()) {
-            Some(before) => format!("{before}, {client}"),
-            None => client.to_string(),
-        };
-        request.insert_header(X_FORWARDED_FOR, value(&chain)?)?;
+        let before = request.headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+        let chain: Vec<String> = before.map(str::to_owned).chain([client.to_string()]).collect();
+        request.insert_header(X_FORWARDED_FOR, value(&chain.join(", "))?)?;
     }
     if !request.headers.contains_key(&X_FORWARDED_PROTO) {
         let scheme = HeaderValue::from_static(if tls { "https" } else { "http" });
@@ -143,15 +141,18 @@ fn optional(session: &Session, which: IdentityHeaders) -> impl Iterator<Item = (
     [session_id, roles, kind, actor].into_iter().flatten()
 }
 
-// `None`: nothing to change.
-fn without_cookie(headers: &HeaderMap, cookie: &str) -> Option<String> {
-    let is_session = |pair: &str| pair.trim_matches([' ', '\t']).split('=').next() == Some(cookie);
-    let lines: Vec<&str> = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok()).collect();
-    let mut pairs = lines.iter().flat_map(|line| line.split(';'));
-    pairs.any(is_session).then(|| {
-        let kept = lines.iter().flat_map(|line| line.split(';')).filter(|pair| !is_session(pair));
-        kept.map(str::trim).collect::<Vec<_>>().join("; ")
-    })
+// `None`: nothing to change. On bytes, because one that is no text must not hide the cookie beside
+// it. A rewritten header is one line, as HTTP/1 wants it from HTTP/2's crumbs (RFC 9113 §8.2.3).
+fn without_cookie(headers: &HeaderMap, cookie: &str) -> Option<Vec<u8>> {
+    let name_of = |pair: &[u8]| pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii().to_vec();
+    let is_session = |pair: &&[u8]| name_of(pair) == cookie.as_bytes();
+    let lines: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let pairs = || lines.iter().flat_map(|line| line.split(|byte| *byte == b';'));
+    if lines.len() < 2 && !pairs().any(|pair| is_session(&pair)) {
+        return None;
+    }
+    let kept = pairs().filter(|pair| !is_session(pair)).map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty());
+    Some(kept.collect::<Vec<_>>().join(b"; ".as_slice()))
 }
 
 fn value(text: &str) -> pingora::Result<HeaderValue> {
@@ -191,6 +192,7 @@ mod tests {
             "x!user!id",
             "X~User-ID",
             "_x-user-id",
+            "-x-user-id",
             "!x-client-id",
             "xuserid",
             "x--client--id",
@@ -248,6 +250,7 @@ mod tests {
             ("a=1; session=secret; b=2", Some("a=1; b=2")),
             ("a=1;session=secret", Some("a=1")),
             ("mysession=1; session2=2", Some("mysession=1; session2=2")),
+            (" session =secret; a=1;", Some("a=1")),
         ] {
             let mut request = request(&[("cookie", before), ("authorization", "Bearer secret")]);
             strip_credentials(&mut request, "session").unwrap();

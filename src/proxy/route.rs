@@ -167,7 +167,7 @@ impl Rule {
 pub fn normalise(path: &str) -> Result<Cow<'_, str>, AmbiguousPath> {
     let normal = if path.contains('%') { Cow::Owned(decode_unreserved(path)?) } else { Cow::Borrowed(path) };
     let rest = normal.strip_prefix('/').ok_or(AmbiguousPath)?;
-    if !normal.bytes().all(is_path_byte) {
+    if !normal.bytes().all(is_path_byte) || is_escaped_twice(&normal) {
         return Err(AmbiguousPath);
     }
     // A trailing slash leaves one empty segment at the end, which is fine; any other is not.
@@ -181,9 +181,18 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, AmbiguousPath> {
     Ok(normal)
 }
 
-// `..;x` is a dot segment to Java servers, which drop path parameters before resolving.
+// To an application that decodes twice, an escaped percent sign before two digits is an escape that
+// no rule was matched against. Any other `%25` is only a percent sign.
+fn is_escaped_twice(normal: &str) -> bool {
+    let begins_with_digits = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    normal.split("%25").skip(1).any(begins_with_digits)
+}
+
+// `..;x` is a dot segment to Java servers, which drop path parameters before resolving; behind a
+// proxy that decodes for them `..%3Bx` is one too.
 fn is_dot_segment(segment: &str) -> bool {
-    segment.starts_with('.') && matches!(segment.split(';').next(), Some("." | ".."))
+    let name = segment.split(';').next().and_then(|name| name.split("%3B").next());
+    segment.starts_with('.') && matches!(name, Some("." | ".."))
 }
 
 fn is_path_byte(byte: u8) -> bool {
@@ -267,7 +276,7 @@ mod tests {
     #[test]
     fn ordinary_paths_are_left_as_they_are() {
         for path in
-            ["/", "/a", "/a/", "/a/b.c/..d/d..", "/a;v=1/b", "/@:!$&'()*+,=~-_", "/a%20b", "/%25", "/%252e%252e"]
+            ["/", "/a", "/a/", "/a/b.c/..d/d..", "/a;v=1/b", "/@:!$&'()*+,=~-_", "/a%20b", "/100%25", "/%25%25/%25of"]
         {
             assert_eq!(normalise(path).as_deref(), Ok(path), "{path}");
         }
@@ -306,6 +315,11 @@ mod tests {
             "/public/..;/admin",
             "/public/..;x=1/admin",
             "/public/%2e%2e;/x",
+            "/public/..%3b/admin",
+            "/%252e%252e",
+            "/%25%32e",
+            "/%252561dmin",
+            "/a%252fb",
             "/a%2fb",
             "/a%2Fb",
             "/a%5cb",

@@ -6,9 +6,17 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod attacks_headers;
+#[cfg(test)]
+mod attacks_paths;
+#[cfg(test)]
+mod attacks_sessions;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod framing;
+#[cfg(test)]
+mod guard;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod idp;
 pub mod ports;
 pub mod redis;
 pub mod replica;
+pub mod stage;
 pub mod temp;
 pub mod tls;
 pub mod upstream;

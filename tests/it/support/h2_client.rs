@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, client};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -70,6 +70,15 @@ impl H2Client {
         }
         drop(send);
         Ok(answer)
+    }
+
+    /// Sends a request without a body; an error when its stream was reset instead of answered.
+    pub async fn request(&self, method: Method, path: &str, headers: &[(&str, &[u8])]) -> Result<Response, h2::Error> {
+        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.authority));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(()).expect("a valid request")).await
     }
 
     /// Sends `body` in one POST and returns the whole answer.

@@ -189,6 +189,11 @@ impl Calls {
         self.0.get(command).copied().unwrap_or(0)
     }
 
+    /// Returns the commands that were called at all.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// Returns how many commands were called in all.
     pub fn total(&self) -> u64 {
         self.0.values().sum()

@@ -170,6 +170,16 @@ impl Upstream {
         self.shared.log.borrow().requests.clone()
     }
 
+    /// Returns how many requests there were so far.
+    pub fn count(&self) -> usize {
+        self.shared.log.borrow().requests.len()
+    }
+
+    /// Returns the requests after the first `count`.
+    pub fn requests_after(&self, count: usize) -> Vec<Recorded> {
+        self.shared.log.borrow().requests[count..].to_vec()
+    }
+
     /// Returns how many connections were accepted so far.
     pub fn connections(&self) -> u64 {
         self.shared.log.borrow().connections
