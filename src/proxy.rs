@@ -116,14 +116,18 @@ impl ProxyHttp for Gateway {
             return self.refuse(exchange, &kind.into(), context).await;
         }
         let (method, path) = (exchange.req_header().method.clone(), exchange.req_header().uri.path());
-        match settings.routes.classify(&method, path) {
-            Route::Terminate(_) => Box::pin(self.terminate(exchange, context)).await,
+        let answered = match settings.routes.classify(&method, path) {
+            Route::Terminate(_) => return Box::pin(self.terminate(exchange, context)).await,
             Route::Open(rule) => {
                 context.allow(rule, Permit::open(), Verdict { outcome: Outcome::Bypass, reason: "public_path" });
-                Ok(false)
+                false
             }
-            Route::Guard(rule) => self.guard(exchange, context, rule).await,
+            Route::Guard(rule) => self.guard(exchange, context, rule).await?,
+        };
+        if !answered && self.announces_too_much(exchange) {
+            return self.refuse(exchange, &Kind::TooLarge.into(), context).await;
         }
+        Ok(answered)
     }
 
     async fn upstream_peer(&self, _: &mut Exchange, context: &mut Context) -> pingora::Result<Box<HttpPeer>> {
@@ -216,7 +220,14 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, exchange: &mut Exchange, error: Option<&Error>, context: &mut Context) {
+        let lingers = !context.session_has_ended(&self.sessions) && has_more_to_say(exchange, error);
         context.finish(exchange, error, &self.metrics);
+        if lingers {
+            // Closing with bytes unread resets the connection, and the client may lose the answer
+            // that it has not read yet. A client that is gone or too slow has had its chance.
+            exchange.set_keepalive(None);
+            let _ = exchange.downstream_session.drain_request_body().await;
+        }
         edge::mark_exchange(exchange, false);
     }
 
@@ -289,6 +300,12 @@ impl Gateway {
                 self.refuse(exchange, &rejection.error(), context).await
             }
         }
+    }
+
+    fn announces_too_much(&self, exchange: &Exchange) -> bool {
+        let length = exchange.req_header().headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        self.limits.body_bytes_max > 0 && length.is_some_and(|length| length > self.limits.body_bytes_max)
     }
 
     async fn extend(&self, permit: Permit) -> Result<Permit, Rejection> {
@@ -389,6 +406,19 @@ fn authority_is_host(head: &RequestHeader) -> bool {
     let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = head.headers.get(header::HOST).map(http::HeaderValue::as_bytes);
     matches!((authority, host), (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host))
+}
+
+// HTTP/1 only: an HTTP/2 stream ends without harm to its connection. A client that waits for
+// `100 Continue` has sent nothing, and one that failed us has nothing more to say.
+fn has_more_to_say(exchange: &mut Exchange, error: Option<&Error>) -> bool {
+    let failed = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream && !is_our_refusal(error));
+    let waits = exchange.req_header().headers.contains_key(header::EXPECT) && exchange.body_bytes_read() == 0;
+    let http1 = exchange.as_http1().is_some_and(|http1| !http1.was_upgraded());
+    http1 && !failed && !waits && !exchange.as_mut().is_body_done()
+}
+
+fn is_our_refusal(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::HTTPStatus(_))
 }
 
 fn is_tls(exchange: &Exchange) -> bool {

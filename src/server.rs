@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
@@ -389,6 +390,9 @@ fn pingora_server(
     let mut options = HttpServerOptions::default();
     options.h2c = config.limits.h2c;
     proxy.server_options = Some(options);
+    let mut http2 = default_h2_options();
+    http2.max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX));
+    proxy.h2_options = Some(http2);
     let edge = Edge::new(proxy, shared.streams.clone(), config.limits.clone(), shared.metrics.clone());
     let mut service = Service::new("edge".to_owned(), edge);
     service.add_listener(listener(config, certificates)?);

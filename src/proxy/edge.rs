@@ -21,7 +21,7 @@ use pingora::protocols::{
 };
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::Gateway;
@@ -31,7 +31,10 @@ use crate::metrics::Metrics;
 
 /// After the session's end, how long an exchange has to answer 401 before it is dropped.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+/// How long a connection may say nothing at all before its first byte.
+const FIRST_BYTE: Duration = Duration::from_mins(1);
+/// RFC 9113 §3.4.
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 tokio::task_local! {
     /// The slot of the exchange that the current task carries.
@@ -65,6 +68,8 @@ struct Connection {
     header_bytes: AtomicUsize,
     header_deadline: Option<Pin<Box<Sleep>>>,
     http2: bool,
+    /// What was read to tell HTTP/2 from HTTP/1 and is still to be served.
+    peeked: Vec<u8>,
     _open: OpenConnection,
 }
 
@@ -103,6 +108,7 @@ impl ServerApp for Edge {
             in_exchange: AtomicBool::new(false),
             header_bytes: AtomicUsize::new(0),
             header_deadline: None,
+            peeked: Vec::new(),
             _open: open,
         };
         self.exchanges.process_new(Box::new(connection), shutdown).await
@@ -200,9 +206,31 @@ impl Connection {
         let before = self.header_bytes.fetch_add(filled.len(), Ordering::Relaxed);
         if before == 0 {
             self.header_deadline = None;
-            self.http2 = filled.starts_with(H2_PREFACE);
         }
-        !self.http2 && before + filled.len() > self.header_bytes_max
+        before + filled.len() > self.header_bytes_max
+    }
+
+    // Looks no further than the first byte that no HTTP/2 client sends: a whole HTTP/1.0 request
+    // may be shorter than the preface, and its client would wait for an answer in vain.
+    async fn look_for_http2(&mut self) -> io::Result<()> {
+        let mut seen = Vec::new();
+        while seen.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(&seen) {
+            let mut piece = [0; H2_PREFACE.len()];
+            let room = piece.get_mut(seen.len()..).unwrap_or_default();
+            let read = if seen.is_empty() {
+                let first = tokio::time::timeout(FIRST_BYTE.max(self.header_timeout), self.read(room));
+                first.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
+            } else {
+                self.read(room).await?
+            };
+            if read == 0 {
+                break;
+            }
+            seen.extend(room.iter().take(read));
+        }
+        self.http2 = seen == H2_PREFACE;
+        self.peeked = seen;
+        Ok(())
     }
 }
 
@@ -215,6 +243,12 @@ impl AsyncRead for Connection {
         let this = &mut *self;
         if this.registration.slot().poll_ended(context) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the session ended")));
+        }
+        if !this.peeked.is_empty() {
+            let length = this.peeked.len().min(buffer.remaining());
+            buffer.put_slice(this.peeked.get(..length).unwrap_or_default());
+            this.peeked.drain(..length);
+            return Poll::Ready(Ok(()));
         }
         if this.http2 || this.in_exchange.load(Ordering::Relaxed) {
             return Pin::new(&mut this.inner).poll_read(context, buffer);
@@ -267,10 +301,13 @@ impl Shutdown for Connection {
 
 #[async_trait]
 impl Peek for Connection {
-    // pingora waits here for the 24 bytes of an HTTP/2 preface, as long as a client cares to take.
+    // pingora's own would wait for all 24 bytes of an HTTP/2 preface, however long they take.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        let peeked = tokio::time::timeout(self.header_timeout.max(Duration::from_mins(1)), self.inner.try_peek(buffer));
-        peeked.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        self.look_for_http2().await?;
+        for (into, from) in buffer.iter_mut().zip(&self.peeked) {
+            *into = *from;
+        }
+        Ok(true)
     }
 }
 

@@ -4,6 +4,12 @@
 //! that is not installed fails the test that needs it.
 
 #[cfg(test)]
+mod framing;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod protocols;
+#[cfg(test)]
 #[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
 mod support;
 #[cfg(test)]

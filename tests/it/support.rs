@@ -13,6 +13,7 @@ pub mod idp;
 pub mod ports;
 pub mod redis;
 pub mod temp;
+pub mod tls;
 pub mod upstream;
 
 use std::future::Future;

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
@@ -57,7 +58,7 @@ pub struct Streaming {
 }
 
 /// A connection to which a test writes exact bytes.
-pub struct RawConnection(Wire<TcpStream>);
+pub struct RawConnection<S = TcpStream>(Wire<S>);
 
 impl Response {
     /// Returns the value of the first header field called `name`.
@@ -219,7 +220,14 @@ impl Streaming {
 impl RawConnection {
     /// Connects.
     pub async fn open(address: SocketAddr) -> Self {
-        Self(Wire::new(TcpStream::connect(address).await.expect("the server listens")))
+        Self::over(TcpStream::connect(address).await.expect("the server listens"))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> RawConnection<S> {
+    /// Speaks over a connection that stands.
+    pub fn over(stream: S) -> Self {
+        Self(Wire::new(stream))
     }
 
     /// Writes exactly `bytes`; the server may have closed already, which the answer shows.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, client};
 use http::{HeaderMap, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -30,13 +31,18 @@ impl H2Client {
     /// Connects.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server listens");
+        Self::over(stream, &address.to_string()).await
+    }
+
+    /// Speaks HTTP/2 over a connection that stands, to the server called `authority`.
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, authority: &str) -> Self {
         let (send, connection) = within("the h2c handshake", client::handshake(stream)).await.expect("it speaks h2c");
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             // Its errors reach the calls.
             let _ = connection.await;
         });
-        Self { send, authority: address.to_string(), _connection: tasks }
+        Self { send, authority: authority.to_owned(), _connection: tasks }
     }
 
     /// Opens a POST call, to be written and read piece by piece; fields go out in the order given.
@@ -49,6 +55,21 @@ impl H2Client {
         let request = request.body(()).expect("a valid request");
         let (response, send) = ready.send_request(request, false).expect("the connection is open");
         H2Call { response: Some(response), body: None, send }
+    }
+
+    /// Sends a request without a body and returns the whole answer, or how the stream was reset.
+    pub async fn send(&self, request: Request<()>) -> Result<Response, h2::Error> {
+        let mut ready = within("a free h2c stream", self.send.clone().ready()).await?;
+        let (response, send) = ready.send_request(request, true)?;
+        let (head, mut body) = within("an h2c answer", response).await?.into_parts();
+        let mut answer =
+            Response { status: head.status.as_u16(), headers: Headers::from(&head.headers), ..Response::default() };
+        while let Some(piece) = within("more of an h2c answer", body.data()).await.transpose()? {
+            body.flow_control().release_capacity(piece.len())?;
+            answer.body.extend(piece);
+        }
+        drop(send);
+        Ok(answer)
     }
 
     /// Sends `body` in one POST and returns the whole answer.

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use h2::{RecvStream, server};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use super::http1::Headers;
 use super::within;
@@ -61,6 +63,27 @@ impl H2Upstream {
         Self { url, log, _tasks: tasks }
     }
 
+    /// Starts one on a free TCP port that speaks TLS; its URL names 127.0.0.1.
+    pub async fn tls(acceptor: TlsAcceptor) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+        let url = format!("https://{}", listener.local_addr().expect("a bound socket has an address"));
+        let log = Arc::new(watch::Sender::new(Vec::new()));
+        let mut tasks = JoinSet::new();
+        let shared = Arc::clone(&log);
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
+                connections.spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        serve(stream, shared).await;
+                    }
+                });
+            }
+        });
+        Self { url, log, _tasks: tasks }
+    }
+
     /// Returns what belongs into `upstream.url`, with `upstream.protocol: http2`.
     pub fn url(&self) -> &str {
         &self.url
@@ -75,7 +98,7 @@ impl H2Upstream {
     }
 }
 
-async fn serve(stream: TcpStream, log: Arc<watch::Sender<Vec<H2Recorded>>>) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, log: Arc<watch::Sender<Vec<H2Recorded>>>) {
     let Ok(mut connection) = server::handshake(stream).await else { return };
     let mut calls = JoinSet::new();
     while let Some(Ok((request, respond))) = connection.accept().await {
