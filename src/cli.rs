@@ -5,9 +5,11 @@
 
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod keys;
 pub mod probe;
 pub mod serve;
+pub mod sessions;
 
 #[cfg(test)]
 mod tests;
@@ -17,11 +19,13 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aws_lc_rs::rand::SystemRandom;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Loaded};
+use crate::time::{Clock, SystemClock};
 
 /// Done.
 pub const SUCCESS: u8 = 0;
@@ -74,6 +78,11 @@ enum Command {
     /// Reports everything that is wrong at once, on standard error, and exits with 64. Otherwise
     /// prints every key with its effective value, secrets replaced, and warns of risky combinations.
     Check(ConfigFiles),
+    /// Say which route rule a request meets and what it then needs.
+    Explain(explain::Request),
+    /// List or end the sessions in the configured store.
+    #[command(subcommand)]
+    Sessions(sessions::Command),
     /// Make keys.
     #[command(subcommand)]
     Keys(keys::Command),
@@ -104,20 +113,31 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: &mut Sur
         Command::Serve(files) => serve::run(&files, surroundings),
         Command::Demo(listeners) => demo::run::run(&listeners, surroundings),
         Command::Check(files) => check::run(&files, surroundings),
+        Command::Explain(request) => explain::run(&request, surroundings),
+        Command::Sessions(command) => sessions::run(&command, &system_clock(), surroundings),
         Command::Keys(keys::Command::Generate) => keys::generate(&SystemRandom::new(), surroundings),
         Command::Probe(target) => probe::run(&target, surroundings),
     }
 }
 
+fn system_clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock::new())
+}
+
 impl Surroundings<'_> {
-    /// Returns the configuration, its warnings told; on problems tells them all and returns the exit code.
-    pub fn load(&mut self, files: &ConfigFiles) -> Result<Loaded, u8> {
-        let loaded = Config::load(&files.files, self.environment).map_err(|problems| {
+    /// Returns the configuration; on problems tells them all and returns the exit code.
+    pub fn read(&mut self, files: &ConfigFiles) -> Result<Loaded, u8> {
+        Config::load(&files.files, self.environment).map_err(|problems| {
             let count = problems.0.len();
             let plural = if count == 1 { "" } else { "s" };
             say(self.stderr, &format!("the configuration has {count} problem{plural}:\n{problems}\n"));
             USAGE
-        })?;
+        })
+    }
+
+    /// As [`read`](Self::read), and tells what is risky: for commands that are about the configuration.
+    pub fn load(&mut self, files: &ConfigFiles) -> Result<Loaded, u8> {
+        let loaded = self.read(files)?;
         for warning in &loaded.warnings {
             say(self.stderr, &format!("warning: {warning}\n"));
         }

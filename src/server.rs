@@ -5,55 +5,43 @@
 //! waits for Redis or a provider: the server starts without them and becomes ready when they come.
 
 mod drain;
+mod listener;
 mod reload;
+mod store;
 mod tls;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use pingora::apps::HttpServerOptions;
-use pingora::listeners::{L4BufferSettings, ListenerConfig};
-use pingora::protocols::http::v2::server::default_h2_options;
-use pingora::proxy::HttpProxy;
-use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
-use pingora::services::listening::Service;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use self::drain::Drain;
+use self::listener::pingora_server;
 use self::reload::Reload;
+use self::store::{Store, open_store};
 use crate::api::admin::{self, Health};
 use crate::api::limit;
 use crate::api::session::{App, router};
-use crate::config::sessions::StoreUrl;
-use crate::config::{Address, Config, Loaded};
+use crate::config::{Config, Loaded};
 use crate::identity::Providers;
 use crate::metrics::Metrics;
 use crate::model::{TokenKey, TokenKeys};
-use crate::proxy::edge::Edge;
 use crate::proxy::exchange::RequestIds;
 use crate::proxy::route::RouteTable;
 use crate::proxy::streams::Streams;
 use crate::proxy::upstream::Upstream;
-use crate::proxy::{ATTEMPTS, Gateway, Settings};
+use crate::proxy::{Gateway, Settings};
 use crate::secret::random_bytes;
 use crate::session::{Policy, Sessions, Setup};
-use crate::store::SessionStore;
-use crate::store::redis::RedisStore;
-use crate::store::sqlite::SqliteStore;
 use crate::telemetry::Verbosity;
 use crate::time::{Clock, SystemClock};
 
-/// Bytes read from a client at once. pingora's 64 KiB would be held by every idle connection.
-const READ_BUFFER: usize = 8 * 1024;
-/// Head and a small body leave in one write.
-const WRITE_BUFFER: usize = 16 * 1024;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How often readiness looks whether store and keys have answered for the first time.
 const READINESS: Duration = Duration::from_millis(20);
@@ -66,12 +54,6 @@ pub type Reread = Box<dyn Fn() -> Result<Loaded, String> + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StartError(String);
-
-/// A store, and what it takes to keep it going.
-enum Store {
-    Sqlite(Arc<SqliteStore>),
-    Redis(Arc<RedisStore>),
-}
 
 /// What the parts share.
 struct Shared {
@@ -127,7 +109,7 @@ pub fn serve(
 
     let gateway = gateway(config, &sessions, &providers, &upstream, &shared)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
-    spawn_readiness(&background, store, &sessions, &providers, &shared);
+    spawn_readiness(&background, config, store, &sessions, &providers, &shared);
     shared.health.mark_started();
     tracing::info!(listen = %config.listen, admin = %config.admin.listen, "Serving");
     announce();
@@ -185,22 +167,6 @@ impl Shared {
     }
 }
 
-impl Store {
-    fn sessions(&self) -> Arc<dyn SessionStore> {
-        match self {
-            Self::Sqlite(store) => store.clone(),
-            Self::Redis(store) => store.clone(),
-        }
-    }
-
-    fn spawn(&self, background: &Runtime) {
-        match self {
-            Self::Sqlite(store) => background.spawn(store.clone().run()),
-            Self::Redis(store) => background.spawn(store.clone().run()),
-        };
-    }
-}
-
 /// Returns what a reload may replace, as a configuration asks for it.
 fn settings(config: &Config) -> Result<Settings, StartError> {
     let routes = RouteTable::new(&config.routes).map_err(|problems| {
@@ -214,44 +180,6 @@ fn settings(config: &Config) -> Result<Settings, StartError> {
         trusted_proxies: config.trusted_proxies.clone(),
         access_log_sample: config.telemetry.access_log_sample,
     })
-}
-
-/// Returns the configured keys, the first minting; `None` when none are.
-fn configured_keys(config: &Config) -> Result<Option<(TokenKeys, TokenKey)>, StartError> {
-    let too_short = || StartError("sessions.token.keys: a key is shorter than 32 bytes".to_owned());
-    let key = |key: &crate::config::sessions::TokenKey| TokenKey::new(key.id, key.secret.expose().as_bytes());
-    let keys = config.sessions.token.keys.iter().map(key).collect::<Option<Vec<_>>>().ok_or_else(too_short)?;
-    // Guests are named under the key with the lowest id: it is the one that stays longest.
-    let oldest = config.sessions.token.keys.iter().min_by_key(|key| key.id).and_then(key);
-    let mut keys = keys.into_iter();
-    let (Some(minting), Some(oldest)) = (keys.next(), oldest) else { return Ok(None) };
-    Ok(Some((TokenKeys::new(config.sessions.token.prefix.clone(), minting, keys.collect()), oldest)))
-}
-
-async fn open_store(config: &Config, shared: &Shared) -> Result<(Store, (TokenKeys, TokenKey)), StartError> {
-    let configured = configured_keys(config)?;
-    let StoreUrl::Sqlite(path) = &config.sessions.store else {
-        let store = RedisStore::connect(&config.sessions, shared.clock.clone(), shared.metrics.clone());
-        let store = store.map_err(|error| start_error("sessions.redis", &error))?;
-        let keys =
-            configured.ok_or_else(|| StartError("sessions.token.keys: several replicas need a key".to_owned()))?;
-        return Ok((Store::Redis(store), keys));
-    };
-    let store = SqliteStore::open(path, shared.clock.clone(), shared.metrics.clone()).await;
-    let store = store.map_err(|error| start_error("sessions.store", &error))?;
-    let keys = match configured {
-        Some(keys) => keys,
-        None => kept_keys(config, &store, shared).await?,
-    };
-    Ok((Store::Sqlite(store), keys))
-}
-
-async fn kept_keys(config: &Config, store: &SqliteStore, shared: &Shared) -> Result<(TokenKeys, TokenKey), StartError> {
-    let unreadable = |error| start_error("sessions.store", &error);
-    let token = store.token_key(shared.random.as_ref()).await.map_err(unreadable)?;
-    let device = store.device_key(shared.random.as_ref()).await.map_err(unreadable)?;
-    let key = |material: &[u8]| TokenKey::new(1, material).expect("the store keeps keys of 32 bytes");
-    Ok((TokenKeys::new(config.sessions.token.prefix.clone(), key(&*token), Vec::new()), key(&*device)))
 }
 
 fn start_sessions(
@@ -320,16 +248,21 @@ fn spawn_upkeep(
 // its replicas at once.
 fn spawn_readiness(
     background: &Runtime,
+    config: &Config,
     store: Store,
     sessions: &Arc<Sessions>,
     providers: &Arc<Providers>,
     shared: &Shared,
 ) {
     let (sessions, providers, health) = (sessions.clone(), providers.clone(), shared.health.clone());
-    let metrics = shared.metrics.clone();
+    let (metrics, listen) = (shared.metrics.clone(), config.listen.clone());
     background.spawn(async move {
         let _kept_open = store;
         let mut every = tokio::time::interval(READINESS);
+        // Ready means: send requests. pingora opens the port on a thread of its own, some time later.
+        while !listener::is_open(&listen).await {
+            every.tick().await;
+        }
         let (mut store_ready, mut keys_ready) = (false, false);
         while !(store_ready && keys_ready) {
             every.tick().await;
@@ -375,73 +308,6 @@ fn gateway(
         clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
     })
-}
-
-fn pingora_server(
-    config: &Config,
-    gateway: Gateway,
-    certificates: Option<Arc<tls::Certificates>>,
-    shared: &Shared,
-) -> Result<Server, StartError> {
-    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
-    server.bootstrap();
-    let mut proxy = HttpProxy::new(gateway, server.configuration.clone());
-    proxy.handle_init_modules();
-    let mut options = HttpServerOptions::default();
-    options.h2c = config.limits.h2c;
-    proxy.server_options = Some(options);
-    let mut http2 = default_h2_options();
-    http2.max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX));
-    proxy.h2_options = Some(http2);
-    let edge = Edge::new(proxy, shared.streams.clone(), config.limits.clone(), shared.metrics.clone());
-    let mut service = Service::new("edge".to_owned(), edge);
-    service.add_listener(listener(config, certificates)?);
-    server.add_service(service);
-    Ok(server)
-}
-
-fn listener(config: &Config, certificates: Option<Arc<tls::Certificates>>) -> Result<ListenerConfig, StartError> {
-    let listener = match &config.listen {
-        Address::Tcp(address) => {
-            // pingora panics when it cannot bind; find out first, where it can be said in words.
-            probe_address(*address)?;
-            ListenerConfig::tcp(address.to_string())
-        }
-        Address::Unix(path) => ListenerConfig::uds(unix_path(path)?),
-    };
-    let listener = listener.l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER));
-    Ok(match certificates {
-        Some(certificates) => listener.tls(tls::settings(certificates).map_err(StartError)?),
-        None => listener,
-    })
-}
-
-fn probe_address(address: SocketAddr) -> Result<(), StartError> {
-    let probe = std::net::TcpListener::bind(address);
-    probe.map(drop).map_err(|error| start_error(&format!("listen: cannot listen on {address}"), &error))
-}
-
-fn unix_path(path: &Path) -> Result<String, StartError> {
-    path.to_str().map(str::to_owned).ok_or_else(|| StartError("listen: the socket's path is not UTF-8".to_owned()))
-}
-
-fn server_conf(config: &Config) -> ServerConf {
-    let workers = match config.limits.workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        workers => workers,
-    };
-    ServerConf {
-        threads: workers,
-        // With stealing, pingora tears some WebSockets down right after the 101 (cloudflare/pingora#946).
-        work_stealing: false,
-        upstream_keepalive_pool_size: config.upstream.pool_size * workers,
-        max_retries: ATTEMPTS,
-        ca_file: config.upstream.ca.as_ref().map(|path| path.display().to_string()),
-        // A ceiling: `drain::idle` ends the wait as soon as nothing is under way.
-        grace_period_seconds: Some(config.lifecycle.drain_timeout.as_secs() + 1),
-        graceful_shutdown_timeout_seconds: Some(1),
-        ..ServerConf::default()
-    }
 }
 
 fn start_error(what: &str, error: &dyn std::error::Error) -> StartError {

@@ -5,6 +5,10 @@
 //! never a refusal: callers answer 503, not 401.
 
 mod cache;
+mod outcome;
+mod policy;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,80 +20,16 @@ use prometheus::IntCounter;
 use uuid::Uuid;
 
 use self::cache::{Miss, SessionCache};
+pub use self::outcome::{Refusal, Source, StartError, Started, Validated};
+pub use self::policy::Policy;
 use crate::config;
-use crate::config::OnUnavailable;
 use crate::metrics::Metrics;
 use crate::model::{
-    Identity, ParsedToken, Principal, PrincipalId, PrincipalKind, Session, SessionId, SessionToken, TenantId,
-    TokenError, TokenKey, TokenKeys, TokenKind,
+    Identity, ParsedToken, Principal, PrincipalId, PrincipalKind, Session, SessionId, TenantId, TokenError, TokenKey,
+    TokenKeys, TokenKind,
 };
 use crate::store::{Created, Key, Revocations, RevokeReason, SessionStore, StoreError, shard_of, shard_of_parts};
 use crate::time::{Clock, Timestamp};
-
-/// A session just started: the only moment at which its token's text is known.
-#[derive(Debug)]
-pub struct Started {
-    /// The secret to hand to the caller.
-    pub token: SessionToken,
-    /// How long it lives.
-    pub expires_in: Duration,
-    /// The record behind it.
-    pub session: Arc<Session>,
-}
-
-/// Where an accepted session came from: the label of the guard's duration histogram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The in-process cache.
-    Cache,
-    /// The store.
-    Store,
-    /// The in-process cache, past the lease (`on_unavailable: serve_stale`).
-    Stale,
-}
-
-/// A token that leads to a live session.
-#[derive(Clone, Debug)]
-pub struct Validated {
-    /// The record.
-    pub session: Arc<Session>,
-    /// Where it came from.
-    pub source: Source,
-}
-
-/// Why a token was not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Not one of our tokens by shape.
-    #[error("Invalid token: malformed")]
-    Malformed,
-    /// The shape is right, but we never made it.
-    #[error("Invalid token: unknown session")]
-    Unknown,
-    /// Its time has passed.
-    #[error("Token expired")]
-    Expired,
-    /// It was ended before its time.
-    #[error("Invalid token: session revoked")]
-    Revoked,
-    /// Nobody can say now.
-    #[error("Session store unavailable")]
-    Unavailable,
-}
-
-/// Why no session was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StartError {
-    /// The principal's sessions were all ended after this identity was authenticated.
-    #[error("Invalid token: session revoked")]
-    Superseded,
-    /// This proof was used before and its provider is configured for single use.
-    #[error("Invalid token: already used")]
-    AlreadyUsed,
-    /// The store cannot be written.
-    #[error("Session store unavailable")]
-    Unavailable,
-}
 
 /// The sessions service.
 pub struct Sessions {
@@ -103,21 +43,6 @@ pub struct Sessions {
     random: Arc<dyn SecureRandom + Send + Sync>,
     metrics: Arc<Metrics>,
     results: CacheResults,
-}
-
-/// How long sessions live and what happens without the store.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// How long a session lives.
-    pub ttl: Duration,
-    /// How many sessions one principal may have.
-    pub max_per_principal: u32,
-    /// Whether a record may outlive its token's nominal expiry, because some route extends it.
-    pub extendable: bool,
-    /// How long past the lease a session validated before is still let through; zero for never.
-    pub max_stale: Duration,
-    /// The tenant of sessions whose provider names none.
-    pub default_tenant: TenantId,
 }
 
 /// What the service is made of.
@@ -442,22 +367,6 @@ impl Sessions {
 
 /// How long a single-use proof is remembered: longer than any Clerk session JWT lives.
 const PROOF_MEMORY: Duration = Duration::from_hours(24);
-
-impl Policy {
-    /// Returns the policy that a configuration asks for.
-    pub fn from_config(config: &config::Config) -> Self {
-        Self {
-            ttl: config.sessions.ttl,
-            max_per_principal: config.sessions.max_per_principal,
-            extendable: config.routes.iter().any(|rule| rule.stream),
-            max_stale: match config.sessions.on_unavailable {
-                OnUnavailable::FailClosed => Duration::ZERO,
-                OnUnavailable::ServeStale => config.sessions.max_stale,
-            },
-            default_tenant: config.tenants.default.clone(),
-        }
-    }
-}
 
 /// Returns where a session is filed.
 pub fn key_of(session: &Session) -> Key {

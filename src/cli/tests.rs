@@ -1,5 +1,7 @@
 //! Commands as a person sees them: output, errors and exit codes.
 
+mod sessions;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -54,7 +56,8 @@ fn the_arguments_are_well_formed() {
 fn help_is_a_result_and_a_wrong_argument_is_a_mistake() {
     let help = run(&["--help"]);
     assert_eq!((help.code, help.stderr.as_str()), (SUCCESS, ""));
-    for part in ["check", "keys", "probe", "DOORWARD__SESSIONS__TTL=15m", "Exit codes"] {
+    for part in ["serve", "check", "explain", "sessions", "keys", "probe", "DOORWARD__SESSIONS__TTL=15m", "Exit codes"]
+    {
         assert!(help.stdout.contains(part), "{part} in {}", help.stdout);
     }
     let wrong = run(&["chekc"]);
@@ -133,4 +136,39 @@ fn probe_tells_what_it_cannot_ask() {
         assert_eq!(probed.code, FAILURE);
         assert!(probed.stderr.contains("is not an http:// URL"), "{}", probed.stderr);
     }
+}
+
+#[test]
+fn explain_says_which_rule_and_what_it_needs() {
+    let routes = "[{ path: /healthz, auth: none }, { id: public, path: '/public/**', auth: optional }, \
+                  { path: '/admin/**', auth: required, allow_anonymous: false, require_any_role: [admin, ops] }]";
+    let explain = |method: &str, path: &str| {
+        let explained = run_with(&["explain", method, path], &[("DOORWARD__ROUTES", routes)]);
+        (explained.code, explained.stdout)
+    };
+    assert_eq!(
+        explain("GET", "/healthz?verbose"),
+        (
+            SUCCESS,
+            "GET /healthz\n  seen as /healthz, by the rules and by the application alike\n  \
+             rule route-0: routes[0], path /healthz\n  forwarded to anybody, without an identity\n"
+                .to_owned()
+        )
+    );
+    for (path, said) in [
+        ("/public/x", "rule public: routes[1], path /public/**\n  without a token: forwarded without an identity"),
+        ("/%61dmin/x", "seen as /admin/x, by"),
+        ("/admin/x", "rule route-2: routes[2], path /admin/**\n  without a token or with a bad one: 401\n"),
+        ("/admin/x", "a guest's session: 403\n  a session with none of the roles admin, ops: 403\n"),
+        ("/other", "no rule matches, so a session is needed\n  without a token or with a bad one: 401\n"),
+        ("/auth/session", "answered by Doorward itself"),
+    ] {
+        let (code, stdout) = explain("POST", path);
+        assert_eq!(code, SUCCESS);
+        assert!(stdout.contains(said), "{path}: {stdout}");
+    }
+    let (code, stdout) = explain("GET", "/public/../admin");
+    assert_eq!(code, FAILURE);
+    assert!(stdout.contains("answered 400: ambiguous request path"), "{stdout}");
+    assert_eq!(explain("G T", "/").0, USAGE);
 }

@@ -15,7 +15,6 @@ use super::Config;
 use super::problem::{Finding, KeyPath};
 
 pub(super) use issuers::all as all_issuers;
-pub(super) use routes::id_of;
 pub(super) use sessions::speaks_tls;
 
 /// Returns everything that is wrong with a configuration that parsed.

@@ -157,7 +157,10 @@ fn parse(text: &str, origin: &str) -> Result<Value, Problem> {
         Ok(_) => Err(unreadable(origin, "must be a map of sections".to_owned())),
         Err(error) => {
             let place = error.location().map(|at| format!("{origin}:{}:{}", at.line(), at.column()));
-            let message = format!("is not YAML: {}", error.without_snippet());
+            let message = error.without_snippet().to_string();
+            // The place is said once, in front, where editors and terminals make a link of it.
+            let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+            let message = format!("is not YAML: {message}");
             Err(unreadable(&place.unwrap_or_else(|| origin.to_owned()), message))
         }
     }

@@ -47,8 +47,8 @@ pub struct Warning {
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
     pub(super) key: KeyPath,
-    /// Further keys that the finding rests on.
-    pub(super) also: Vec<KeyPath>,
+    /// Keys whose values the finding rests on.
+    pub(super) rests_on: Vec<KeyPath>,
     pub(super) message: String,
 }
 
@@ -157,23 +157,29 @@ impl fmt::Display for Warning {
 impl Finding {
     /// Returns a finding about one key.
     pub(super) fn new(key: KeyPath, message: impl Into<String>) -> Self {
-        Self { key, also: Vec::new(), message: message.into() }
+        Self { rests_on: vec![key.clone()], key, message: message.into() }
+    }
+
+    /// Returns a finding about some `keys` of a section, and not about what else is in it.
+    pub(super) fn about(section: KeyPath, keys: &[&str], message: impl Into<String>) -> Self {
+        let rests_on = keys.iter().map(|key| section.key(key)).collect();
+        Self { key: section, rests_on, message: message.into() }
     }
 
     /// Says that the finding rests on `dotted` too.
     pub(super) fn resting_on(mut self, dotted: &str) -> Self {
-        self.also.push(KeyPath::of(dotted));
+        self.rests_on.push(KeyPath::of(dotted));
         self
     }
 
     /// Returns the finding with its keys put where the operator wrote them.
     pub(super) fn at(self, place: impl Fn(&KeyPath) -> KeyPath) -> Self {
-        Self { key: place(&self.key), also: self.also.iter().map(&place).collect(), message: self.message }
+        Self { key: place(&self.key), rests_on: self.rests_on.iter().map(&place).collect(), message: self.message }
     }
 
     /// Returns whether this finding rests on a value that was already found wrong.
     pub(super) fn follows_from(&self, problem: &Problem) -> bool {
         let Some(wrong) = &problem.key else { return true };
-        std::iter::once(&self.key).chain(&self.also).any(|key| key.contains(wrong) || wrong.contains(key))
+        wrong.contains(&self.key) || self.rests_on.iter().any(|key| key.contains(wrong) || wrong.contains(key))
     }
 }

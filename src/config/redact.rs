@@ -84,8 +84,10 @@ fn map_lines(map: &Map<String, Value>, indent: &str, lines: &mut Vec<String>) {
 }
 
 fn is_plain(key: &str) -> bool {
-    let word = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
-    key.bytes().all(word) && !["", "true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&key)
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    key.starts_with(|first: char| first.is_ascii_lowercase())
+        && key.bytes().all(word)
+        && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&key)
 }
 
 // A password may hold '@' and '/': whatever stands before the last '@' is hidden.

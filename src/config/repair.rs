@@ -72,7 +72,7 @@ impl Repair<'_> {
                 if !self.removed.contains(&missing) {
                     self.note(missing, None, "is missing".to_owned());
                 }
-                self.mend(reported)
+                self.fill_in(reported, key) || self.mend(reported)
             }
             Complaint::Unfit(message) => {
                 let value = layers::find(&self.layers.tree, &original).map(|value| redact::shown(&original, value));
@@ -98,6 +98,14 @@ impl Repair<'_> {
             }
             (_, Some(_)) => false,
             (_, None) => self.remove(reported),
+        }
+    }
+
+    // So that the rest of the section is looked at too.
+    fn fill_in(&mut self, section: &KeyPath, key: &str) -> bool {
+        match (layers::find_mut(&mut self.tree, section), stand_in(section, key)) {
+            (Some(Value::Object(map)), Some(value)) => map.insert(key.to_owned(), value).is_none(),
+            _ => false,
         }
     }
 
@@ -158,6 +166,19 @@ impl Complaint {
         // What stands before the last "expected" quotes the value, which may be a secret.
         let expected = message.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
         Self::Unfit(format!("must be {}", in_words(expected)))
+    }
+}
+
+/// Returns something that reads as the required `key` of a section. It is never served: the key
+/// was noted as a problem before.
+fn stand_in(section: &KeyPath, key: &str) -> Option<Value> {
+    match (section.names().as_slice(), key) {
+        (["routes"], "path") | (["tls"], "cert" | "key") => Some(Value::from("/")),
+        (["routes"], "auth") => Some(Value::from("required")),
+        (["sessions", "token", "keys"], "id") => Some(Value::from(0)),
+        (["sessions", "token", "keys"], "secret") => Some(Value::from("stands in for a secret of at least 32 bytes")),
+        (["clerk"] | ["issuers", _], "issuer") => Some(Value::from("https://missing.invalid")),
+        _ => None,
     }
 }
 

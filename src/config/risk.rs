@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::check::{all_issuers, id_of, speaks_tls};
+use super::check::{all_issuers, speaks_tls};
 use super::problem::{Finding, KeyPath};
 use super::sessions::StoreUrl;
 use super::{Config, OnUnavailable, RouteRule};
@@ -37,8 +37,8 @@ fn sessions(config: &Config, found: &mut Vec<Finding>) {
         found.push(Finding::new(KeyPath::of("sessions.on_unavailable"), message));
     }
     if matches!(sessions.store, StoreUrl::Cluster(_)) && sessions.cache.max_ttl > CLUSTER_TTL_MAX {
-        let message = "on a Redis Cluster a lost revocation message is noticed only when a cached answer ends; \
-                       set it to 5s or less";
+        let message = "is cut to 5s: on a Redis Cluster a lost revocation message is noticed only when a cached \
+                       answer ends";
         found.push(Finding::new(KeyPath::of("sessions.cache.max_ttl"), message));
     }
     let in_memory = |path: &Path| ["/tmp", "/dev/shm", "/run"].iter().any(|place| path.starts_with(place));
@@ -88,7 +88,7 @@ fn routes(routes: &[RouteRule], found: &mut Vec<Finding>) {
     let catches_all = |rule: &RouteRule| rule.path == "/**" && rule.methods.is_empty();
     let Some(last) = routes.iter().position(catches_all) else { return };
     for (index, rule) in routes.iter().enumerate().skip(last + 1) {
-        let message = format!("{} is never reached: routes[{last}] matches everything before it", id_of(index, rule));
+        let message = format!("{} is never reached: routes[{last}] matches everything before it", rule.id_at(index));
         found.push(Finding::new(KeyPath::of("routes").index(index), message));
     }
 }

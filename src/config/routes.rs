@@ -57,6 +57,13 @@ pub struct IdentityHeaders {
     pub actor: bool,
 }
 
+impl RouteRule {
+    /// Returns the rule's name, given its position in the list.
+    pub fn id_at(&self, position: usize) -> String {
+        self.id.clone().unwrap_or_else(|| format!("route-{position}"))
+    }
+}
+
 fn yes() -> bool {
     true
 }

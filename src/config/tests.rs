@@ -190,7 +190,7 @@ fn list_positions_are_those_of_the_file_however_many_are_wrong() {
           - { path: /a, auth: no, methods: [GET, 1, POST, 2] }
           - { path: /b, auth: none }
           - { path: /c, auth: none, colour: red }
-          - { auth: none }
+          - {}
           - { path: nowhere, auth: none }
     ";
     let problems = overlay(text).problems();
@@ -204,6 +204,7 @@ fn list_positions_are_those_of_the_file_however_many_are_wrong() {
             "routes[0].methods[1]",
             "routes[0].methods[3]",
             "routes[2].colour",
+            "routes[3].auth",
             "routes[3].path",
             "routes[4].path",
             "trusted_proxies[1]",
@@ -211,6 +212,33 @@ fn list_positions_are_those_of_the_file_however_many_are_wrong() {
         ],
         "{problems:#?}"
     );
+}
+
+#[test]
+fn what_stands_beside_a_missing_or_wrong_key_is_looked_at_too() {
+    let table = [
+        ("clerk: { jwks_url: 'ftp://c/j' }", ["clerk.issuer", "clerk.jwks_url"].as_slice()),
+        ("issuers: { x: { audiences: 1 } }", &["issuers.x", "issuers.x.audiences", "issuers.x.issuer"]),
+        ("tls: {}", &["tls.cert", "tls.key"]),
+        ("tls: { cert: /nowhere }", &["tls.cert", "tls.key"]),
+        (
+            "sessions: { token: { keys: [{}, { id: 300, secret: short }] } }",
+            &[
+                "sessions.token.keys[0].id",
+                "sessions.token.keys[0].secret",
+                "sessions.token.keys[1].id",
+                "sessions.token.keys[1].secret",
+            ],
+        ),
+        ("sessions: null", &["sessions"]),
+        ("sessions: 7\nlimits: 5\nroutes: {}", &["limits", "routes", "sessions"]),
+    ];
+    for (text, expected) in table {
+        let problems = overlay(text).problems();
+        let mut keys: Vec<&str> = problems.iter().map(|line| line.split_once(": ").unwrap().0).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, expected, "{text}: {problems:#?}");
+    }
 }
 
 #[test]
@@ -350,7 +378,7 @@ fn assert_each_has_one_problem(table: &[(&str, &str)]) {
 #[test]
 fn rules_about_sessions() {
     assert_each_has_one_problem(&[
-        ("sessions: { ttl: 59s }", r#"sessions.ttl: "59s" must be at least 1m"#),
+        ("sessions: { ttl: 999ms }", r#"sessions.ttl: "999ms" must be at least 1s"#),
         ("sessions: { ttl: 31days }", r#"sessions.ttl: "31days" must be at most 30days"#),
         ("sessions: { max_per_principal: 0 }", "sessions.max_per_principal: 0 must be at least 1"),
         ("sessions: { cache: { max_ttl: 2h } }", r#"sessions.cache.max_ttl: "2h" must be at most 1h"#),
@@ -463,8 +491,10 @@ fn route_paths_that_no_request_can_have_are_refused() {
 
 #[test]
 fn rules_do_not_complain_about_values_already_found_wrong() {
-    let problem = only_problem("sessions: { store: 'redis://r', token: { keys: [{ id: x, secret: 'KEY' }] } }");
-    assert!(problem.starts_with("sessions.token.keys[0].id: "), "{problem}");
+    let problem = only_problem("sessions: { store: 'redis://r', token: { keys: [x] } }");
+    assert!(problem.starts_with("sessions.token.keys[0]: "), "{problem}");
+    let problem = only_problem("sessions: { revocation: { heartbeat: x, lease: 400ms } }");
+    assert!(problem.starts_with("sessions.revocation.heartbeat: "), "{problem}");
 }
 
 #[test]

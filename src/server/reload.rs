@@ -12,8 +12,9 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::store::configured_keys;
 use super::tls::Certificates;
-use super::{Reread, configured_keys, settings};
+use super::{Reread, settings};
 use crate::config::{Config, Loaded};
 use crate::metrics::Metrics;
 use crate::proxy::Settings;

@@ -43,6 +43,7 @@ pub(crate) async fn run(make: impl AsyncFn() -> Arc<dyn SessionStore>) {
     principals_and_tenants_do_not_mix(Case::new(make().await)).await;
     the_list_is_newest_first_and_live_only(Case::new(make().await)).await;
     extend_moves_the_end_of_a_live_session_only(Case::new(make().await)).await;
+    a_proof_is_claimed_once_until_it_lapses(Case::new(make().await)).await;
     concurrent_creates_stay_within_the_cap(Case::new(make().await)).await;
     nothing_is_found_after_revoke_returned(Case::new(make().await)).await;
 }
@@ -213,7 +214,7 @@ async fn the_cap_evicts_the_oldest(case: Case) {
 async fn an_expired_session_takes_no_place_under_the_cap(case: Case) {
     let old = case.stored("seldom").await;
     let later = old.expires_at;
-    let new = Session { expires_at: later.plus(std::time::Duration::from_mins(1)), ..case.session("seldom") };
+    let new = Session { expires_at: Timestamp(later.0 + MINUTE), ..case.session("seldom") };
     let created = case.store.create(key(&new), &new, 1, later).await.unwrap();
     assert_eq!(created, Created::Stored { evicted: Vec::new() });
     assert_eq!(case.find_at(&new, later).await, Some(new));
@@ -307,6 +308,16 @@ async fn extend_moves_the_end_of_a_live_session_only(case: Case) {
     case.assert_revoked(&session).await;
 }
 
+async fn a_proof_is_claimed_once_until_it_lapses(case: Case) {
+    let mut digest = [0; 32];
+    digest[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+    let until = case.after(MINUTE);
+    let claims = join_all((0..8).map(|_| case.store.claim_once(&digest, until, case.now))).await;
+    assert_eq!(claims.into_iter().filter(|claimed| *claimed.as_ref().unwrap()).count(), 1);
+    digest[31] ^= 1;
+    assert!(case.store.claim_once(&digest, until, case.now).await.unwrap(), "another proof is another matter");
+}
+
 async fn concurrent_creates_stay_within_the_cap(case: Case) {
     let creates = (0..20).map(|_| {
         let case = case.clone();
@@ -340,6 +351,8 @@ async fn nothing_is_found_after_revoke_returned(case: Case) {
                         if began_after {
                             return found;
                         }
+                        // A refusal from memory never waits: without this the finders hold every worker.
+                        tokio::task::yield_now().await;
                     }
                 })
             })

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use self::client::{Deadlines, Target};
-use self::journal::{Journal, Revocation};
+use self::journal::{Filing, Journal, Revocation};
 use self::keys::Keys;
 use self::link::{Cause, Link, Op, Sender};
 use self::scripts::Scripts;
@@ -118,14 +118,26 @@ impl RedisStore {
         revoked_at.plus(self.token_life)
     }
 
-    async fn read(&self, op: Op, link: &Link, key: Key) -> Result<Option<Session>, StoreError> {
+    async fn carry_out(&self, op: Op, filing: Filing<'_>) -> Result<u64, StoreError> {
+        let link = self.linked(op)?;
+        let ended = match filing.revocation() {
+            Some(revocation) => self.apply(&link, revocation).await?,
+            None => 0,
+        };
+        filing.confirm();
+        Ok(ended)
+    }
+
+    // What this replica refuses is gone for it, also while Redis could not be told to delete it.
+    async fn read(&self, op: Op, link: &Link, key: Key, now: Timestamp) -> Result<Option<Session>, StoreError> {
         let lane = if op == Op::Find { &link.read } else { &link.write };
         let mut command = redis::cmd("GET");
         command.arg(self.keys.session(key));
         let mut connection = lane.connection();
         let sending = async move { command.query_async::<Option<Vec<u8>>>(&mut connection).await };
         let found = self.sender.send(op, link, lane, sending).await?;
-        found.map(|bytes| record::decode(key.id, &bytes)).transpose()
+        let session = found.map(|bytes| record::decode(key.id, &bytes)).transpose()?;
+        Ok(session.filter(|session| !session.is_expired(now) && !self.revocations.is_revoked(&key.id)))
     }
 }
 
@@ -163,16 +175,12 @@ impl SessionStore for RedisStore {
         if link.generation != stamp.generation || !self.revocations.is_current() {
             return Err(self.sender.refuse(Op::Find, Cause::NotConnected));
         }
-        let found = self.read(Op::Find, &link, key).await?;
-        Ok(found.filter(|session| !session.is_expired(now)))
+        self.read(Op::Find, &link, key, now).await
     }
 
     async fn extend(&self, key: Key, expires_at: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
         let link = self.linked(Op::Extend)?;
-        let Some(mut session) = self.read(Op::Extend, &link, key).await?.filter(|session| !session.is_expired(now))
-        else {
-            return Ok(false);
-        };
+        let Some(mut session) = self.read(Op::Extend, &link, key, now).await? else { return Ok(false) };
         session.expires_at = expires_at;
         let (tenant, principal) = (&session.principal.tenant, &session.principal.id);
         let mut script = self.scripts.extend.key(self.keys.session(key));
@@ -187,20 +195,13 @@ impl SessionStore for RedisStore {
     async fn revoke(&self, keys: &[Key], _reason: RevokeReason, now: Timestamp) -> Result<(), StoreError> {
         let expires_at = self.token_end(now);
         self.deny(keys, expires_at);
-        let mut failed = None;
-        for revocation in apply::by_shard(keys.iter().map(|key| (*key, expires_at)).collect()) {
-            // After one failure the rest is left to the journal: the caller's time is bounded.
-            if failed.is_none() {
-                failed = match self.linked(Op::Revoke) {
-                    Ok(link) => self.apply(&link, &revocation).await.err(),
-                    Err(error) => Some(error),
-                };
-            }
-            if failed.is_some() {
-                self.journal.push(revocation);
-            }
+        let sessions = keys.iter().map(|key| (*key, expires_at)).collect();
+        let filings: Vec<_> = apply::by_shard(sessions).into_iter().map(|one| self.journal.file(one)).collect();
+        // After one failure the rest is left to the journal: the caller's time is bounded.
+        for filing in filings {
+            self.carry_out(Op::Revoke, filing).await?;
         }
-        failed.map_or(Ok(()), Err)
+        Ok(())
     }
 
     async fn revoke_principal(
@@ -212,14 +213,7 @@ impl SessionStore for RedisStore {
     ) -> Result<u64, StoreError> {
         let (tenant, principal) = (tenant.clone(), principal.clone());
         let revocation = Revocation::Principal { tenant, principal, shard, not_before: now };
-        let applied = match self.linked(Op::RevokePrincipal) {
-            Ok(link) => self.apply(&link, &revocation).await,
-            Err(error) => Err(error),
-        };
-        if applied.is_err() {
-            self.journal.push(revocation);
-        }
-        applied
+        self.carry_out(Op::RevokePrincipal, self.journal.file(revocation)).await
     }
 
     async fn list(

@@ -48,9 +48,10 @@ pub enum Resync {
 /// What one replica knows of revocations. Shared by the store that hears and the cache that asks.
 pub struct Revocations {
     clock: Arc<dyn Clock>,
-    generation: AtomicU64,
-    /// The generation that is vouched for; any other value than the current one means none is.
-    live_generation: AtomicU64,
+    /// Twice the generation, plus one while it is vouched for: both change in one step.
+    state: AtomicU64,
+    /// The last generation that was vouched for.
+    vouched: AtomicU64,
     lease_until: AtomicU64,
     stripes: Vec<AtomicU64>,
     tombstones: RwLock<HashMap<TokenId, Tombstone, BuildHasherDefault<IdHasher>>>,
@@ -74,8 +75,8 @@ impl Revocations {
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             clock,
-            generation: AtomicU64::new(1),
-            live_generation: AtomicU64::new(0),
+            state: AtomicU64::new(2),
+            vouched: AtomicU64::new(0),
             lease_until: AtomicU64::new(0),
             stripes: std::iter::repeat_with(|| AtomicU64::new(0)).take(STRIPES).collect(),
             tombstones: RwLock::default(),
@@ -88,21 +89,22 @@ impl Revocations {
     pub fn sole(clock: Arc<dyn Clock>) -> Arc<Self> {
         let alone = Self::new(clock);
         alone.lease_until.store(NEVER, Ordering::SeqCst);
-        alone.live_generation.store(1, Ordering::SeqCst);
+        alone.vouched.store(1, Ordering::SeqCst);
+        alone.state.store(3, Ordering::SeqCst);
         alone
     }
 
     /// Returns the stamp to file an answer about `id` under. Read it before asking.
     pub fn stamp(&self, id: &TokenId) -> Stamp {
         Stamp {
-            generation: self.generation.load(Ordering::SeqCst),
+            generation: self.generation(),
             stripe: self.stripe(id).map_or(0, |stripe| stripe.load(Ordering::SeqCst)),
         }
     }
 
     /// Returns the stamp under which answers were filed while this replica last vouched for them.
     pub fn last_vouched_stamp(&self, id: &TokenId) -> Stamp {
-        Stamp { generation: self.live_generation.load(Ordering::SeqCst), ..self.stamp(id) }
+        Stamp { generation: self.vouched.load(Ordering::SeqCst), ..self.stamp(id) }
     }
 
     /// Gives the lease up at once: something is known to have been missed.
@@ -113,13 +115,12 @@ impl Revocations {
 
     /// Returns the current generation.
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::SeqCst)
+        self.state.load(Ordering::SeqCst) / 2
     }
 
     /// Returns whether this replica would have heard of a revocation by now.
     pub fn is_current(&self) -> bool {
-        self.live_generation.load(Ordering::SeqCst) == self.generation()
-            && self.clock.monotonic().0 < self.lease_until.load(Ordering::SeqCst)
+        self.state.load(Ordering::SeqCst) % 2 == 1 && self.clock.monotonic().0 < self.lease_until.load(Ordering::SeqCst)
     }
 
     /// Returns when the lease ran or will run out; the start of time if there never was one.
@@ -151,28 +152,48 @@ impl Revocations {
 
     /// Records that anything may have been revoked unheard: ends the generation and returns the new one.
     pub fn lose(&self) -> u64 {
-        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut generation = 0;
+        // The closure always gives a value, so this cannot fail.
+        let _ = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| {
+            generation = state / 2 + 1;
+            Some(generation * 2)
+        });
         self.announce();
         generation
+    }
+
+    /// Makes every earlier answer unfindable without a pause in vouching for new ones.
+    pub fn forget(&self) {
+        let next = |state: u64| Some(state + 2);
+        if let Ok(state) = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next)
+            && state % 2 == 1
+        {
+            self.vouched.fetch_max(state / 2 + 1, Ordering::SeqCst);
+        }
+        self.announce();
     }
 
     /// As [`lose`](Self::lose), but only if `generation` is still the current one: a late message
     /// from an old connection must not end a new one's generation.
     pub fn lose_generation(&self, generation: u64) -> bool {
-        let lost = self.generation.compare_exchange(generation, generation + 1, Ordering::SeqCst, Ordering::SeqCst);
-        if lost.is_ok() {
+        let next = |state: u64| (state / 2 == generation).then_some((generation + 1) * 2);
+        let lost = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok();
+        if lost {
             self.announce();
         }
-        lost.is_ok()
+        lost
     }
 
     /// Begins to vouch in `generation` until `lease_until`; `false` if the generation has ended.
     pub fn go_live(&self, generation: u64, lease_until: Monotonic) -> bool {
-        if self.generation() != generation {
+        let lease_before = self.lease_until.swap(lease_until.0, Ordering::SeqCst);
+        let next = |state: u64| (state / 2 == generation).then_some(generation * 2 + 1);
+        if self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_err() {
+            // Nobody may live on a lease that belongs to nothing.
+            self.lease_until.store(lease_before.min(lease_until.0), Ordering::SeqCst);
             return false;
         }
-        self.lease_until.store(lease_until.0, Ordering::SeqCst);
-        self.live_generation.store(generation, Ordering::SeqCst);
+        self.vouched.fetch_max(generation, Ordering::SeqCst);
         self.announce();
         true
     }
@@ -333,6 +354,19 @@ mod tests {
         assert!(!state.lose_generation(old));
         assert_eq!(state.generation(), new);
         assert!(!state.is_current());
+    }
+
+    #[test]
+    fn forgetting_moves_the_stamp_and_goes_on_vouching() {
+        let (_, state) = sole();
+        let before = state.stamp(&id(1));
+        state.forget();
+        assert_ne!(state.stamp(&id(1)), before);
+        assert!(state.is_current());
+        assert_eq!(state.last_vouched_stamp(&id(1)), state.stamp(&id(1)));
+        state.lose();
+        state.forget();
+        assert!(!state.is_current(), "what is not vouched for stays so");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! that is not installed fails the test that needs it.
 
 #[cfg(test)]
+mod architecture;
+#[cfg(test)]
 mod framing;
 #[cfg(test)]
 mod limits;

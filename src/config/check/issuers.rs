@@ -30,9 +30,7 @@ fn one(at: &KeyPath, issuer: &Issuer, found: &mut Vec<Finding>) {
     let count = sources.into_iter().filter(|set| *set).count();
     if count != 1 {
         let message = format!("needs exactly one of jwks_url, jwks_file and pem_file, and has {count}");
-        let mut finding = Finding::new(at.clone(), message);
-        finding.also.extend(["jwks_url", "jwks_file", "pem_file"].map(|key| at.key(key)));
-        found.push(finding);
+        found.push(Finding::about(at.clone(), &["jwks_url", "jwks_file", "pem_file"], message));
     }
     if web_host(&issuer.issuer).is_none() {
         found.push(Finding::new(at.key("issuer"), "must be a URL that begins with https:// or http://"));
@@ -45,7 +43,7 @@ fn one(at: &KeyPath, issuer: &Issuer, found: &mut Vec<Finding>) {
     file_exists(at.key("ca"), issuer.ca.as_deref(), found);
     if issuer.ca.is_some() && !issuer.jwks_url.as_deref().is_some_and(|url| url.starts_with("https://")) {
         let mut finding = Finding::new(at.key("ca"), "needs a jwks_url that begins with https://");
-        finding.also.push(at.key("jwks_url"));
+        finding.rests_on.push(at.key("jwks_url"));
         found.push(finding);
     }
     if issuer.refetch_interval < Duration::from_secs(1) {

@@ -10,15 +10,10 @@ pub(super) fn check(routes: &[RouteRule], found: &mut Vec<Finding>) {
     for (index, rule) in routes.iter().enumerate() {
         let at = KeyPath::of("routes").index(index);
         one(&at, rule, found);
-        if !seen.insert(id_of(index, rule)) {
+        if !seen.insert(rule.id_at(index)) {
             found.push(Finding::new(at.key("id"), "is the id of an earlier route too"));
         }
     }
-}
-
-/// Returns the name of a rule in logs and metrics.
-pub(in crate::config) fn id_of(index: usize, rule: &RouteRule) -> String {
-    rule.id.clone().unwrap_or_else(|| format!("route-{index}"))
 }
 
 fn one(at: &KeyPath, rule: &RouteRule, found: &mut Vec<Finding>) {
@@ -40,12 +35,12 @@ fn one(at: &KeyPath, rule: &RouteRule, found: &mut Vec<Finding>) {
     }
     if !rule.require_any_role.is_empty() && rule.auth != Auth::Required {
         let mut finding = Finding::new(at.key("require_any_role"), "needs auth: required");
-        finding.also.push(at.key("auth"));
+        finding.rests_on.push(at.key("auth"));
         found.push(finding);
     }
     if !rule.allow_anonymous && rule.auth == Auth::None {
         let mut finding = Finding::new(at.key("allow_anonymous"), "means nothing with auth: none");
-        finding.also.push(at.key("auth"));
+        finding.rests_on.push(at.key("auth"));
         found.push(finding);
     }
 }

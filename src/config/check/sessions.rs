@@ -8,6 +8,7 @@ use crate::config::Sessions;
 use crate::config::problem::{Finding, KeyPath};
 use crate::config::sessions::{Redis, Revocation, StoreUrl, Token};
 
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
@@ -15,7 +16,7 @@ const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 const TOKEN_KEY_BYTES_MIN: usize = 32;
 
 pub(super) fn check(sessions: &Sessions, found: &mut Vec<Finding>) {
-    duration_in("sessions.ttl", sessions.ttl, MINUTE..=HOUR * 24 * 30, found);
+    duration_in("sessions.ttl", sessions.ttl, SECOND..=HOUR * 24 * 30, found);
     if sessions.max_per_principal == 0 {
         found.push(Finding::new(KeyPath::of("sessions.max_per_principal"), "must be at least 1"));
     }

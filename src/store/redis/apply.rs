@@ -3,6 +3,7 @@
 //! The order never changes: refuse here, then ask Redis. Applying a revocation twice is harmless.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use futures_util::future::join_all;
 use redis::RedisResult;
@@ -79,7 +80,7 @@ impl RedisStore {
     }
 
     /// Tries with every heartbeat what Redis has not acknowledged. Never returns.
-    pub(super) async fn retry(&self, link: &Link) {
+    pub(super) async fn retry(&self, link: &Link) -> Infallible {
         let mut ticks = interval(self.heartbeat);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -118,7 +119,8 @@ impl RedisStore {
 
     async fn apply_principal(&self, link: &Link, revocation: &Revocation) -> Result<u64, StoreError> {
         let Revocation::Principal { tenant, principal, shard, not_before } = revocation else { return Ok(0) };
-        let (shard, expires_at) = (*shard, self.token_end(*not_before));
+        // Counted from now: a retry may come long after the revocation was asked for.
+        let (shard, expires_at) = (*shard, self.token_end(self.clock.now()));
         let mut script = self.scripts.revoke_principal.key(self.keys.index(shard, tenant, principal));
         script.key(self.keys.not_before(shard, tenant, principal)).key(self.keys.control(shard));
         script.arg(not_before.0).arg(super::millis(super::NOT_BEFORE_KEPT)).arg(self.keys.session_prefix(shard));

@@ -28,6 +28,9 @@ const QUEUE: usize = 1024;
 /// After it the kernel gives up on a peer that acknowledges nothing.
 const USER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Sentinels are asked with the crate's own deadline of a second each.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+
 /// Why Redis cannot be used as configured. Never holds a URL: it may have a password.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisConfigError {
@@ -53,7 +56,7 @@ pub(super) enum Target {
     /// One server.
     Single(Client),
     /// The primary that Sentinel names.
-    Sentinel(Mutex<SentinelClient>),
+    Sentinel { client: Mutex<SentinelClient>, sentinels: u32 },
     /// A cluster: data goes to the owners of slots, revocations are heard from any node.
     Cluster { data: ClusterClient, nodes: Vec<Client>, next: AtomicUsize },
 }
@@ -96,7 +99,8 @@ impl Target {
             StoreUrl::Redis(url) => single(url, password, certificates.as_ref()).map(Self::Single),
             StoreUrl::Sentinel { nodes, master, credentials, tls } => {
                 let client = sentinel(nodes, master, credentials, password, (*tls, certificates))?;
-                Ok(Self::Sentinel(Mutex::new(client)))
+                let sentinels = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+                Ok(Self::Sentinel { client: Mutex::new(client), sentinels })
             }
             StoreUrl::Cluster(nodes) => cluster(nodes, password, certificates, deadlines),
         }
@@ -105,6 +109,16 @@ impl Target {
     /// Returns whether the target is a cluster.
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster { .. })
+    }
+
+    /// Returns how long one attempt to connect may take.
+    pub(super) fn patience(&self, deadlines: Deadlines) -> Duration {
+        let servers = match self {
+            Self::Single(_) => 1,
+            Self::Sentinel { sentinels, .. } => 1 + sentinels,
+            Self::Cluster { nodes, .. } => u32::try_from(nodes.len()).unwrap_or(u32::MAX),
+        };
+        deadlines.connect.max(PATIENCE_MIN).saturating_mul(2).saturating_mul(servers)
     }
 
     /// Connects; `push` is called from the driver of the ears.
@@ -123,8 +137,8 @@ impl Target {
         });
         match self {
             Self::Single(client) => open_single(client, &pushing, &plain).await,
-            Self::Sentinel(sentinel) => {
-                let client = sentinel.lock().await.async_get_client().await?;
+            Self::Sentinel { client, .. } => {
+                let client = client.lock().await.async_get_client().await?;
                 open_single(&client, &pushing, &plain).await
             }
             Self::Cluster { data, nodes, next } => {

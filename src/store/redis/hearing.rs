@@ -4,7 +4,7 @@
 //! returned, no cached answer from before the message can be found again. A message that is
 //! missing, out of order or not understood ends the generation, which ends them all.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
@@ -38,6 +38,7 @@ pub(super) struct Hearing {
     journal: Arc<Journal>,
     sequences: Mutex<Vec<Sequence>>,
     lost: Notify,
+    reason: OnceLock<Resync>,
 }
 
 /// A revocation may have gone unheard.
@@ -66,7 +67,8 @@ impl Hearing {
         let controls = keys.controls().len();
         let sequence = Sequence { unordered: controls > 1, ..Sequence::default() };
         let sequences = Mutex::new(vec![sequence; controls]);
-        Arc::new(Self { generation, keys, clock, metrics, revocations, journal, sequences, lost: Notify::new() })
+        let (lost, reason) = (Notify::new(), OnceLock::new());
+        Arc::new(Self { generation, keys, clock, metrics, revocations, journal, sequences, lost, reason })
     }
 
     /// Takes what the connection's driver received.
@@ -83,15 +85,19 @@ impl Hearing {
 
     /// Ends the generation, once, and wakes whoever waits in [`lost`](Self::lost).
     pub(super) fn lose(&self, reason: Resync) {
+        self.reason.get_or_init(|| reason);
         if self.revocations.lose_generation(self.generation) {
             self.metrics.invalidation_resyncs.with_label_values(&[reason.as_str()]).inc();
         }
         self.lost.notify_one();
     }
 
-    /// Returns when the generation has been lost.
-    pub(super) async fn lost(&self) {
-        while self.revocations.generation() == self.generation {
+    /// Returns why, once the generation has been lost.
+    pub(super) async fn lost(&self) -> Resync {
+        loop {
+            if let Some(reason) = self.reason.get() {
+                return *reason;
+            }
             self.lost.notified().await;
         }
     }

@@ -62,6 +62,13 @@ pub(super) struct Journal {
     added: Notify,
 }
 
+/// A revocation under way: it is filed as unconfirmed unless it is confirmed, also if whoever
+/// asked for it goes away half-way.
+pub(super) struct Filing<'journal> {
+    journal: &'journal Journal,
+    revocation: Option<Revocation>,
+}
+
 #[derive(Clone, Copy)]
 struct Recent {
     key: Key,
@@ -94,6 +101,11 @@ impl Journal {
         let recent = lock(&self.recent);
         let fresh = |entry: &&Recent| now.since(entry.heard_at) <= self.window && entry.expires_at > wall;
         recent.iter().filter(fresh).map(|entry| (entry.key, entry.expires_at)).collect()
+    }
+
+    /// Returns the guard of a revocation that is about to be applied.
+    pub(super) fn file(&self, revocation: Revocation) -> Filing<'_> {
+        Filing { journal: self, revocation: Some(revocation) }
     }
 
     /// Files a revocation that Redis did not acknowledge.
@@ -139,6 +151,26 @@ impl Journal {
 
     fn report(&self, unconfirmed: &BTreeMap<u64, Unconfirmed>) {
         self.metrics.revocation_journal_depth.set(i64::try_from(unconfirmed.len()).unwrap_or(i64::MAX));
+    }
+}
+
+impl Filing<'_> {
+    /// Returns what is to be applied.
+    pub(super) fn revocation(&self) -> Option<&Revocation> {
+        self.revocation.as_ref()
+    }
+
+    /// Redis acknowledged it.
+    pub(super) fn confirm(mut self) {
+        self.revocation = None;
+    }
+}
+
+impl Drop for Filing<'_> {
+    fn drop(&mut self) {
+        if let Some(revocation) = self.revocation.take() {
+            self.journal.push(revocation);
+        }
     }
 }
 
@@ -191,6 +223,15 @@ mod tests {
         journal.remember(std::iter::repeat_n(key(2), RECENT_MAX), Timestamp(500_000));
         assert_eq!(journal.recent().len(), RECENT_MAX);
         assert!(journal.recent().iter().all(|(recent, _)| *recent == key(2)));
+    }
+
+    #[test]
+    fn a_revocation_whose_caller_goes_away_is_kept() {
+        let (_, _, journal) = journal();
+        journal.file(sessions(1, Timestamp(500_000))).confirm();
+        drop(journal.file(sessions(2, Timestamp(500_000))));
+        let [(_, entry)] = journal.unconfirmed().try_into().unwrap();
+        assert_eq!(entry.revocation, sessions(2, Timestamp(500_000)));
     }
 
     #[test]

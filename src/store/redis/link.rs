@@ -23,6 +23,7 @@ const FAILURES_MAX: u32 = 3;
 
 const OPERATIONS: [Op; 8] =
     [Op::Create, Op::Find, Op::Extend, Op::Revoke, Op::RevokePrincipal, Op::List, Op::Claim, Op::Heartbeat];
+const RESYNCS: [Resync; 5] = [Resync::Connect, Resync::Disconnected, Resync::Heartbeat, Resync::Sequence, Resync::Role];
 const RESULTS: [&str; 4] = ["ok", "error", "timeout", "refused"];
 
 /// A logical operation: a metric label.
@@ -104,6 +105,9 @@ impl Sender {
             for result in RESULTS {
                 metrics.redis_commands.with_label_values(&[op.as_str(), result]);
             }
+        }
+        for reason in RESYNCS {
+            metrics.invalidation_resyncs.with_label_values(&[reason.as_str()]);
         }
         Self { deadline, in_flight: Semaphore::new(IN_FLIGHT_MAX), metrics }
     }

@@ -1,8 +1,8 @@
 //! The Lua that keeps a session, its principal's index and the count of revocations in step.
 //!
 //! Order matters when Redis is out of memory: it refuses a script at its first command that may
-//! grow memory, unless the script has written before. Revocations therefore delete first and go
-//! through; a creation writes its record first and is refused. The index may name sessions that
+//! grow memory, unless the script has written before. Revocations therefore delete first, extensions set
+//! the lifetime first, and both go through; a creation writes its record first and is refused. The index may name sessions that
 //! are gone; whoever reads it checks.
 
 use redis::Script;
@@ -92,7 +92,8 @@ return {ended, ids}
 ";
 
 const EXTEND: &str = r"
-if not redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2], 'XX') then return 0 end
+if redis.call('PEXPIRE', KEYS[1], ARGV[2]) == 0 then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
 return 1

@@ -22,8 +22,8 @@ use crate::time::Monotonic;
 /// The longest pause between attempts to connect.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-/// An attempt makes up to four round trips, and Sentinel has to be asked first.
-const CONNECT_STEPS: u32 = 4;
+/// A link that lived this long ends a series of attempts: what keeps failing at once is not hurried.
+const STEADY: Duration = Duration::from_millis(200);
 /// How many control keys of a cluster one heartbeat reads: all of them every eight beats.
 const CLUSTER_CONTROLS: usize = 8;
 const BEATS_PER_PRUNING: u32 = 64;
@@ -62,10 +62,16 @@ impl RedisStore {
                 Ok(link) => {
                     if connected_before {
                         self.metrics.redis_reconnects.inc();
+                    } else {
+                        self.metrics.invalidation_resyncs.with_label_values(&[Resync::Connect.as_str()]).inc();
                     }
-                    (attempt, reported, connected_before) = (0, false, true);
+                    (reported, connected_before) = (false, true);
                     self.report_live(true);
+                    let since = self.clock.monotonic();
                     let lost = self.keep(&link).await;
+                    if self.clock.monotonic().since(since) >= STEADY {
+                        attempt = 0;
+                    }
                     self.link.store(None);
                     link.hearing.lose(lost.reason);
                     self.report_live(false);
@@ -94,7 +100,7 @@ impl RedisStore {
         );
         let ears = hearing.clone();
         let opening = self.target.open(self.deadlines, move |push| ears.push(&push));
-        let mut opened = within(self.deadlines.connect * CONNECT_STEPS, opening).await?;
+        let mut opened = within(self.target.patience(self.deadlines), opening).await?;
         within(self.deadlines.connect, opened.ears.subscribe(self.keys.channel())).await?;
         let sent = self.clock.monotonic();
         for (control, count) in self.first_counts(&opened).await?.iter().enumerate() {
@@ -115,12 +121,8 @@ impl RedisStore {
     async fn keep(&self, link: &Link) -> Lost {
         tokio::select! {
             lost = self.beat(link) => lost,
-            () = link.hearing.lost() => {
-                Lost { reason: Resync::Disconnected, cause: "connection or sequence broke".to_owned() }
-            }
-            () = async { tokio::join!(self.warn_of_eviction(link), self.retry(link)); } => {
-                Lost { reason: Resync::Disconnected, cause: String::new() }
-            }
+            reason = link.hearing.lost() => Lost { reason, cause: "noticed on the connection".to_owned() },
+            never = async { tokio::join!(self.warn_of_eviction(link), self.retry(link)).1 } => match never {},
         }
     }
 
@@ -139,6 +141,9 @@ impl RedisStore {
             };
             if let Err(lost) = checked {
                 return lost;
+            }
+            if self.revocations.generation() != link.generation {
+                return Lost { reason: Resync::Sequence, cause: "ended elsewhere".to_owned() };
             }
             self.vouch(link, sent);
             beats = beats.wrapping_add(1);
@@ -167,8 +172,7 @@ impl RedisStore {
         let result = if answer.is_ok() { "ok" } else { "error" };
         self.metrics.redis_commands.with_label_values(&[Op::Heartbeat.as_str(), result]).inc();
         let (seen, written) = answer?;
-        primary(&seen)?;
-        primary(&written)?;
+        one_primary(&seen, &written)?;
         Ok(link.hearing.check(0, heard_before, &seen.count)?)
     }
 
@@ -198,8 +202,8 @@ impl RedisStore {
         let controls = self.keys.controls();
         let epoch = self.nonce();
         let marks = controls.iter().map(|control| mark(opened.write.clone(), control, &epoch));
-        // Best effort: Redis refuses it when out of memory. Without an epoch, a flush goes unnoticed
-        // only if nothing has been revoked yet, and then it ends no fewer sessions.
+        // Best effort: Redis refuses it when out of memory. Without an epoch, a flush before the very
+        // first revocation goes unnoticed, and cached answers outlive it by their lifetime.
         drop(within(self.deadlines.answer, async { Ok(join_all(marks).await) }).await);
         if self.target.is_cluster() {
             let counts = controls.iter().map(|control| count(opened.read.clone(), control));
@@ -208,9 +212,8 @@ impl RedisStore {
         let control = self.first_control();
         let (mut read, mut write) = (opened.read.clone(), opened.write.clone());
         let written = within(self.deadlines.answer, look(&mut write, &control)).await?;
-        primary(&written)?;
         let seen = within(self.deadlines.answer, look(&mut read, &control)).await?;
-        primary(&seen)?;
+        one_primary(&seen, &written)?;
         Ok(vec![seen.count])
     }
 
@@ -283,6 +286,17 @@ impl From<CountFields> for Count {
     fn from((sequence, last, epoch): CountFields) -> Self {
         let (sequence, last) = (sequence.unwrap_or_default(), last.unwrap_or_default());
         Self { sequence, last, epoch: epoch.unwrap_or_default() }
+    }
+}
+
+// An address may lead to several servers: what is written to one is not heard from the other.
+fn one_primary(seen: &Seen, written: &Seen) -> Result<(), Lost> {
+    primary(seen)?;
+    primary(written)?;
+    if seen.count.epoch == written.count.epoch {
+        Ok(())
+    } else {
+        Err(Lost { reason: Resync::Role, cause: "the address leads to several servers".to_owned() })
     }
 }
 

@@ -1,8 +1,8 @@
 //! The store against real Redis servers, and against what they do when they are unwell.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
@@ -15,6 +15,7 @@ use crate::store::{Created, SessionStore, StoreError, conformance, shard_of};
 use crate::time::SystemClock;
 
 mod server;
+mod topology;
 
 const STORED: Created = Created::Stored { evicted: Vec::new() };
 
@@ -30,6 +31,13 @@ async fn it_conforms() {
     let server = RedisServer::start(&[]).await;
     let replica = Replica::live(&config(&server.url())).await;
     conformance::run(async || replica.store.clone() as Arc<dyn SessionStore>).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_conforms_through_the_cache() {
+    let server = RedisServer::start(&[]).await;
+    let replica = Replica::live(&config(&server.url())).await;
+    conformance::run(async || crate::session::tests::cached(replica.store.clone())).await;
 }
 
 #[tokio::test]
@@ -167,6 +175,22 @@ async fn a_primary_that_is_demoted_is_left() {
 }
 
 #[tokio::test]
+async fn a_refused_write_tells_of_a_demotion_before_the_heartbeat_does() {
+    let server = RedisServer::start(&[]).await;
+    let mut config = config(&server.url());
+    (config.revocation.heartbeat, config.revocation.lease) = (Duration::from_mins(5), Duration::from_mins(10));
+    let doorward = Replica::live(&config).await;
+    eventually("it is quiet", async || calls(&server).await.get("role").copied() == Some(4)).await;
+    let before = doorward.generation();
+    server.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    assert_eq!(doorward.generation(), before);
+    assert_unavailable(doorward.create(&session("user")).await);
+    assert!(doorward.generation() > before);
+    assert_unavailable(doorward.revoke(&session("user")).await);
+    assert!(doorward.metrics.invalidation_resyncs.with_label_values(&["role"]).get() >= 1);
+}
+
+#[tokio::test]
 async fn out_of_memory_stops_creation_only() {
     let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
     let doorward = Replica::live(&config(&server.url())).await;
@@ -176,6 +200,8 @@ async fn out_of_memory_stops_creation_only() {
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     assert_unavailable(doorward.create(&session("user")).await);
     assert_eq!(doorward.find(&one).await.unwrap().as_ref(), Some(&one));
+    let later = one.expires_at.plus(Duration::from_mins(10));
+    assert!(doorward.store.extend(key(&one), later, now()).await.unwrap());
     doorward.revoke(&one).await.unwrap();
     assert_eq!(doorward.find(&one).await.unwrap(), None);
     let principal = &two.principal;
@@ -200,21 +226,46 @@ async fn without_its_password_it_knows_nothing() {
 }
 
 #[tokio::test]
-async fn when_redis_refuses_writes_replicas_are_told_and_the_journal_retries() {
+async fn when_redis_lacks_replicas_all_are_told_and_the_journal_retries() {
     let server = RedisServer::start(&[]).await;
+    let (bad, good) =
+        (["CONFIG", "SET", "min-replicas-to-write", "1"], ["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    refused_writes_are_published_and_retried(&server, async || server.ask(&bad).await, &good).await;
+}
+
+#[tokio::test]
+async fn when_redis_cannot_save_all_are_told_and_the_journal_retries() {
+    let server = RedisServer::start(&[]).await;
+    let break_disk = async || {
+        server.ask::<()>(&["CONFIG", "SET", "save", "3600 1"]).await;
+        std::fs::remove_dir_all(&server.dir).unwrap();
+        server.ask::<()>(&["BGSAVE"]).await;
+        eventually("saving has failed", async || {
+            server.ask::<String>(&["INFO", "persistence"]).await.contains("rdb_last_bgsave_status:err")
+        })
+        .await;
+    };
+    refused_writes_are_published_and_retried(&server, break_disk, &["CONFIG", "SET", "save", ""]).await;
+}
+
+async fn refused_writes_are_published_and_retried(server: &RedisServer, spoil: impl AsyncFn(), mend: &[&str]) {
     let (one, two) = (Replica::live(&config(&server.url())).await, Replica::live(&config(&server.url())).await);
     let (session, other) = (session("user"), session("other"));
     one.create(&session).await.unwrap();
     one.create(&other).await.unwrap();
-    server.ask::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    spoil().await;
+    assert_unavailable(one.create(&self::session("user")).await);
+    assert_eq!(two.find(&session).await.unwrap().as_ref(), Some(&session), "reads go on");
     assert_unavailable(one.revoke(&session).await);
     assert!(one.refuses(&session));
+    assert_eq!(one.find(&session).await.unwrap(), None, "though Redis still has it");
+    assert!(!one.store.extend(key(&session), session.expires_at, now()).await.unwrap());
     let principal = &other.principal;
     assert_unavailable(one.store.revoke_principal(&principal.tenant, &principal.id, shard_of(principal), now()).await);
     eventually("the other replica was told", async || two.refuses(&session)).await;
     assert_eq!(one.metrics.revocation_journal_depth.get(), 2);
     assert!(server.ask::<bool>(&["EXISTS", &super::keys::Keys::new("dw", false).session(key(&session))]).await);
-    server.ask::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
+    server.ask::<()>(mend).await;
     eventually("the journal is empty", async || one.metrics.revocation_journal_depth.get() == 0).await;
     assert_eq!(two.find(&session).await.unwrap(), None);
     eventually("the principal's session is refused", async || two.refuses(&other)).await;
@@ -274,6 +325,32 @@ async fn a_killed_connection_ends_the_generation_and_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_broken_subscription_ends_the_generation_without_a_heartbeat() {
+    let server = RedisServer::start(&[]).await;
+    let mut config = config(&server.url());
+    (config.revocation.heartbeat, config.revocation.lease) = (Duration::from_mins(5), Duration::from_mins(10));
+    let doorward = Replica::live(&config).await;
+    eventually("it is quiet", async || calls(&server).await.get("role").copied() == Some(4)).await;
+    let before = doorward.generation();
+    server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    eventually("its generation ended", async || doorward.generation() > before).await;
+    doorward.becomes_current().await;
+}
+
+#[tokio::test]
+async fn nothing_is_found_on_a_lapsed_lease() {
+    let server = RedisServer::start(&[]).await;
+    let mut config = config(&server.url());
+    (config.revocation.heartbeat, config.revocation.lease) = (Duration::from_mins(5), Duration::from_secs(1));
+    let doorward = Replica::live(&config).await;
+    let (session, before) = (session("user"), doorward.generation());
+    doorward.create(&session).await.unwrap();
+    eventually("the lease lapsed", async || !doorward.store.revocations().is_current()).await;
+    assert_unavailable(doorward.find(&session).await);
+    assert_eq!(doorward.generation(), before, "the connection is as good as ever");
+}
+
+#[tokio::test]
 async fn a_silent_server_costs_the_lease_and_nothing_else() {
     let server = RedisServer::start(&[]).await;
     let doorward = Replica::live(&config(&server.url())).await;
@@ -303,6 +380,111 @@ async fn three_commands_without_an_answer_end_the_generation() {
     }
     assert!(doorward.generation() > before);
     server.signal("-CONT");
+    doorward.becomes_current().await;
+}
+
+#[tokio::test]
+async fn a_revocation_whose_caller_goes_away_is_carried_out() {
+    let server = RedisServer::start(&[]).await;
+    let doorward = Replica::live(&config(&server.url())).await;
+    let session = session("user");
+    doorward.create(&session).await.unwrap();
+    server.signal("-STOP");
+    let given_up = tokio::time::timeout(Duration::from_millis(1), doorward.revoke(&session)).await;
+    assert!(given_up.is_err());
+    assert!(doorward.refuses(&session));
+    assert_eq!(doorward.metrics.revocation_journal_depth.get(), 1);
+    server.signal("-CONT");
+    eventually("the journal is empty", async || doorward.metrics.revocation_journal_depth.get() == 0).await;
+    assert_eq!(server.ask::<u64>(&["EXISTS", &super::keys::Keys::new("dw", false).session(key(&session))]).await, 0);
+}
+
+#[tokio::test]
+async fn logs_tell_of_transitions_and_of_no_secret() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    // While a process has one dispatcher only, tracing lets the thread that first reaches a log
+    // statement decide for all threads whether it is of interest; other tests' threads say no.
+    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
+    let server = RedisServer::start(&["--requirepass", "hunter2", "--maxmemory-policy", "allkeys-lru"]).await;
+    let wrong = Replica::new(&config(&format!("redis://:swordfish@127.0.0.1:{}", server.port)));
+    eventually("it was refused", async || log.text().contains("cannot use Redis")).await;
+    let doorward = Replica::live(&config(&format!("redis://:hunter2@127.0.0.1:{}", server.port))).await;
+    let session = session("user");
+    doorward.create(&session).await.unwrap();
+    doorward.revoke(&session).await.unwrap();
+    eventually("eviction was warned of", async || log.text().contains("noeviction")).await;
+    drop(server);
+    eventually("the loss was told", async || log.text().contains("lost Redis")).await;
+    assert_unavailable(doorward.revoke(&session).await);
+    eventually("each told of its trouble", async || log.text().matches("cannot use Redis").count() == 2).await;
+    let attempts = (wrong.generation() + 3, doorward.generation() + 3);
+    eventually("both tried on", async || wrong.generation() > attempts.0 && doorward.generation() > attempts.1).await;
+    assert_eq!(log.text().matches("cannot use Redis").count(), 2, "once for each outage");
+    for secret in ["hunter2", "swordfish", &session.token_id.to_text()] {
+        assert!(!log.text().contains(secret), "{secret} in the log");
+    }
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn commands_under_way_are_capped() {
+    let server = RedisServer::start(&[]).await;
+    let mut config = config(&server.url());
+    (config.revocation.heartbeat, config.revocation.lease) = (Duration::from_mins(5), Duration::from_mins(10));
+    let doorward = Replica::live(&config).await;
+    server.signal("-STOP");
+    let session = session("user");
+    let answers = futures_util::future::join_all((0..1030).map(|_| doorward.find(&session))).await;
+    server.signal("-CONT");
+    answers.into_iter().for_each(assert_unavailable);
+    assert_eq!(doorward.metrics.redis_commands.with_label_values(&["find", "refused"]).get(), 6);
+}
+
+#[tokio::test]
+async fn a_server_without_room_for_clients_is_waited_for() {
+    let server = RedisServer::start(&["--maxclients", "1"]).await;
+    let doorward = Replica::new(&config(&server.url()));
+    let attempts = doorward.generation() + 3;
+    eventually("it tried several times", async || doorward.generation() > attempts).await;
+    assert_unavailable(doorward.find(&session("user")).await);
+    let more = ["CONFIG", "SET", "maxclients", "100"];
+    eventually("there is room", async || server.try_ask::<()>(&more).await.is_ok()).await;
+    doorward.becomes_current().await;
+}
+
+#[tokio::test]
+async fn an_address_that_leads_to_two_servers_is_not_a_store() {
+    let (one, two) = (RedisServer::start(&[]).await, RedisServer::start(&[]).await);
+    let switch = Switch::to(&one).await;
+    switch.alternate.store(two.port, Ordering::SeqCst);
+    let doorward = Replica::new(&config(&switch.url()));
+    let attempts = doorward.generation() + 5;
+    eventually("it tried several times", async || doorward.generation() > attempts).await;
+    assert!(!doorward.store.revocations().is_current());
+    switch.alternate.store(one.port, Ordering::SeqCst);
     doorward.becomes_current().await;
 }
 
@@ -375,6 +557,8 @@ async fn a_stamp_of_another_generation_is_refused() {
 struct Switch {
     port: u16,
     destination: Arc<AtomicU16>,
+    /// Where every other connection goes.
+    alternate: Arc<AtomicU16>,
 }
 
 impl Switch {
@@ -382,10 +566,12 @@ impl Switch {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let destination = Arc::new(AtomicU16::new(server.port));
-        let target = destination.clone();
+        let alternate = Arc::new(AtomicU16::new(server.port));
+        let (mut next, mut other) = (destination.clone(), alternate.clone());
         tokio::spawn(async move {
             while let Ok((mut inbound, _)) = listener.accept().await {
-                let port = target.load(Ordering::SeqCst);
+                let port = next.load(Ordering::SeqCst);
+                std::mem::swap(&mut next, &mut other);
                 tokio::spawn(async move {
                     if let Ok(mut outbound) = TcpStream::connect(("127.0.0.1", port)).await {
                         let _ = copy_bidirectional(&mut inbound, &mut outbound).await;
@@ -393,7 +579,7 @@ impl Switch {
                 });
             }
         });
-        Self { port, destination }
+        Self { port, destination, alternate }
     }
 
     fn url(&self) -> String {
@@ -402,5 +588,6 @@ impl Switch {
 
     fn turn_to(&self, server: &RedisServer) {
         self.destination.store(server.port, Ordering::SeqCst);
+        self.alternate.store(server.port, Ordering::SeqCst);
     }
 }

@@ -136,6 +136,13 @@ async fn conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_through_the_cache() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.file(), Arc::new(SystemClock::new()), metrics()).await.unwrap();
+    conformance::run(async || crate::session::tests::cached(store.clone())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms_while_its_upkeep_runs() {
     let dir = Dir::new();
     let store = SqliteStore::open(&dir.file(), Arc::new(SystemClock::new()), metrics()).await.unwrap();
@@ -397,6 +404,27 @@ async fn a_revocation_that_fails_is_refused_here_and_tried_again() {
     store.retry().await;
     assert_eq!(store.metrics.revocation_journal_depth.get(), 1);
     sql(&store, "DROP TRIGGER broken").await;
+    store.retry().await;
+    assert_eq!(store.metrics.revocation_journal_depth.get(), 0);
+    let crashed = dir.as_after_a_crash();
+    assert_eq!(find(&open(&crashed.file()).await.unwrap(), &session).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_revocation_whose_caller_gave_up_is_carried_out() {
+    let dir = Dir::new();
+    let store = open(&dir.file()).await.unwrap();
+    let session = stored(&store, "somebody").await;
+    let elsewhere = store.connections.relaxed.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let caller = tokio::spawn({
+        let (store, session) = (store.clone(), session.clone());
+        async move { revoke(&store, &session).await }
+    });
+    until(&store, |known| known.is_revoked(&session.token_id)).await;
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    assert_eq!(store.metrics.revocation_journal_depth.get(), 1);
+    elsewhere.rollback().await.unwrap();
     store.retry().await;
     assert_eq!(store.metrics.revocation_journal_depth.get(), 0);
     let crashed = dir.as_after_a_crash();

@@ -22,7 +22,7 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(900);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 const SWEEP_BATCH: u32 = 500;
-const OPERATIONS: [&str; 6] = ["create", "extend", "find", "list", "revoke", "revoke_principal"];
+const OPERATIONS: [&str; 7] = ["claim", "create", "extend", "find", "list", "revoke", "revoke_principal"];
 
 impl SqliteStore {
     /// Hears of revocations by other processes, deletes expired sessions and retries failed
@@ -62,11 +62,7 @@ impl SqliteStore {
 
     /// Makes every cached answer unfindable without a pause in vouching for new ones.
     pub(super) fn forget_answers(&self) {
-        let vouched = self.revocations.is_current();
-        let generation = self.revocations.lose();
-        if vouched {
-            self.revocations.go_live(generation, Monotonic(u64::MAX));
-        }
+        self.revocations.forget();
     }
 
     async fn hear(&self) {
@@ -102,6 +98,8 @@ impl SqliteStore {
             tracing::error!(%error, "the session store cannot be read");
             self.metrics.invalidation_resyncs.with_label_values(&[Resync::Heartbeat.as_str()]).inc();
             self.revocations.lose();
+            // Another process may be ending sessions right now: nothing is let through on hearsay.
+            self.revocations.end_lease();
         }
         set_up(&self.metrics, false);
     }

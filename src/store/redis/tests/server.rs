@@ -47,11 +47,19 @@ impl RedisServer {
     pub(super) async fn start_on(port: u16, options: &[&str]) -> Option<Self> {
         let dir = std::env::temp_dir().join(format!("doorward-redis-{}", Uuid::new_v4()));
         std::fs::create_dir(&dir).unwrap();
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"])
-            .args(["--port", &port.to_string(), "--dir"])
-            .arg(&dir)
-            .args(options)
+        let mut command = Command::new("redis-server");
+        if let Some(sentinel) = options.iter().position(|option| *option == "--sentinel") {
+            let file = dir.join("sentinel.conf");
+            std::fs::write(&file, options[sentinel + 1].replace("{port}", &port.to_string())).unwrap();
+            command.arg(file).arg("--sentinel");
+        } else {
+            command
+                .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"])
+                .args(["--port", &port.to_string(), "--dir"])
+                .arg(&dir)
+                .args(options.iter().map(|option| option.replace("{port}", &port.to_string())));
+        }
+        let child = command
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -1,0 +1,103 @@
+//! `doorward explain METHOD PATH`: which rule a request meets, and what it then needs.
+//!
+//! Asks the same table that the proxy asks, so that it cannot say anything else.
+
+use clap::Args;
+use http::Method;
+
+use super::{ConfigFiles, FAILURE, SUCCESS, Surroundings, USAGE, say};
+use crate::config::{Auth, Config};
+use crate::proxy::route::{Policy, Route, RouteTable, Rule, normalise};
+
+/// Which request to explain.
+#[derive(Args, Debug)]
+pub struct Request {
+    /// The method, e.g. GET.
+    method: String,
+    /// The path as a client sends it, e.g. /reports/7; a query is ignored, as rules do.
+    path: String,
+    #[command(flatten)]
+    files: ConfigFiles,
+}
+
+/// Prints what would happen to a request; returns the exit code, 1 if it is refused for its path alone.
+pub fn run(request: &Request, surroundings: &mut Surroundings<'_>) -> u8 {
+    let loaded = match surroundings.read(&request.files) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let Ok(method) = Method::from_bytes(request.method.as_bytes()) else {
+        surroundings.fail(&"the first argument is not a method; write e.g. `doorward explain GET /reports`");
+        return USAGE;
+    };
+    let table = match RouteTable::new(&loaded.config.routes) {
+        Ok(table) => table,
+        Err(problems) => {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            surroundings.fail(&format_args!("routes: {}", problems.join("; ")));
+            return USAGE;
+        }
+    };
+    let path = request.path.split_once('?').map_or(request.path.as_str(), |(path, _)| path);
+    let (code, lines) = match normalise(path) {
+        Ok(path) => (SUCCESS, explained(&table, &loaded.config, &method, &path)),
+        Err(error) => (FAILURE, vec![format!("answered 400: {error}; two servers could read it differently")]),
+    };
+    say(surroundings.stdout, &format!("{method} {path}\n"));
+    for line in lines {
+        say(surroundings.stdout, &format!("  {line}\n"));
+    }
+    code
+}
+
+fn explained(table: &RouteTable, config: &Config, method: &Method, path: &str) -> Vec<String> {
+    let seen = format!("seen as {path}, by the rules and by the application alike");
+    let mut lines = vec![seen];
+    match table.classify(method, path) {
+        Route::Terminate(_) => lines.push("answered by Doorward itself; rules do not apply".to_owned()),
+        Route::Open(rule) => {
+            lines.push(rule_line(rule, config));
+            lines.push("forwarded to anybody, without an identity".to_owned());
+        }
+        Route::Guard(rule) => {
+            lines.push(rule_line(rule, config));
+            lines.extend(policy_lines(&rule.policy));
+        }
+    }
+    lines
+}
+
+fn rule_line(rule: &Rule, config: &Config) -> String {
+    let ids = config.routes.iter().enumerate();
+    let mut named = ids.filter(|(index, route)| route.id_at(*index) == rule.id);
+    match named.next() {
+        Some((index, route)) => format!("rule {}: routes[{index}], path {}", rule.id, route.path),
+        None => "no rule matches, so a session is needed".to_owned(),
+    }
+}
+
+fn policy_lines(policy: &Policy) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.push(match policy.auth {
+        Auth::None => "forwarded to anybody, without an identity".to_owned(),
+        Auth::Optional => "without a token: forwarded without an identity; with a bad one: 401".to_owned(),
+        Auth::Required => "without a token or with a bad one: 401".to_owned(),
+    });
+    lines.push(if policy.allow_anonymous {
+        "a guest's session: forwarded".to_owned()
+    } else {
+        "a guest's session: 403".to_owned()
+    });
+    let roles = &policy.require_any_role;
+    if !roles.is_empty() {
+        lines.push(format!("a session with none of the roles {}: 403", roles.join(", ")));
+    }
+    lines.push("any other live session: forwarded with X-User-ID and X-Client-ID".to_owned());
+    if policy.stream {
+        lines.push("begins a new lifetime of the session".to_owned());
+    }
+    if policy.keep_credentials {
+        lines.push("the application sees Authorization and the session cookie".to_owned());
+    }
+    lines
+}

@@ -1,0 +1,71 @@
+//! What the service answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{Session, SessionToken};
+
+/// A session just started: the only moment at which its token's text is known.
+#[derive(Debug)]
+pub struct Started {
+    /// The secret to hand to the caller.
+    pub token: SessionToken,
+    /// How long it lives.
+    pub expires_in: Duration,
+    /// The record behind it.
+    pub session: Arc<Session>,
+}
+
+/// Where an accepted session came from: the label of the guard's duration histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The in-process cache.
+    Cache,
+    /// The store.
+    Store,
+    /// The in-process cache, past the lease (`on_unavailable: serve_stale`).
+    Stale,
+}
+
+/// A token that leads to a live session.
+#[derive(Clone, Debug)]
+pub struct Validated {
+    /// The record.
+    pub session: Arc<Session>,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// Why a token was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not one of our tokens by shape.
+    #[error("Invalid token: malformed")]
+    Malformed,
+    /// The shape is right, but we never made it.
+    #[error("Invalid token: unknown session")]
+    Unknown,
+    /// Its time has passed.
+    #[error("Token expired")]
+    Expired,
+    /// It was ended before its time.
+    #[error("Invalid token: session revoked")]
+    Revoked,
+    /// Nobody can say now.
+    #[error("Session store unavailable")]
+    Unavailable,
+}
+
+/// Why no session was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// The principal's sessions were all ended after this identity was authenticated.
+    #[error("Invalid token: session revoked")]
+    Superseded,
+    /// This proof was used before and its provider is configured for single use.
+    #[error("Invalid token: already used")]
+    AlreadyUsed,
+    /// The store cannot be written.
+    #[error("Session store unavailable")]
+    Unavailable,
+}
