@@ -191,8 +191,13 @@ impl ProxyHttp for Gateway {
             }
         }
         response.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;
-        if self.draining.load(Ordering::Relaxed) && response.status.as_u16() >= 200 {
+        if response.status.is_informational() {
+            // Writing it with the body unread makes pingora give up the connection: not yet.
+            context.keepalive = context.keepalive.or(exchange.get_keepalive());
+        } else if self.draining.load(Ordering::Relaxed) {
             exchange.set_keepalive(None);
+        } else if context.keepalive.is_some() {
+            exchange.set_keepalive(context.keepalive.take());
         }
         Ok(())
     }

@@ -70,6 +70,8 @@ struct Connection {
     http2: bool,
     /// What was read to tell HTTP/2 from HTTP/1 and is still to be served.
     peeked: Vec<u8>,
+    /// Set while what was written may still be in a buffer of ours.
+    unflushed: bool,
     _open: OpenConnection,
 }
 
@@ -109,6 +111,7 @@ impl ServerApp for Edge {
             header_bytes: AtomicUsize::new(0),
             header_deadline: None,
             peeked: Vec::new(),
+            unflushed: false,
             _open: open,
         };
         self.exchanges.process_new(Box::new(connection), shutdown).await
@@ -202,6 +205,12 @@ impl Connection {
         deadline.as_mut().poll(context).is_ready()
     }
 
+    fn poll_flush_inner(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.inner).poll_flush(context))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
+    }
+
     fn head_is_too_large(&mut self, filled: &[u8]) -> bool {
         let before = self.header_bytes.fetch_add(filled.len(), Ordering::Relaxed);
         if before == 0 {
@@ -251,7 +260,13 @@ impl AsyncRead for Connection {
             return Poll::Ready(Ok(()));
         }
         if this.http2 || this.in_exchange.load(Ordering::Relaxed) {
-            return Pin::new(&mut this.inner).poll_read(context, buffer);
+            let read = Pin::new(&mut this.inner).poll_read(context, buffer);
+            if read.is_pending() && this.unflushed {
+                // pingora flushes an answer of known length at its end only. Now that it waits,
+                // the client must have what there is; an error shows at the next write.
+                let _ = this.poll_flush_inner(context);
+            }
+            return read;
         }
         let already = buffer.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(context, buffer);
@@ -268,11 +283,12 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         Pin::new(&mut self.inner).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        self.poll_flush_inner(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -284,6 +300,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         Pin::new(&mut self.inner).poll_write_vectored(context, slices)
     }
 

@@ -33,6 +33,8 @@ pub struct Context {
     pub(super) request_bytes: u64,
     pub(super) upstream_error: Option<&'static str>,
     pub(super) retried: bool,
+    /// How long the connection was to be kept before an interim answer made pingora forget it.
+    pub(super) keepalive: Option<u64>,
     request_id: RequestId,
     started: Instant,
     forwarded_at: Option<Instant>,
@@ -72,6 +74,7 @@ impl Context {
             request_bytes: 0,
             upstream_error: None,
             retried: false,
+            keepalive: None,
             request_id: gateway.request_ids.next(),
             started: Instant::now(),
             forwarded_at: None,
