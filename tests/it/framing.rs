@@ -419,7 +419,7 @@ async fn h2_answer(address: SocketAddr, fields: &[(&str, &str)]) -> Option<u16> 
 // RFC 7541, appendix A: the statuses that have an index, which every encoder uses.
 fn status_of(block: &[u8]) -> u16 {
     // A dynamic table size update may come first.
-    let block = block.iter().copied().skip_while(|byte| byte & 0xe0 == 0x20).next();
+    let block = block.iter().copied().find(|byte| byte & 0xe0 != 0x20);
     let known =
         BTreeMap::from([(0x88, 200), (0x89, 204), (0x8a, 206), (0x8b, 304), (0x8c, 400), (0x8d, 404), (0x8e, 500)]);
     block.and_then(|byte| known.get(&byte).copied()).unwrap_or(999)

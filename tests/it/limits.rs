@@ -126,10 +126,10 @@ async fn a_head_over_the_limit_reaches_nobody() {
 #[tokio::test]
 async fn more_than_256_header_fields_are_refused_before_any_hook_runs() {
     let (upstream, doorward) = open("header_bytes_max: 32768").await;
-    let fields = |count: usize| (0..count).map(|number| format!("x-{number}: a\r\n")).collect::<String>();
-    let few = raw(doorward.proxy_addr(), format!("GET /open/a HTTP/1.1\r\nhost: x\r\n{}\r\n", fields(240))).await;
+    let fields = |count: usize| (0..count).map(|number| format!("x-{number}: a")).collect::<Vec<_>>().join("\r\n");
+    let few = raw(doorward.proxy_addr(), format!("GET /open/a HTTP/1.1\r\nhost: x\r\n{}\r\n\r\n", fields(240))).await;
     assert_eq!(few.expect("an answer").status, 200);
-    let many = raw(doorward.proxy_addr(), format!("GET /open/a HTTP/1.1\r\nhost: x\r\n{}\r\n", fields(300))).await;
+    let many = raw(doorward.proxy_addr(), format!("GET /open/a HTTP/1.1\r\nhost: x\r\n{}\r\n\r\n", fields(300))).await;
     let many = many.expect("an answer");
     // pingora answers by itself: no body of ours, no request id.
     assert_eq!((many.status, many.body.len(), many.header("x-request-id")), (400, 0, None));

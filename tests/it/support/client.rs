@@ -230,6 +230,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawConnection<S> {
         Self(Wire::new(stream))
     }
 
+    /// Returns the connection, from which nothing may be left unread.
+    pub fn into_stream(self) -> S {
+        let (stream, unread) = self.0.into_parts();
+        assert!(unread.is_empty(), "unread: {:?}", String::from_utf8_lossy(&unread));
+        stream
+    }
+
     /// Writes exactly `bytes`; the server may have closed already, which the answer shows.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = within("the server to read", self.0.write(bytes.as_ref())).await;
