@@ -49,7 +49,7 @@ END {
     order_count = split("direct bare doorward nginx nginx-auth nginx-cached", order, " ")
     for (g = 1; g <= group_count; g++) {
         split(groups[g], name, " ")
-        printf "\nupstream over %s, %d connection%s, %d rounds\n", name[1], name[2], name[2] > 1 ? "s" : "", rounds
+        printf "\nupstream over %s, %d connection%s, %d rounds\n", name[1], name[2], (name[2] > 1) ? "s" : "", rounds
         printf "%-13s %8s %8s %7s %7s  %-18s %-18s %-18s %-18s\n", "target", "rps", "CPU us", "p50 us", "p99 us", \
             "rps / bare", "CPU / bare", "rps / nginx", "CPU / nginx"
         for (t = 1; t <= order_count; t++) {

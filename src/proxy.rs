@@ -11,6 +11,7 @@ pub mod headers;
 pub mod respond;
 pub mod route;
 pub mod streams;
+pub mod tally;
 pub mod terminate;
 pub mod upstream;
 
@@ -36,6 +37,7 @@ use self::guard::{Permit, Rejection};
 use self::respond::Verdict;
 use self::route::{Route, RouteTable, Rule};
 use self::streams::Streams;
+use self::tally::Tallies;
 use self::upstream::Upstream;
 use crate::api::error::Kind;
 use crate::api::{ClientAddr, Error as ApiError};
@@ -72,6 +74,8 @@ pub struct Gateway {
     pub clock: Arc<dyn Clock>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Handles of the metrics that every exchange touches.
+    pub tallies: Arc<Tallies>,
 }
 
 /// What a reload replaces.

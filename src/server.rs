@@ -39,6 +39,7 @@ use crate::proxy::edge::Edge;
 use crate::proxy::exchange::RequestIds;
 use crate::proxy::route::RouteTable;
 use crate::proxy::streams::Streams;
+use crate::proxy::tally::Tallies;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{ATTEMPTS, Gateway, Settings};
 use crate::secret::random_bytes;
@@ -373,6 +374,7 @@ fn gateway(
         request_ids: RequestIds::new(u64::from_ne_bytes(*seed)),
         clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
+        tallies: Tallies::new(shared.metrics.clone()),
     })
 }
 

@@ -13,10 +13,10 @@ use super::guard::{Permit, Rejection};
 use super::respond::Verdict;
 use super::route::Rule;
 use super::streams::{Slot, Streams};
+use super::tally::{PROXY, Tallies, status_label};
 use super::{Gateway, Settings, client_of, edge};
 use crate::api::RequestId;
 use crate::metrics::Metrics;
-use crate::model::PrincipalKind;
 use crate::session::{Sessions, Source};
 use crate::telemetry::access::{self, Outcome};
 
@@ -39,7 +39,7 @@ pub struct Context {
     slot: Option<Arc<Slot>>,
     line: Option<Line>,
     under_way: Option<UnderWay>,
-    metrics: Arc<Metrics>,
+    tallies: Arc<Tallies>,
 }
 
 /// Names exchanges: unique in the process, unpredictable from outside, no secret.
@@ -68,7 +68,7 @@ impl Context {
             rule: None,
             verdict: None,
             status: None,
-            handler: "proxy",
+            handler: PROXY,
             request_bytes: 0,
             upstream_error: None,
             retried: false,
@@ -78,7 +78,7 @@ impl Context {
             slot: None,
             line: None,
             under_way: None,
-            metrics: gateway.metrics.clone(),
+            tallies: gateway.tallies.clone(),
         }
     }
 
@@ -95,7 +95,7 @@ impl Context {
         });
         gateway.streams.exchange_began();
         self.under_way = Some(UnderWay(gateway.streams.clone()));
-        self.metrics.http_requests_in_flight.with_label_values(&["proxy"]).inc();
+        self.tallies.in_flight.inc();
     }
 
     pub(super) fn peer_is_trusted(&self) -> bool {
@@ -119,7 +119,7 @@ impl Context {
 
     pub(super) fn allow(&mut self, rule: &Arc<Rule>, permit: Permit, verdict: Verdict) {
         if permit.session().is_none() {
-            self.metrics.auth_decisions.with_label_values(&["bypass", "public_path", "none"]).inc();
+            self.tallies.bypassed.inc();
         }
         self.rule = Some(rule.clone());
         self.permit = Some(permit);
@@ -134,22 +134,27 @@ impl Context {
 
     /// Counts what the guard decided, and how long it took since `started`.
     pub(super) fn decided(&self, decided: &Result<Permit, Rejection>, started: Instant) {
-        let metrics = &self.metrics;
         let source = decided.as_ref().ok().and_then(Permit::source);
         let took = started.elapsed().as_secs_f64();
-        metrics.auth_decision_duration.with_label_values(&[source_name(source)]).observe(took);
-        let (verdict, principal) = match decided {
+        match source {
+            Some(Source::Cache) => self.tallies.cached_decision.observe(took),
+            _ => self.tallies.metrics.auth_decision_duration.with_label_values(&[source_name(source)]).observe(took),
+        }
+        let (outcome, reason, principal) = match decided {
             Ok(permit) => match permit.session() {
                 Some(session) if source == Some(Source::Stale) => {
-                    (Verdict { outcome: Outcome::Allow, reason: "stale_allowed" }, kind_name(session.principal.kind))
+                    (Outcome::Allow, "stale_allowed", session.principal.kind.as_str())
                 }
-                Some(session) => (Verdict { outcome: Outcome::Allow, reason: "ok" }, kind_name(session.principal.kind)),
+                Some(session) => return self.tallies.allowed(session.principal.kind).inc(),
                 // Counted by `allow`: nobody was asked for.
                 None => return,
             },
-            Err(rejection) => (rejection.verdict(), "none"),
+            Err(rejection) => {
+                let Verdict { outcome, reason } = rejection.verdict();
+                (outcome, reason, "none")
+            }
         };
-        metrics.auth_decisions.with_label_values(&[verdict.outcome.as_str(), verdict.reason, principal]).inc();
+        self.tallies.metrics.auth_decisions.with_label_values(&[outcome.as_str(), reason, principal]).inc();
     }
 
     pub(super) fn forwarded(&mut self) {
@@ -178,13 +183,18 @@ impl Context {
             slot.release();
         }
         self.under_way = None;
-        let metrics = &self.metrics;
+        let metrics = &self.tallies.metrics;
         let route = self.rule.as_ref().map_or("none", |rule| rule.id.as_str());
         let code = self.status.map_or(499, |status| status.as_u16());
-        metrics.http_requests_in_flight.with_label_values(&["proxy"]).dec();
-        metrics.http_requests.with_label_values(&[self.handler, route, code_name(code).as_ref()]).inc();
         let took = self.started.elapsed();
-        metrics.http_request_duration.with_label_values(&[self.handler, route]).observe(took.as_secs_f64());
+        self.tallies.in_flight.dec();
+        match &self.rule {
+            Some(rule) => rule.tally(metrics).count(route, code, took, metrics),
+            None => {
+                metrics.http_requests.with_label_values(&[self.handler, route, &status_label(code)]).inc();
+                metrics.http_request_duration.with_label_values(&[self.handler, route]).observe(took.as_secs_f64());
+            }
+        }
         if let Some(forwarded_at) = self.forwarded_at {
             metrics.upstream_request_duration.observe(forwarded_at.elapsed().as_secs_f64());
         }
@@ -252,15 +262,6 @@ fn source_name(source: Option<Source>) -> &'static str {
         Some(Source::Stale) => "stale",
         None => "none",
     }
-}
-
-fn kind_name(kind: PrincipalKind) -> &'static str {
-    kind.as_str()
-}
-
-// A code that no application of sound mind sends is not worth a time series of its own.
-fn code_name(code: u16) -> std::borrow::Cow<'static, str> {
-    if (100..600).contains(&code) { code.to_string().into() } else { "other".into() }
 }
 
 // W3C Trace Context §3.2: version "-" trace-id "-" parent-id "-" flags.
