@@ -150,7 +150,7 @@ impl ProxyHttp for Gateway {
             headers::strip_credentials(request, &context.settings.cookie.name)?;
         }
         headers::inject(request, permit, context.settings.identity_headers)?;
-        headers::forward(request, context.peer, is_tls(exchange))?;
+        headers::forward(request, context.peer_value(), is_tls(exchange))?;
         request.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;
         context.forwarded();
         Ok(())
@@ -186,9 +186,7 @@ impl ProxyHttp for Gateway {
             return Error::e_explain(ErrorType::HTTPStatus(401), "session ended");
         }
         for name in [headers::X_USER_ID, headers::X_CLIENT_ID] {
-            if response.headers.contains_key(&name) {
-                response.remove_header(&name);
-            }
+            response.remove_header(name);
         }
         response.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;
         if self.draining.load(Ordering::Relaxed) && response.status.as_u16() >= 200 {

@@ -102,6 +102,13 @@ impl Context {
         self.peer.is_some_and(|peer| self.settings.trusted_proxies.iter().any(|network| network.contains(&peer)))
     }
 
+    /// Returns the peer's address as a header value.
+    pub(super) fn peer_value(&self) -> Option<HeaderValue> {
+        let peer = self.peer?;
+        let render = || HeaderValue::try_from(peer.to_string()).expect("an address is visible ASCII");
+        Some(self.slot.as_ref().map_or_else(render, |slot| slot.peer_text(render)))
+    }
+
     pub(super) fn request_id(&self) -> RequestId {
         self.request_id
     }

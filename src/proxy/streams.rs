@@ -9,12 +9,13 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::task::AtomicWaker;
+use http::HeaderValue;
 
 use crate::metrics::Metrics;
 use crate::model::{Session, TokenId};
@@ -43,6 +44,8 @@ pub struct Slot {
     ended: AtomicBool,
     reader: AtomicWaker,
     exchange: AtomicWaker,
+    /// The peer's address as text: the same for every exchange of a connection.
+    peer: OnceLock<HeaderValue>,
 }
 
 /// Keeps a slot on its shelf; taking it away is the last thing a connection does.
@@ -85,6 +88,7 @@ impl Streams {
             ended: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             exchange: AtomicWaker::new(),
+            peer: OnceLock::new(),
         });
         if let Some(shelf) = self.shelf(number) {
             shelf.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::downgrade(&slot));
@@ -190,6 +194,11 @@ impl Slot {
     pub fn release(&self) {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.ended.store(false, Ordering::SeqCst);
+    }
+
+    /// Returns the peer's address as text, which `render` makes once a connection.
+    pub fn peer_text(&self, render: impl FnOnce() -> HeaderValue) -> HeaderValue {
+        self.peer.get_or_init(render).clone()
     }
 
     /// Returns whether the session of the exchange under way has ended.
