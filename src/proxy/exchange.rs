@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora::proxy::Session as Exchange;
 use tokio::time::Instant;
 
@@ -19,6 +20,8 @@ use crate::api::RequestId;
 use crate::metrics::Metrics;
 use crate::session::{Sessions, Source};
 use crate::telemetry::access::{self, Outcome};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What is known about one exchange.
 pub struct Context {
@@ -49,10 +52,12 @@ pub struct RequestIds {
 }
 
 /// What the access log needs of the request head, kept for exchanges that are cut.
+///
+/// Parts of the head, not texts made from them: most lines are never written.
 struct Line {
-    method: String,
-    path: String,
-    trace_id: Option<String>,
+    method: Method,
+    target: Option<PathAndQuery>,
+    traceparent: Option<HeaderValue>,
 }
 
 /// Counts an exchange in, and out again however it ends.
@@ -89,9 +94,9 @@ impl Context {
         self.client = client_of(&head.headers, self.peer, &self.settings.trusted_proxies);
         self.slot = edge::current_slot();
         self.line = Some(Line {
-            method: head.method.as_str().to_owned(),
-            path: head.uri.path().to_owned(),
-            trace_id: head.headers.get("traceparent").and_then(trace_id),
+            method: head.method.clone(),
+            target: head.uri.path_and_query().cloned(),
+            traceparent: head.headers.get(TRACEPARENT).cloned(),
         });
         gateway.streams.exchange_began();
         self.under_way = Some(UnderWay(gateway.streams.clone()));
@@ -193,7 +198,8 @@ impl Context {
         let metrics = &self.tallies.metrics;
         let route = self.rule.as_ref().map_or("none", |rule| rule.id.as_str());
         let code = self.status.map_or(499, |status| status.as_u16());
-        let took = self.started.elapsed();
+        let now = Instant::now();
+        let took = now - self.started;
         self.tallies.in_flight.dec();
         match &self.rule {
             Some(rule) => rule.tally(metrics).count(route, code, took, metrics),
@@ -203,7 +209,7 @@ impl Context {
             }
         }
         if let Some(forwarded_at) = self.forwarded_at {
-            metrics.upstream_request_duration.observe(forwarded_at.elapsed().as_secs_f64());
+            metrics.upstream_request_duration.observe((now - forwarded_at).as_secs_f64());
         }
         self.write_line(&line, route, code, took, cut);
     }
@@ -216,9 +222,9 @@ impl Context {
         let session = self.permit.as_ref().and_then(Permit::session);
         access::write(&access::Record {
             request_id: &self.request_id.to_string(),
-            trace_id: line.trace_id.as_deref(),
-            method: &line.method,
-            path: &line.path,
+            trace_id: line.traceparent.as_ref().and_then(trace_id),
+            method: line.method.as_str(),
+            path: line.target.as_ref().map_or("", PathAndQuery::path),
             route,
             status: code,
             duration: took,
@@ -272,9 +278,9 @@ fn source_name(source: Option<Source>) -> &'static str {
 }
 
 // W3C Trace Context §3.2: version "-" trace-id "-" parent-id "-" flags.
-fn trace_id(traceparent: &HeaderValue) -> Option<String> {
+fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
     let id = traceparent.to_str().ok()?.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
 #[cfg(test)]
@@ -291,12 +297,12 @@ mod tests {
 
     #[test]
     fn only_a_well_formed_traceparent_names_a_trace() {
-        let parse = |text: &'static str| trace_id(&HeaderValue::from_static(text));
-        assert_eq!(
-            parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").as_deref(),
-            Some("4bf92f3577b34da6a3ce929d0e0e4736")
-        );
-        assert_eq!(parse("00-xyz-00f067aa0ba902b7-01"), None);
-        assert_eq!(parse(""), None);
+        for (text, id) in [
+            ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Some("4bf92f3577b34da6a3ce929d0e0e4736")),
+            ("00-xyz-00f067aa0ba902b7-01", None),
+            ("", None),
+        ] {
+            assert_eq!(trace_id(&HeaderValue::from_static(text)), id, "{text}");
+        }
     }
 }
