@@ -23,6 +23,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Version, header};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -126,7 +127,7 @@ impl ProxyHttp for Gateway {
                 context.allow(rule, Permit::open(), Verdict { outcome: Outcome::Bypass, reason: "public_path" });
                 Ok(false)
             }
-            Route::Guard(rule) => self.guard(exchange, context, rule).await,
+            Route::Guard(rule) => self.guard(exchange, context, &settings, rule).await,
         }
     }
 
@@ -263,15 +264,20 @@ impl Gateway {
         exchange.set_total_drain_timeout(Some(DRAIN_BODY));
     }
 
-    async fn guard(&self, exchange: &mut Exchange, context: &mut Context, rule: &Arc<Rule>) -> pingora::Result<bool> {
+    async fn guard(
+        &self,
+        exchange: &mut Exchange,
+        context: &mut Context,
+        settings: &Settings,
+        rule: &Arc<Rule>,
+    ) -> pingora::Result<bool> {
         let head = exchange.req_header();
         let generation = self.sessions.revocations().generation();
         let started = Instant::now();
-        let settings = context.settings.clone();
         let decided =
             guard::authorize(&self.sessions, &rule.policy, &head.method, &head.headers, &settings.cookie).await;
         let decided = match decided {
-            Ok(permit) if rule.policy.stream => self.extend(permit).await,
+            Ok(permit) if rule.policy.stream => Box::pin(self.extend(permit)).await,
             other => other,
         };
         context.decided(&decided, started);
@@ -312,10 +318,20 @@ impl Gateway {
         Ok(true)
     }
 
-    async fn refuse(&self, exchange: &mut Exchange, error: &ApiError, context: &mut Context) -> pingora::Result<bool> {
+    // Boxed: pingora moves the future of `request_filter` about, and one that held the writing of a
+    // response would be several times the size.
+    fn refuse<'a>(
+        &self,
+        exchange: &'a mut Exchange,
+        error: &'a ApiError,
+        context: &mut Context,
+    ) -> BoxFuture<'a, pingora::Result<bool>> {
         context.status = Some(error.kind.status());
-        respond::refuse(exchange, error, context.request_id()).await?;
-        Ok(true)
+        let request_id = context.request_id();
+        Box::pin(async move {
+            respond::refuse(exchange, error, request_id).await?;
+            Ok(true)
+        })
     }
 }
 
