@@ -151,7 +151,7 @@ impl ProxyHttp for Gateway {
             headers::strip_credentials(request, &context.settings.cookie.name)?;
         }
         headers::inject(request, permit, context.settings.identity_headers)?;
-        headers::forward(request, context.peer_value(), is_tls(exchange))?;
+        headers::forward(request, context.peer_value(), context.peer_is_trusted(), is_tls(exchange))?;
         request.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;
         context.forwarded();
         Ok(())
@@ -186,7 +186,7 @@ impl ProxyHttp for Gateway {
         if context.session_has_ended(&self.sessions) {
             return Error::e_explain(ErrorType::HTTPStatus(401), "session ended");
         }
-        for name in [headers::X_USER_ID, headers::X_CLIENT_ID] {
+        for name in &headers::IDENTITY_IN_RESPONSES {
             response.remove_header(name);
         }
         response.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;

@@ -36,6 +36,10 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 const X_FORWARDED_HOST: &str = "x-forwarded-host";
 
+/// What an application could write into its answer to look like Doorward.
+pub const IDENTITY_IN_RESPONSES: [HeaderName; 2] =
+    [HeaderName::from_static(X_USER_ID), HeaderName::from_static(X_CLIENT_ID)];
+
 /// Folded names that only Doorward may write, and their label.
 const IDENTITY: [(&str, &str); 6] = [
     ("xuserid", "x-user-id"),
@@ -98,20 +102,23 @@ pub fn strip_credentials(request: &mut RequestHeader, cookie: &str) -> pingora::
 }
 
 /// Tells the application where the request really came from; `peer` is the address it came from.
-pub fn forward(request: &mut RequestHeader, peer: Option<HeaderValue>, tls: bool) -> pingora::Result<()> {
+pub fn forward(
+    request: &mut RequestHeader,
+    peer: Option<HeaderValue>,
+    peer_is_trusted: bool,
+    tls: bool,
+) -> pingora::Result<()> {
+    // What a stranger said was removed by `strip`: only a trusted proxy's word can be there.
+    let said = |request: &RequestHeader, name| peer_is_trusted && request.headers.contains_key(name);
     if let Some(peer) = peer {
-        let before = request.headers.get(X_FORWARDED_FOR).and_then(|value| value.to_str().ok());
-        let chain = match (before, peer.to_str()) {
-            (Some(before), Ok(peer)) => value(&format!("{before}, {peer}"))?,
-            _ => peer,
-        };
+        let chain = if said(request, X_FORWARDED_FOR) { lengthen(&request.headers, peer)? } else { peer };
         request.insert_header(X_FORWARDED_FOR, chain)?;
     }
-    if !request.headers.contains_key(X_FORWARDED_PROTO) {
+    if !said(request, X_FORWARDED_PROTO) {
         let scheme = HeaderValue::from_static(if tls { "https" } else { "http" });
         request.insert_header(X_FORWARDED_PROTO, scheme)?;
     }
-    if !request.headers.contains_key(X_FORWARDED_HOST)
+    if !said(request, X_FORWARDED_HOST)
         && let Some(host) = request.headers.get(header::HOST).cloned()
     {
         request.insert_header(X_FORWARDED_HOST, host)?;
@@ -136,6 +143,14 @@ pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[ipnet::IpNet
         }
     }
     nearest
+}
+
+fn lengthen(headers: &HeaderMap, peer: HeaderValue) -> pingora::Result<HeaderValue> {
+    let before = headers.get(X_FORWARDED_FOR).and_then(|value| value.to_str().ok());
+    match (before, peer.to_str()) {
+        (Some(before), Ok(peer)) => value(&format!("{before}, {peer}")),
+        _ => Ok(peer),
+    }
 }
 
 fn optional(session: &Session, which: IdentityHeaders) -> impl Iterator<Item = (&'static str, String)> {
