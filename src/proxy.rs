@@ -12,6 +12,7 @@ pub mod headers;
 pub mod respond;
 pub mod route;
 pub mod streams;
+pub mod tally;
 pub mod terminate;
 pub mod upstream;
 
@@ -23,6 +24,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode, header};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -37,12 +39,13 @@ use self::guard::{Permit, Rejection};
 use self::respond::Verdict;
 use self::route::{Route, RouteTable, Rule};
 use self::streams::Streams;
+use self::tally::Tallies;
 use self::upstream::Upstream;
 use crate::api::error::Kind;
 use crate::api::{ClientAddr, Error as ApiError};
 use crate::config::{Cookie, IdentityHeaders, Limits};
 use crate::metrics::Metrics;
-use crate::session::{Refusal, Sessions};
+use crate::session::Sessions;
 use crate::telemetry::access::Outcome;
 use crate::time::Clock;
 
@@ -73,6 +76,8 @@ pub struct Gateway {
     pub clock: Arc<dyn Clock>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Handles of the metrics that every exchange touches.
+    pub tallies: Arc<Tallies>,
 }
 
 /// What a reload replaces.
@@ -123,7 +128,7 @@ impl ProxyHttp for Gateway {
                 context.allow(rule, Permit::open(), Verdict { outcome: Outcome::Bypass, reason: "public_path" });
                 false
             }
-            Route::Guard(rule) => self.guard(exchange, context, rule).await?,
+            Route::Guard(rule) => self.guard(exchange, context, &settings, rule).await?,
         };
         if !answered && self.announces_too_much(exchange) {
             return self.refuse(exchange, &Kind::TooLarge.into(), context).await;
@@ -151,7 +156,7 @@ impl ProxyHttp for Gateway {
             headers::strip_credentials(request, &context.settings.cookie.name)?;
         }
         headers::inject(request, permit, context.settings.identity_headers)?;
-        headers::forward(request, context.peer, is_tls(exchange))?;
+        headers::forward(request, context.peer_value(), context.peer_is_trusted(), is_tls(exchange))?;
         request.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;
         context.forwarded();
         Ok(())
@@ -190,10 +195,8 @@ impl ProxyHttp for Gateway {
         if !informational {
             context.answering();
         }
-        for name in [headers::X_USER_ID, headers::X_CLIENT_ID] {
-            if response.headers.contains_key(&name) {
-                response.remove_header(&name);
-            }
+        for name in &headers::IDENTITY_IN_RESPONSES {
+            response.remove_header(name);
         }
         response.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;
         if response.status.is_informational() {
@@ -212,8 +215,8 @@ impl ProxyHttp for Gateway {
             context.verdict = Some(Rejection::Refused(refusal).verdict());
             Some(refusal.into())
         } else {
-            context.upstream_error = upstream_error(error);
-            answer_to(error)
+            context.upstream_error = respond::upstream_error(error);
+            respond::answer_to(error)
         };
         let written = exchange.response_written().is_some();
         let error_code = match refusal.filter(|_| !written) {
@@ -282,14 +285,19 @@ impl Gateway {
         exchange.set_total_drain_timeout(Some(DRAIN_BODY));
     }
 
-    async fn guard(&self, exchange: &mut Exchange, context: &mut Context, rule: &Arc<Rule>) -> pingora::Result<bool> {
+    async fn guard(
+        &self,
+        exchange: &mut Exchange,
+        context: &mut Context,
+        settings: &Settings,
+        rule: &Arc<Rule>,
+    ) -> pingora::Result<bool> {
         let head = exchange.req_header();
         let generation = self.sessions.revocations().vouched_generation();
         let started = Instant::now();
-        let settings = context.settings.clone();
         let decided = guard::authorize(&self.sessions, &rule.policy, head, &settings.cookie).await;
         let decided = match decided {
-            Ok(permit) if rule.policy.stream => self.extend(permit).await,
+            Ok(permit) if rule.policy.stream => Box::pin(self.extend(permit)).await,
             other => other,
         };
         context.decided(&decided, started);
@@ -336,10 +344,20 @@ impl Gateway {
         Ok(true)
     }
 
-    async fn refuse(&self, exchange: &mut Exchange, error: &ApiError, context: &mut Context) -> pingora::Result<bool> {
+    // Boxed: pingora moves the future of `request_filter` about, and one that held the writing of a
+    // response would be several times the size.
+    fn refuse<'a>(
+        &self,
+        exchange: &'a mut Exchange,
+        error: &'a ApiError,
+        context: &mut Context,
+    ) -> BoxFuture<'a, pingora::Result<bool>> {
         context.status = Some(error.kind.status());
-        respond::refuse(exchange, error, context.request_id()).await?;
-        Ok(true)
+        let request_id = context.request_id();
+        Box::pin(async move {
+            respond::refuse(exchange, error, request_id).await?;
+            Ok(true)
+        })
     }
 }
 
@@ -358,39 +376,6 @@ fn is_our_refusal(error: &Error) -> bool {
 
 fn is_tls(exchange: &Exchange) -> bool {
     exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some())
-}
-
-// `None`: the client is gone and cannot be answered.
-fn answer_to(error: &Error) -> Option<ApiError> {
-    let kind = match (error.etype(), error.esource()) {
-        (ErrorType::HTTPStatus(413), _) => Kind::TooLarge,
-        (ErrorType::HTTPStatus(401), _) => return Some(Refusal::Revoked.into()),
-        (ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed, ErrorSource::Downstream) => {
-            return None;
-        }
-        (_, ErrorSource::Downstream) => Kind::BadRequest,
-        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => Kind::GatewayTimeout,
-        (_, ErrorSource::Upstream) => Kind::BadGateway,
-        _ => Kind::Internal,
-    };
-    Some(kind.into())
-}
-
-fn upstream_error(error: &Error) -> Option<&'static str> {
-    if *error.esource() != ErrorSource::Upstream {
-        return None;
-    }
-    Some(match error.etype() {
-        ErrorType::ConnectTimedout
-        | ErrorType::ConnectRefused
-        | ErrorType::ConnectNoRoute
-        | ErrorType::ConnectError
-        | ErrorType::SocketError => "connect",
-        ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout | ErrorType::InvalidCert => "tls",
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => "timeout",
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "reset",
-        _ => "protocol",
-    })
 }
 
 /// Returns the client's address as trusted proxies tell it.

@@ -35,6 +35,7 @@ use crate::model::{TokenKey, TokenKeys};
 use crate::proxy::exchange::RequestIds;
 use crate::proxy::route::RouteTable;
 use crate::proxy::streams::Streams;
+use crate::proxy::tally::Tallies;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, Settings};
 use crate::secret::random_bytes;
@@ -317,6 +318,7 @@ fn gateway(
         request_ids: RequestIds::new(u64::from_ne_bytes(*seed)),
         clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
+        tallies: Tallies::new(shared.metrics.clone()),
     })
 }
 

@@ -28,7 +28,9 @@ use crate::model::{
     Identity, ParsedToken, Principal, PrincipalId, PrincipalKind, Session, SessionId, TenantId, TokenError, TokenKey,
     TokenKeys, TokenKind,
 };
-use crate::store::{Created, Key, Revocations, RevokeReason, SessionStore, StoreError, shard_of, shard_of_parts};
+use crate::store::{
+    Created, Key, Revocations, RevokeReason, SessionStore, Stamp, StoreError, shard_of, shard_of_parts,
+};
 use crate::time::{Clock, Timestamp};
 
 /// The sessions service.
@@ -297,7 +299,7 @@ impl Sessions {
             return Err(Refusal::Revoked);
         }
         if !self.revocations.is_current() {
-            return self.find_unvouched(key, now).await;
+            return Box::pin(self.find_unvouched(key, now)).await;
         }
         let stamp = self.revocations.stamp(&key.id);
         if let Some(session) = self.cache.find(key.id, stamp).await {
@@ -309,8 +311,13 @@ impl Sessions {
                 return Err(Refusal::Expired);
             }
             // Another replica may have extended it since it was read.
-            self.cache.forget(key.id, stamp).await;
+            Box::pin(self.cache.forget(key.id, stamp)).await;
         }
+        // Boxed, as everything but a hit is: the future of the common case stays small.
+        Box::pin(self.find_stored(key, stamp, now)).await
+    }
+
+    async fn find_stored(&self, key: Key, stamp: Stamp, now: Timestamp) -> Result<Validated, Refusal> {
         let store = self.store.clone();
         let filled = self.cache.find_or_fill(key.id, stamp, async move { store.find(key, stamp, now).await }).await;
         self.judge(key, filled, now)

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora::proxy::Session as Exchange;
 use tokio::time::Instant;
 
@@ -13,12 +14,14 @@ use super::guard::{Permit, Rejection};
 use super::respond::Verdict;
 use super::route::Rule;
 use super::streams::{Slot, Streams};
+use super::tally::{PROXY, Tallies, status_label};
 use super::{Gateway, Settings, client_of, edge};
 use crate::api::RequestId;
 use crate::metrics::Metrics;
-use crate::model::PrincipalKind;
 use crate::session::{Refusal, Sessions, Source};
 use crate::telemetry::access::{self, Outcome};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What is known about one exchange.
 pub struct Context {
@@ -41,7 +44,7 @@ pub struct Context {
     slot: Option<Arc<Slot>>,
     line: Option<Line>,
     under_way: Option<UnderWay>,
-    metrics: Arc<Metrics>,
+    tallies: Arc<Tallies>,
 }
 
 /// Names exchanges: unique in the process, unpredictable from outside, no secret.
@@ -51,10 +54,12 @@ pub struct RequestIds {
 }
 
 /// What the access log needs of the request head, kept for exchanges that are cut.
+///
+/// Parts of the head, not texts made from them: most lines are never written.
 struct Line {
-    method: String,
-    path: String,
-    trace_id: Option<String>,
+    method: Method,
+    target: Option<PathAndQuery>,
+    traceparent: Option<HeaderValue>,
 }
 
 /// Counts an exchange in, and out again however it ends.
@@ -70,7 +75,7 @@ impl Context {
             rule: None,
             verdict: None,
             status: None,
-            handler: "proxy",
+            handler: PROXY,
             request_bytes: 0,
             upstream_error: None,
             retried: false,
@@ -81,7 +86,7 @@ impl Context {
             slot: None,
             line: None,
             under_way: None,
-            metrics: gateway.metrics.clone(),
+            tallies: gateway.tallies.clone(),
         }
     }
 
@@ -92,17 +97,24 @@ impl Context {
         self.client = client_of(&head.headers, self.peer, &self.settings.trusted_proxies);
         self.slot = edge::current_slot();
         self.line = Some(Line {
-            method: head.method.as_str().to_owned(),
-            path: head.uri.path().to_owned(),
-            trace_id: head.headers.get("traceparent").and_then(trace_id),
+            method: head.method.clone(),
+            target: head.uri.path_and_query().cloned(),
+            traceparent: head.headers.get(TRACEPARENT).cloned(),
         });
         gateway.streams.exchange_began();
         self.under_way = Some(UnderWay(gateway.streams.clone()));
-        self.metrics.http_requests_in_flight.with_label_values(&["proxy"]).inc();
+        self.tallies.in_flight.inc();
     }
 
     pub(super) fn peer_is_trusted(&self) -> bool {
         self.peer.is_some_and(|peer| self.settings.trusted_proxies.iter().any(|network| network.contains(&peer)))
+    }
+
+    /// Returns the peer's address as a header value.
+    pub(super) fn peer_value(&self) -> Option<HeaderValue> {
+        let peer = self.peer?;
+        let render = || HeaderValue::try_from(peer.to_string()).expect("an address is visible ASCII");
+        Some(self.slot.as_ref().map_or_else(render, |slot| slot.peer_text(render)))
     }
 
     pub(super) fn request_id(&self) -> RequestId {
@@ -122,7 +134,7 @@ impl Context {
 
     pub(super) fn allow(&mut self, rule: &Arc<Rule>, permit: Permit, verdict: Verdict) {
         if permit.session().is_none() {
-            self.metrics.auth_decisions.with_label_values(&["bypass", "public_path", "none"]).inc();
+            self.tallies.bypassed.inc();
         }
         self.rule = Some(rule.clone());
         self.permit = Some(permit);
@@ -137,22 +149,27 @@ impl Context {
 
     /// Counts what the guard decided, and how long it took since `started`.
     pub(super) fn decided(&self, decided: &Result<Permit, Rejection>, started: Instant) {
-        let metrics = &self.metrics;
         let source = decided.as_ref().ok().and_then(Permit::source);
         let took = started.elapsed().as_secs_f64();
-        metrics.auth_decision_duration.with_label_values(&[source_name(source)]).observe(took);
-        let (verdict, principal) = match decided {
+        match source {
+            Some(Source::Cache) => self.tallies.cached_decision.observe(took),
+            _ => self.tallies.metrics.auth_decision_duration.with_label_values(&[source_name(source)]).observe(took),
+        }
+        let (outcome, reason, principal) = match decided {
             Ok(permit) => match permit.session() {
                 Some(session) if source == Some(Source::Stale) => {
-                    (Verdict { outcome: Outcome::Allow, reason: "stale_allowed" }, kind_name(session.principal.kind))
+                    (Outcome::Allow, "stale_allowed", session.principal.kind.as_str())
                 }
-                Some(session) => (Verdict { outcome: Outcome::Allow, reason: "ok" }, kind_name(session.principal.kind)),
+                Some(session) => return self.tallies.allowed(session.principal.kind).inc(),
                 // Counted by `allow`: nobody was asked for.
                 None => return,
             },
-            Err(rejection) => (rejection.verdict(), "none"),
+            Err(rejection) => {
+                let Verdict { outcome, reason } = rejection.verdict();
+                (outcome, reason, "none")
+            }
         };
-        metrics.auth_decisions.with_label_values(&[verdict.outcome.as_str(), verdict.reason, principal]).inc();
+        self.tallies.metrics.auth_decisions.with_label_values(&[outcome.as_str(), reason, principal]).inc();
     }
 
     pub(super) fn forwarded(&mut self) {
@@ -190,15 +207,21 @@ impl Context {
             slot.release();
         }
         self.under_way = None;
-        let metrics = &self.metrics;
+        let metrics = &self.tallies.metrics;
         let route = self.rule.as_ref().map_or("none", |rule| rule.id.as_str());
         let code = self.status.map_or(499, |status| status.as_u16());
-        metrics.http_requests_in_flight.with_label_values(&["proxy"]).dec();
-        metrics.http_requests.with_label_values(&[self.handler, route, code_name(code).as_ref()]).inc();
-        let took = self.started.elapsed();
-        metrics.http_request_duration.with_label_values(&[self.handler, route]).observe(took.as_secs_f64());
+        let now = Instant::now();
+        let took = now - self.started;
+        self.tallies.in_flight.dec();
+        match &self.rule {
+            Some(rule) => rule.tally(metrics).count(route, code, took, metrics),
+            None => {
+                metrics.http_requests.with_label_values(&[self.handler, route, &status_label(code)]).inc();
+                metrics.http_request_duration.with_label_values(&[self.handler, route]).observe(took.as_secs_f64());
+            }
+        }
         if let Some(forwarded_at) = self.forwarded_at {
-            metrics.upstream_request_duration.observe(forwarded_at.elapsed().as_secs_f64());
+            metrics.upstream_request_duration.observe((now - forwarded_at).as_secs_f64());
         }
         self.write_line(&line, route, code, took, cut);
     }
@@ -211,9 +234,9 @@ impl Context {
         let session = self.permit.as_ref().and_then(Permit::session);
         access::write(&access::Record {
             request_id: &self.request_id.to_string(),
-            trace_id: line.trace_id.as_deref(),
-            method: &line.method,
-            path: &line.path,
+            trace_id: line.traceparent.as_ref().and_then(trace_id),
+            method: line.method.as_str(),
+            path: line.target.as_ref().map_or("", PathAndQuery::path),
             route,
             status: code,
             duration: took,
@@ -266,19 +289,10 @@ fn source_name(source: Option<Source>) -> &'static str {
     }
 }
 
-fn kind_name(kind: PrincipalKind) -> &'static str {
-    kind.as_str()
-}
-
-// A code that no application of sound mind sends is not worth a time series of its own.
-fn code_name(code: u16) -> std::borrow::Cow<'static, str> {
-    if (100..600).contains(&code) { code.to_string().into() } else { "other".into() }
-}
-
 // W3C Trace Context §3.2: version "-" trace-id "-" parent-id "-" flags.
-fn trace_id(traceparent: &HeaderValue) -> Option<String> {
+fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
     let id = traceparent.to_str().ok()?.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
 #[cfg(test)]
@@ -295,12 +309,12 @@ mod tests {
 
     #[test]
     fn only_a_well_formed_traceparent_names_a_trace() {
-        let parse = |text: &'static str| trace_id(&HeaderValue::from_static(text));
-        assert_eq!(
-            parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").as_deref(),
-            Some("4bf92f3577b34da6a3ce929d0e0e4736")
-        );
-        assert_eq!(parse("00-xyz-00f067aa0ba902b7-01"), None);
-        assert_eq!(parse(""), None);
+        for (text, id) in [
+            ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Some("4bf92f3577b34da6a3ce929d0e0e4736")),
+            ("00-xyz-00f067aa0ba902b7-01", None),
+            ("", None),
+        ] {
+            assert_eq!(trace_id(&HeaderValue::from_static(text)), id, "{text}");
+        }
     }
 }

@@ -15,24 +15,30 @@ use crate::config::IdentityHeaders;
 use crate::metrics::Metrics;
 use crate::model::Session;
 
+// Texts and not `HeaderName`s: pingora keeps a name's spelling beside it, which it copies from all but a
+// static text.
 /// Who calls.
-pub const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+pub const X_USER_ID: &str = "x-user-id";
 /// For which tenant.
-pub const X_CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
+pub const X_CLIENT_ID: &str = "x-client-id";
 /// In which session.
-pub const X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
+pub const X_SESSION_ID: &str = "x-session-id";
 /// With which roles.
-pub const X_USER_ROLES: HeaderName = HeaderName::from_static("x-user-roles");
+pub const X_USER_ROLES: &str = "x-user-roles";
 /// As what kind of principal.
-pub const X_USER_KIND: HeaderName = HeaderName::from_static("x-user-kind");
+pub const X_USER_KIND: &str = "x-user-kind";
 /// On whose behalf.
-pub const X_ACTOR_ID: HeaderName = HeaderName::from_static("x-actor-id");
+pub const X_ACTOR_ID: &str = "x-actor-id";
 /// The exchange's name in every log.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_REQUEST_ID: &str = "x-request-id";
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
+
+/// What an application could write into its answer to look like Doorward.
+pub const IDENTITY_IN_RESPONSES: [HeaderName; 2] =
+    [HeaderName::from_static(X_USER_ID), HeaderName::from_static(X_CLIENT_ID)];
 
 /// Folded names that only Doorward may write, and their label.
 const IDENTITY: [(&str, &str); 6] = [
@@ -95,18 +101,24 @@ pub fn strip_credentials(request: &mut RequestHeader, cookie: &str) -> pingora::
     if kept.is_empty() { Ok(()) } else { request.insert_header(header::COOKIE, kept.as_slice()) }
 }
 
-/// Tells the application where the request really came from.
-pub fn forward(request: &mut RequestHeader, client: Option<IpAddr>, tls: bool) -> pingora::Result<()> {
-    if let Some(client) = client {
-        let before = request.headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-        let chain: Vec<String> = before.map(str::to_owned).chain([client.to_string()]).collect();
-        request.insert_header(X_FORWARDED_FOR, value(&chain.join(", "))?)?;
+/// Tells the application where the request really came from; `peer` is the address it came from.
+pub fn forward(
+    request: &mut RequestHeader,
+    peer: Option<HeaderValue>,
+    peer_is_trusted: bool,
+    tls: bool,
+) -> pingora::Result<()> {
+    // What a stranger said was removed by `strip`: only a trusted proxy's word can be there.
+    let said = |request: &RequestHeader, name| peer_is_trusted && request.headers.contains_key(name);
+    if let Some(peer) = peer {
+        let chain = if said(request, X_FORWARDED_FOR) { lengthen(&request.headers, &peer)? } else { peer };
+        request.insert_header(X_FORWARDED_FOR, chain)?;
     }
-    if !request.headers.contains_key(&X_FORWARDED_PROTO) {
+    if !said(request, X_FORWARDED_PROTO) {
         let scheme = HeaderValue::from_static(if tls { "https" } else { "http" });
         request.insert_header(X_FORWARDED_PROTO, scheme)?;
     }
-    if !request.headers.contains_key(&X_FORWARDED_HOST)
+    if !said(request, X_FORWARDED_HOST)
         && let Some(host) = request.headers.get(header::HOST).cloned()
     {
         request.insert_header(X_FORWARDED_HOST, host)?;
@@ -120,7 +132,7 @@ pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[ipnet::IpNet
     if !is_trusted(&peer) {
         return peer;
     }
-    let values: Vec<&str> = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
     let mut nearest = peer;
     for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
         // What cannot be read ends the chain: everything left of it is hearsay.
@@ -133,7 +145,13 @@ pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[ipnet::IpNet
     nearest
 }
 
-fn optional(session: &Session, which: IdentityHeaders) -> impl Iterator<Item = (HeaderName, String)> {
+fn lengthen(headers: &HeaderMap, peer: &HeaderValue) -> pingora::Result<HeaderValue> {
+    let before = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let chain: Vec<&str> = before.chain(peer.to_str()).collect();
+    value(&chain.join(", "))
+}
+
+fn optional(session: &Session, which: IdentityHeaders) -> impl Iterator<Item = (&'static str, String)> {
     let session_id = which.session_id.then(|| (X_SESSION_ID, session.id.0.to_string()));
     let roles = which.roles.then(|| (X_USER_ROLES, session.roles.join(",")));
     let kind = which.kind.then(|| (X_USER_KIND, session.principal.kind.as_str().to_owned()));

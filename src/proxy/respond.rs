@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{Method, Response, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session as Exchange;
+use pingora::{ErrorSource, ErrorType};
 
 use super::guard::Rejection;
 use crate::api::error::{Error, Kind, render_detail};
@@ -40,6 +41,40 @@ pub(super) async fn write(exchange: &mut Exchange, response: Response<Bytes>) ->
     let bodyless = exchange.req_header().method == Method::HEAD || body.is_empty();
     exchange.write_response_header(Box::new(head), bodyless).await?;
     if bodyless { Ok(()) } else { exchange.write_response_body(Some(body), true).await }
+}
+
+/// Returns what to tell the caller of a failure; `None` when the client is gone.
+pub(super) fn answer_to(error: &pingora::Error) -> Option<Error> {
+    let kind = match (error.etype(), error.esource()) {
+        (ErrorType::HTTPStatus(413), _) => Kind::TooLarge,
+        (ErrorType::HTTPStatus(401), _) => return Some(Refusal::Revoked.into()),
+        (ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed, ErrorSource::Downstream) => {
+            return None;
+        }
+        (_, ErrorSource::Downstream) => Kind::BadRequest,
+        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => Kind::GatewayTimeout,
+        (_, ErrorSource::Upstream) => Kind::BadGateway,
+        _ => Kind::Internal,
+    };
+    Some(kind.into())
+}
+
+/// Returns the metric label of a failure on the application's side.
+pub(super) fn upstream_error(error: &pingora::Error) -> Option<&'static str> {
+    if *error.esource() != ErrorSource::Upstream {
+        return None;
+    }
+    Some(match error.etype() {
+        ErrorType::ConnectTimedout
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::SocketError => "connect",
+        ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout | ErrorType::InvalidCert => "tls",
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => "timeout",
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "reset",
+        _ => "protocol",
+    })
 }
 
 impl Rejection {

@@ -6,14 +6,16 @@
 //! CVE-2021-31920 and their kin all began with a policy that saw another path than the application.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::Method;
 
+use super::tally::RouteTally;
 use crate::config::{Auth, RouteRule};
+use crate::metrics::Metrics;
 
 /// What to do with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Route<'a> {
     /// Answered here, by the surface's own handlers.
     Terminate(Surface),
@@ -31,7 +33,7 @@ pub enum Surface {
 }
 
 /// A compiled route rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Rule {
     /// The rule's name in logs and metrics.
     pub id: String,
@@ -39,6 +41,7 @@ pub struct Rule {
     pub policy: Policy,
     methods: Vec<Method>,
     pattern: Vec<Segment>,
+    tally: OnceLock<RouteTally>,
 }
 
 /// What the guard asks for.
@@ -136,6 +139,7 @@ impl Rule {
             },
             methods,
             pattern: parse_pattern(&rule.path)?,
+            tally: OnceLock::new(),
         })
     }
 
@@ -152,7 +156,13 @@ impl Rule {
             },
             methods: Vec::new(),
             pattern: vec![Segment::Rest],
+            tally: OnceLock::new(),
         }
+    }
+
+    /// Returns where the exchanges of this route are counted.
+    pub(super) fn tally(&self, metrics: &Metrics) -> &RouteTally {
+        self.tally.get_or_init(|| RouteTally::new(&self.id, metrics))
     }
 
     fn matches(&self, method: &Method, path: &str) -> bool {

@@ -11,13 +11,14 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{Fuse, FusedFuture};
 use futures_util::task::AtomicWaker;
 use futures_util::{FutureExt, StreamExt};
+use http::HeaderValue;
 
 use crate::metrics::Metrics;
 use crate::model::{Session, TokenId};
@@ -51,6 +52,8 @@ pub struct Slot {
     answered: AtomicBool,
     reader: AtomicWaker,
     exchange: AtomicWaker,
+    /// The peer's address as text: the same for every exchange of a connection.
+    peer: OnceLock<HeaderValue>,
 }
 
 /// Keeps a slot on its shelf; taking it away is the last thing a connection does.
@@ -99,6 +102,7 @@ impl Streams {
             answered: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             exchange: AtomicWaker::new(),
+            peer: OnceLock::new(),
         });
         if let Some(shelf) = self.shelf(number) {
             shelf.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::downgrade(&slot));
@@ -215,6 +219,11 @@ impl Slot {
         let mut held = self.lock();
         *held = None;
         self.ended.store(0, Ordering::SeqCst);
+    }
+
+    /// Returns the peer's address as text, which `render` makes once a connection.
+    pub fn peer_text(&self, render: impl FnOnce() -> HeaderValue) -> HeaderValue {
+        self.peer.get_or_init(render).clone()
     }
 
     /// Notes that the head of the answer is about to be sent: from now on a cut leaves nothing to say.
