@@ -119,7 +119,7 @@ impl ProxyHttp for Gateway {
         headers::strip(exchange.req_header_mut(), trusted, &self.metrics);
         if let Err(kind) = framing::check_framing(exchange).and_then(|()| framing::rewrite_path(exchange)) {
             context.verdict = Some(Verdict { outcome: Outcome::Deny, reason: "bad_request" });
-            return self.refuse(exchange, &kind.into(), context).await;
+            return refuse(exchange, &kind.into(), context).await;
         }
         let (method, path) = (exchange.req_header().method.clone(), exchange.req_header().uri.path());
         let answered = match settings.routes.classify(&method, path) {
@@ -131,7 +131,7 @@ impl ProxyHttp for Gateway {
             Route::Guard(rule) => self.guard(exchange, context, &settings, rule).await?,
         };
         if !answered && self.announces_too_much(exchange) {
-            return self.refuse(exchange, &Kind::TooLarge.into(), context).await;
+            return refuse(exchange, &Kind::TooLarge.into(), context).await;
         }
         Ok(answered)
     }
@@ -308,13 +308,13 @@ impl Gateway {
                 // Only now is a revocation sure to be noticed by the sweep; look for one that came before.
                 if let Some(refusal) = context.ended_by(&self.sessions) {
                     context.deny(rule, Rejection::Refused(refusal));
-                    return self.refuse(exchange, &refusal.into(), context).await;
+                    return refuse(exchange, &refusal.into(), context).await;
                 }
                 Ok(false)
             }
             Err(rejection) => {
                 context.deny(rule, rejection);
-                self.refuse(exchange, &rejection.error(), context).await
+                refuse(exchange, &rejection.error(), context).await
             }
         }
     }
@@ -343,22 +343,21 @@ impl Gateway {
         context.status = Some(status.await?);
         Ok(true)
     }
+}
 
-    // Boxed: pingora moves the future of `request_filter` about, and one that held the writing of a
-    // response would be several times the size.
-    fn refuse<'a>(
-        &self,
-        exchange: &'a mut Exchange,
-        error: &'a ApiError,
-        context: &mut Context,
-    ) -> BoxFuture<'a, pingora::Result<bool>> {
-        context.status = Some(error.kind.status());
-        let request_id = context.request_id();
-        Box::pin(async move {
-            respond::refuse(exchange, error, request_id).await?;
-            Ok(true)
-        })
-    }
+// Boxed: pingora moves the future of `request_filter` about, and one that held the writing of a
+// response would be several times the size.
+fn refuse<'a>(
+    exchange: &'a mut Exchange,
+    error: &'a ApiError,
+    context: &mut Context,
+) -> BoxFuture<'a, pingora::Result<bool>> {
+    context.status = Some(error.kind.status());
+    let request_id = context.request_id();
+    Box::pin(async move {
+        respond::refuse(exchange, error, request_id).await?;
+        Ok(true)
+    })
 }
 
 // HTTP/1 only: an HTTP/2 stream ends without harm to its connection. A client that waits for

@@ -68,7 +68,8 @@ impl RequestId {
 
     // By hand: the formatting machinery costs ten times as much, and every response has one.
     fn digits(self) -> [u8; 16] {
-        std::array::from_fn(|place| match (self.0 >> (60 - 4 * place)) as u8 & 0xF {
+        let nibble = |place: usize| u8::try_from(self.0 >> (60 - 4 * place) & 0xF).unwrap_or_default();
+        std::array::from_fn(|place| match nibble(place) {
             digit @ 0..=9 => b'0' + digit,
             letter => b'a' + letter - 10,
         })

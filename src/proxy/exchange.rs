@@ -213,12 +213,11 @@ impl Context {
         let now = Instant::now();
         let took = now - self.started;
         self.tallies.in_flight.dec();
-        match &self.rule {
-            Some(rule) => rule.tally(metrics).count(route, code, took, metrics),
-            None => {
-                metrics.http_requests.with_label_values(&[self.handler, route, &status_label(code)]).inc();
-                metrics.http_request_duration.with_label_values(&[self.handler, route]).observe(took.as_secs_f64());
-            }
+        if let Some(rule) = &self.rule {
+            rule.tally(metrics).count(route, code, took, metrics);
+        } else {
+            metrics.http_requests.with_label_values(&[self.handler, route, &status_label(code)]).inc();
+            metrics.http_request_duration.with_label_values(&[self.handler, route]).observe(took.as_secs_f64());
         }
         if let Some(forwarded_at) = self.forwarded_at {
             metrics.upstream_request_duration.observe((now - forwarded_at).as_secs_f64());

@@ -78,10 +78,10 @@ impl RouteTally {
     /// Counts one exchange.
     pub(super) fn count(&self, route: &str, status: u16, took: Duration, metrics: &Metrics) {
         self.duration.observe(took.as_secs_f64());
-        let counted = || metrics.http_requests.with_label_values(&[PROXY, route, &status_label(status)]);
+        let resolve = || metrics.http_requests.with_label_values(&[PROXY, route, &status_label(status)]);
         match self.statuses.get(usize::from(status.wrapping_sub(FIRST_STATUS))) {
-            Some(counter) => counter.get_or_init(counted).inc(),
-            None => counted().inc(),
+            Some(counter) => counter.get_or_init(resolve).inc(),
+            None => resolve().inc(),
         }
     }
 }

@@ -464,6 +464,19 @@ mod tests {
     }
 
     #[test]
+    fn forgetting_moves_the_stamp_and_goes_on_vouching() {
+        let (_, state) = sole();
+        let before = state.stamp(&id(1));
+        state.forget();
+        assert_ne!(state.stamp(&id(1)), before);
+        assert!(state.is_current());
+        assert_eq!(state.last_vouched_stamp(&id(1)), state.stamp(&id(1)));
+        state.lose();
+        state.forget();
+        assert!(!state.is_current(), "what is not vouched for stays so");
+    }
+
+    #[test]
     fn an_exchange_may_go_on_until_the_lease_it_was_admitted_under_has_ended() {
         const LEASE: Duration = Duration::from_secs(2);
         const STALE: Duration = Duration::from_secs(30);

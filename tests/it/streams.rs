@@ -234,7 +234,7 @@ async fn exchanges_outlive_a_short_disconnection_unless_their_session_was_ended_
     let (redis, upstream) = (Redis::start().await, Upstream::start().await);
     let network = Chaos::to(redis.port()).await;
     // Long enough for all that happens during the disconnection, however loaded the machine is.
-    let lease = "sessions: { revocation: { lease: 10s } }";
+    let lease = "sessions: { revocation: { lease: 15s }, redis: { connect_timeout: 15s } }";
     let replica = |url: String| Doorward::builder().store(&url).upstream(upstream.url()).config(lease).start();
     let (one, two) = tokio::join!(replica(redis.url()), replica(redis.url_through(network.port())));
     let (kept, ended) = (sign_in_guest(&one, "kept").await, sign_in_guest(&one, "ended").await);
@@ -246,6 +246,14 @@ async fn exchanges_outlive_a_short_disconnection_unless_their_session_was_ended_
     network.cut();
     let deaf = async || (metric(&two, "doorward_redis_up").await == 0).then_some(());
     eventually("the replica to notice", deaf).await;
+    // The next attempt to connect is under way while all this happens, and will succeed in the end.
+    let clients = async || {
+        let list: String = redis.command(&["CLIENT", "LIST"]).await;
+        list.lines().count()
+    };
+    eventually("its connections to be gone", async || (clients().await <= 3).then_some(())).await;
+    network.silence();
+    eventually("its attempt to connect", async || (clients().await > 3).then_some(())).await;
     let mut while_deaf = open_web_socket(&two, "/ws", &ended).await;
     let revoked = revoke(&one, &ended).await;
     network.restore();
