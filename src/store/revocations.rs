@@ -508,19 +508,6 @@ mod tests {
     }
 
     #[test]
-    fn forgetting_moves_the_stamp_and_goes_on_vouching() {
-        let (_, state) = sole();
-        let before = state.stamp(&id(1));
-        state.forget();
-        assert_ne!(state.stamp(&id(1)), before);
-        assert!(state.is_current());
-        assert_eq!(state.last_vouched_stamp(&id(1)), state.stamp(&id(1)));
-        state.lose();
-        state.forget();
-        assert!(!state.is_current(), "what is not vouched for stays so");
-    }
-
-    #[test]
     fn mass_revocation_keeps_the_tombstones_that_matter_longest() {
         let (_, state) = sole();
         let ids: Vec<TokenId> = (0..=TOMBSTONES_MAX as u64)
