@@ -34,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::model::{TokenKey, TokenKeys};
 use crate::proxy::exchange::RequestIds;
 use crate::proxy::route::RouteTable;
+use crate::proxy::series;
 use crate::proxy::streams::Streams;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, Settings};
@@ -68,7 +69,7 @@ struct Shared {
 
 /// Serves until told to stop. Blocks; returns when everything under way has ended or run out of time.
 ///
-/// `announce` is called once everything is set up, just before the proxy port opens.
+/// `announce` is called once both ports are open.
 pub fn serve(
     loaded: &Loaded,
     reread: Reread,
@@ -84,6 +85,7 @@ pub fn serve(
         .map_err(|error| start_error("cannot start threads", &error))?;
     let shared = Shared::new(config)?;
     shared.publish_build(&loaded.hash);
+    shared.count_panics();
     let (store, keys) = background.block_on(open_store(config, &shared))?;
     let sessions = start_sessions(config, &store, keys, &shared);
     let providers = Providers::new(config, &shared.clock, &shared.metrics);
@@ -121,15 +123,16 @@ pub fn serve(
 // pingora sleeps its whole grace period however idle it is, so it does that on a thread of its
 // own, and this one returns as soon as nothing is under way.
 fn run(server: Server, config: &Config, background: &Runtime, shared: &Shared) {
+    let (ended, wait) = std::sync::mpsc::channel();
     let drain = Drain {
         delay: config.lifecycle.drain_delay,
         streams: shared.streams.clone(),
         health: shared.health.clone(),
         metrics: shared.metrics.clone(),
         draining: shared.draining.clone(),
+        exit: ended.clone(),
     };
     let idle = drain::idle(server.watch_execution_phase(), shared.streams.clone(), config.lifecycle.drain_timeout);
-    let (ended, wait) = std::sync::mpsc::channel();
     let ended_too = ended.clone();
     background.spawn(async move {
         idle.await;
@@ -159,11 +162,22 @@ impl Shared {
         })
     }
 
+    // A panic ends one exchange and not the process: without a count nobody would notice.
+    fn count_panics(&self) {
+        let (panics, report) = (self.metrics.panics.clone(), std::panic::take_hook());
+        std::panic::set_hook(Box::new(move |panic| {
+            panics.inc();
+            report(panic);
+        }));
+    }
+
     fn publish_build(&self, config_hash: &str) {
         let revision = option_env!("DOORWARD_REVISION").unwrap_or("unknown");
         self.metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision]).set(1);
         self.metrics.config_info.with_label_values(&[config_hash]).set(1);
         self.metrics.config_last_reload_successful.set(1);
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
+        self.metrics.config_last_reload_success_timestamp.set(self.clock.now().unix_seconds() as f64);
     }
 }
 
@@ -283,6 +297,7 @@ fn gateway(
     upstream: &Arc<Upstream>,
     shared: &Shared,
 ) -> Result<Gateway, StartError> {
+    series::create(&shared.metrics);
     let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| start_error("cannot start", &error))?;
     let app = App {
         sessions: sessions.clone(),
