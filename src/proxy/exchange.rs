@@ -16,7 +16,6 @@ use super::streams::{Slot, Streams};
 use super::{Gateway, Settings, client_of, edge};
 use crate::api::RequestId;
 use crate::metrics::Metrics;
-use crate::model::PrincipalKind;
 use crate::session::{Sessions, Source};
 use crate::telemetry::access::{self, Outcome};
 
@@ -117,12 +116,20 @@ impl Context {
         }
     }
 
-    pub(super) fn allow(&mut self, rule: &Arc<Rule>, permit: Permit, verdict: Verdict) {
+    pub(super) fn allow(&mut self, rule: &Arc<Rule>, permit: Permit) {
+        let verdict = verdict_of(&permit);
         if permit.session().is_none() {
-            self.metrics.auth_decisions.with_label_values(&["bypass", "public_path", "none"]).inc();
+            self.count(verdict, "none");
         }
         self.rule = Some(rule.clone());
         self.permit = Some(permit);
+        self.verdict = Some(verdict);
+    }
+
+    /// Takes down that the request cannot be read in one way only, so that no rule was asked.
+    pub(super) fn refuse_unread(&mut self) {
+        let verdict = Verdict { outcome: Outcome::Deny, reason: "bad_request" };
+        self.count(verdict, "none");
         self.verdict = Some(verdict);
     }
 
@@ -138,18 +145,20 @@ impl Context {
         let source = decided.as_ref().ok().and_then(Permit::source);
         let took = started.elapsed().as_secs_f64();
         metrics.auth_decision_duration.with_label_values(&[source_name(source)]).observe(took);
-        let (verdict, principal) = match decided {
-            Ok(permit) => match permit.session() {
-                Some(session) if source == Some(Source::Stale) => {
-                    (Verdict { outcome: Outcome::Allow, reason: "stale_allowed" }, kind_name(session.principal.kind))
+        match decided {
+            Ok(permit) => {
+                // One that names nobody is counted by `allow`.
+                if let Some(session) = permit.session() {
+                    self.count(verdict_of(permit), session.principal.kind.as_str());
                 }
-                Some(session) => (Verdict { outcome: Outcome::Allow, reason: "ok" }, kind_name(session.principal.kind)),
-                // Counted by `allow`: nobody was asked for.
-                None => return,
-            },
-            Err(rejection) => (rejection.verdict(), "none"),
-        };
-        metrics.auth_decisions.with_label_values(&[verdict.outcome.as_str(), verdict.reason, principal]).inc();
+            }
+            Err(rejection) => self.count(rejection.verdict(), "none"),
+        }
+    }
+
+    fn count(&self, verdict: Verdict, principal: &str) {
+        let labels = [verdict.outcome.as_str(), verdict.reason, principal];
+        self.metrics.auth_decisions.with_label_values(&labels).inc();
     }
 
     pub(super) fn forwarded(&mut self) {
@@ -254,8 +263,12 @@ fn source_name(source: Option<Source>) -> &'static str {
     }
 }
 
-fn kind_name(kind: PrincipalKind) -> &'static str {
-    kind.as_str()
+fn verdict_of(permit: &Permit) -> Verdict {
+    match (permit.session(), permit.source()) {
+        (None, _) => Verdict { outcome: Outcome::Bypass, reason: "public_path" },
+        (Some(_), Some(Source::Stale)) => Verdict { outcome: Outcome::Allow, reason: "stale_allowed" },
+        (Some(_), _) => Verdict { outcome: Outcome::Allow, reason: "ok" },
+    }
 }
 
 // A code that no application of sound mind sends is not worth a time series of its own.

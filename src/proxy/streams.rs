@@ -248,6 +248,11 @@ impl Cut {
     }
 }
 
+/// Returns every reason why an exchange may be cut, as the metrics call them.
+pub(super) fn cut_labels() -> [&'static str; 3] {
+    [Cut::Revoked, Cut::Expired, Cut::Unavailable].map(Cut::as_str)
+}
+
 fn settle(
     judged: &Arc<Session>,
     slots: &[Arc<Slot>],
