@@ -6,6 +6,16 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod docs;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod metrics;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
 #[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
 mod support;
 #[cfg(test)]

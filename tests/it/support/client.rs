@@ -222,6 +222,11 @@ impl RawConnection {
         Self(Wire::new(TcpStream::connect(address).await.expect("the server listens")))
     }
 
+    /// Connects; `None` when nobody listens.
+    pub async fn try_open(address: SocketAddr) -> Option<Self> {
+        TcpStream::connect(address).await.ok().map(|stream| Self(Wire::new(stream)))
+    }
+
     /// Writes exactly `bytes`; the server may have closed already, which the answer shows.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = within("the server to read", self.0.write(bytes.as_ref())).await;
