@@ -22,6 +22,9 @@ use crate::session::Sessions;
 use crate::telemetry::Verbosity;
 use crate::time::Clock;
 
+/// How long a file must stay as it is before it is believed.
+const SETTLE: Duration = Duration::from_millis(50);
+
 /// What a reload reaches.
 pub(super) struct Reload {
     pub(super) reread: Reread,
@@ -49,7 +52,7 @@ impl Reload {
                 _ = tick.tick() => false,
                 _ = hangup.recv() => true,
             };
-            match self.look(&started_with.config, &current, asked) {
+            match self.look(&started_with.config, &current, asked).await {
                 Ok(Some(taken)) => (current, last_problem) = (taken, None),
                 Ok(None) => last_problem = None,
                 Err(problem) if last_problem.as_ref() == Some(&problem) && !asked => {}
@@ -62,20 +65,39 @@ impl Reload {
         }
     }
 
-    fn look(&self, started_with: &Config, current: &Loaded, asked: bool) -> Result<Option<Loaded>, String> {
+    async fn look(&self, started_with: &Config, current: &Loaded, asked: bool) -> Result<Option<Loaded>, String> {
         if let Some(certificates) = &self.certificates
             && certificates.reload()?
         {
             self.publish_certificate();
             tracing::info!("Certificate reloaded");
         }
-        let new = (self.reread)()?;
+        let new = self.read_settled(current).await?;
         let unchanged = fingerprint(&new) == fingerprint(current);
         if !unchanged || asked {
             self.apply(started_with, &new)?;
         }
         self.metrics.config_last_reload_successful.set(1);
         Ok((!unchanged).then_some(new))
+    }
+
+    // Whoever writes a file in place empties it first, and an empty overlay is a good one: what
+    // differs from the configuration in force counts only when a second look sees the same.
+    async fn read_settled(&self, current: &Loaded) -> Result<Loaded, String> {
+        let mut read = (self.reread)();
+        let mut seen = looks(&read);
+        if seen == Ok(fingerprint(current)) {
+            return read;
+        }
+        loop {
+            tokio::time::sleep(SETTLE).await;
+            let again = (self.reread)();
+            let now = looks(&again);
+            if now == seen {
+                return read;
+            }
+            (read, seen) = (again, now);
+        }
     }
 
     fn apply(&self, started_with: &Config, new: &Loaded) -> Result<(), String> {
@@ -106,6 +128,10 @@ impl Reload {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
         self.metrics.tls_certificate_not_after_timestamp.with_label_values(&["listener"]).set(not_after as f64);
     }
+}
+
+fn looks(read: &Result<Loaded, String>) -> Result<Vec<u8>, String> {
+    read.as_ref().map(fingerprint).map_err(Clone::clone)
 }
 
 // The configuration's own hash leaves secrets out; a rotated key must be noticed all the same.
