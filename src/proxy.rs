@@ -11,6 +11,7 @@ pub mod guard;
 pub mod headers;
 pub mod respond;
 pub mod route;
+pub mod series;
 pub mod streams;
 pub mod tally;
 pub mod terminate;
@@ -36,7 +37,6 @@ use tokio::time::Instant;
 
 use self::exchange::{Context, RequestIds};
 use self::guard::{Permit, Rejection};
-use self::respond::Verdict;
 use self::route::{Route, RouteTable, Rule};
 use self::streams::Streams;
 use self::tally::Tallies;
@@ -46,7 +46,6 @@ use crate::api::{ClientAddr, Error as ApiError};
 use crate::config::{Cookie, IdentityHeaders, Limits};
 use crate::metrics::Metrics;
 use crate::session::Sessions;
-use crate::telemetry::access::Outcome;
 use crate::time::Clock;
 
 /// How long what is left of an unwanted request body may take to arrive.
@@ -118,14 +117,14 @@ impl ProxyHttp for Gateway {
         let trusted = context.peer_is_trusted();
         headers::strip(exchange.req_header_mut(), trusted, &self.metrics);
         if let Err(kind) = framing::check_framing(exchange).and_then(|()| framing::rewrite_path(exchange)) {
-            context.verdict = Some(Verdict { outcome: Outcome::Deny, reason: "bad_request" });
+            context.refuse_unread();
             return refuse(exchange, &kind.into(), context).await;
         }
         let (method, path) = (exchange.req_header().method.clone(), exchange.req_header().uri.path());
         let answered = match settings.routes.classify(&method, path) {
             Route::Terminate(_) => return Box::pin(self.terminate(exchange, context)).await,
             Route::Open(rule) => {
-                context.allow(rule, Permit::open(), Verdict { outcome: Outcome::Bypass, reason: "public_path" });
+                context.allow(rule, Permit::open());
                 false
             }
             Route::Guard(rule) => self.guard(exchange, context, &settings, rule).await?,
@@ -140,7 +139,9 @@ impl ProxyHttp for Gateway {
         if context.permit.is_none() {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         }
-        self.upstream.peer().ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "upstream host does not resolve"))
+        self.upstream
+            .peer()
+            .ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "upstream host does not resolve").into_up())
     }
 
     async fn upstream_request_filter(
@@ -304,7 +305,7 @@ impl Gateway {
         match decided {
             Ok(permit) => {
                 context.hold(&permit, generation);
-                context.allow(rule, permit, Verdict { outcome: Outcome::Allow, reason: "ok" });
+                context.allow(rule, permit);
                 // Only now is a revocation sure to be noticed by the sweep; look for one that came before.
                 if let Some(refusal) = context.ended_by(&self.sessions) {
                     context.deny(rule, Rejection::Refused(refusal));

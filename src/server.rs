@@ -34,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::model::{TokenKey, TokenKeys};
 use crate::proxy::exchange::RequestIds;
 use crate::proxy::route::RouteTable;
+use crate::proxy::series;
 use crate::proxy::streams::Streams;
 use crate::proxy::tally::Tallies;
 use crate::proxy::upstream::Upstream;
@@ -69,7 +70,7 @@ struct Shared {
 
 /// Serves until told to stop. Blocks; returns when everything under way has ended or run out of time.
 ///
-/// `announce` is called once everything is set up, just before the proxy port opens.
+/// `announce` is called once both ports are open.
 pub fn serve(
     loaded: &Loaded,
     reread: Reread,
@@ -111,7 +112,8 @@ pub fn serve(
 
     let gateway = gateway(config, &sessions, &providers, &upstream, &shared)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
-    spawn_readiness(&background, config, store, &sessions, &providers, &shared);
+    spawn_readiness(&background, store, &sessions, &providers, &shared);
+    shared.health.mark_started();
     tracing::info!(listen = %config.listen, admin = %config.admin.listen, "Serving");
     announce();
     run(server, config, &background, &shared);
@@ -122,15 +124,16 @@ pub fn serve(
 // pingora sleeps its whole grace period however idle it is, so it does that on a thread of its
 // own, and this one returns as soon as nothing is under way.
 fn run(server: Server, config: &Config, background: &Runtime, shared: &Shared) {
+    let (ended, wait) = std::sync::mpsc::channel();
     let drain = Drain {
         delay: config.lifecycle.drain_delay,
         streams: shared.streams.clone(),
         health: shared.health.clone(),
         metrics: shared.metrics.clone(),
         draining: shared.draining.clone(),
+        exit: ended.clone(),
     };
     let idle = drain::idle(server.watch_execution_phase(), shared.streams.clone(), config.lifecycle.drain_timeout);
-    let (ended, wait) = std::sync::mpsc::channel();
     let ended_too = ended.clone();
     background.spawn(async move {
         idle.await;
@@ -174,6 +177,8 @@ impl Shared {
         self.metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision]).set(1);
         self.metrics.config_info.with_label_values(&[config_hash]).set(1);
         self.metrics.config_last_reload_successful.set(1);
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
+        self.metrics.config_last_reload_success_timestamp.set(self.clock.now().unix_seconds() as f64);
     }
 }
 
@@ -258,22 +263,16 @@ fn spawn_upkeep(
 // its replicas at once.
 fn spawn_readiness(
     background: &Runtime,
-    config: &Config,
     store: Store,
     sessions: &Arc<Sessions>,
     providers: &Arc<Providers>,
     shared: &Shared,
 ) {
     let (sessions, providers, health) = (sessions.clone(), providers.clone(), shared.health.clone());
-    let (metrics, listen) = (shared.metrics.clone(), config.listen.clone());
+    let metrics = shared.metrics.clone();
     background.spawn(async move {
         let _kept_open = store;
         let mut every = tokio::time::interval(READINESS);
-        // Ready means: send requests. pingora opens the port on a thread of its own, some time later.
-        while !listener::is_open(&listen).await {
-            every.tick().await;
-        }
-        health.mark_started();
         let (mut store_ready, mut keys_ready) = (false, false);
         while !(store_ready && keys_ready) {
             every.tick().await;
@@ -299,6 +298,7 @@ fn gateway(
     upstream: &Arc<Upstream>,
     shared: &Shared,
 ) -> Result<Gateway, StartError> {
+    series::create(&shared.metrics);
     let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| start_error("cannot start", &error))?;
     let app = App {
         sessions: sessions.clone(),

@@ -77,11 +77,12 @@ impl Sessions {
     /// Returns the service over a store.
     pub fn new(setup: Setup) -> Arc<Self> {
         let Setup { store, keys, guest_key, policy, cache, clock, random, metrics } = setup;
+        create_series(&metrics);
         let result = |name| metrics.session_cache_requests.with_label_values(&[name]);
         Arc::new(Self {
             revocations: store.revocations().clone(),
             store,
-            cache: SessionCache::new(&cache),
+            cache: SessionCache::new(&cache, &metrics),
             keys: ArcSwap::from_pointee(keys),
             guest_key,
             policy,
@@ -321,6 +322,16 @@ impl Sessions {
 
 /// How long a single-use proof is remembered: longer than any Clerk session JWT lives.
 const PROOF_MEMORY: Duration = Duration::from_hours(24);
+
+// Every reachable combination exists from the start, so that `rate()` has a zero to begin from.
+fn create_series(metrics: &Metrics) {
+    for (kind, method) in [(PrincipalKind::User, "clerk"), (PrincipalKind::Anonymous, "anonymous")] {
+        metrics.sessions_created.with_label_values(&[kind.as_str(), method]);
+    }
+    for reason in [RevokeReason::Logout, RevokeReason::Admin, RevokeReason::Principal, RevokeReason::Evicted] {
+        metrics.sessions_revoked.with_label_values(&[reason.as_str()]);
+    }
+}
 
 /// Returns where a session is filed.
 pub fn key_of(session: &Session) -> Key {

@@ -132,12 +132,20 @@ impl Context {
         }
     }
 
-    pub(super) fn allow(&mut self, rule: &Arc<Rule>, permit: Permit, verdict: Verdict) {
+    pub(super) fn allow(&mut self, rule: &Arc<Rule>, permit: Permit) {
+        let verdict = verdict_of(&permit);
         if permit.session().is_none() {
             self.tallies.bypassed.inc();
         }
         self.rule = Some(rule.clone());
         self.permit = Some(permit);
+        self.verdict = Some(verdict);
+    }
+
+    /// Takes down that the request cannot be read in one way only, so that no rule was asked.
+    pub(super) fn refuse_unread(&mut self) {
+        let verdict = Verdict { outcome: Outcome::Deny, reason: "bad_request" };
+        self.count(verdict, "none");
         self.verdict = Some(verdict);
     }
 
@@ -155,21 +163,22 @@ impl Context {
             Some(Source::Cache) => self.tallies.cached_decision.observe(took),
             _ => self.tallies.metrics.auth_decision_duration.with_label_values(&[source_name(source)]).observe(took),
         }
-        let (outcome, reason, principal) = match decided {
+        match decided {
             Ok(permit) => match permit.session() {
                 Some(session) if source == Some(Source::Stale) => {
-                    (Outcome::Allow, "stale_allowed", session.principal.kind.as_str())
+                    self.count(verdict_of(permit), session.principal.kind.as_str());
                 }
-                Some(session) => return self.tallies.allowed(session.principal.kind).inc(),
+                Some(session) => self.tallies.allowed(session.principal.kind).inc(),
                 // Counted by `allow`: nobody was asked for.
-                None => return,
+                None => {}
             },
-            Err(rejection) => {
-                let Verdict { outcome, reason } = rejection.verdict();
-                (outcome, reason, "none")
-            }
-        };
-        self.tallies.metrics.auth_decisions.with_label_values(&[outcome.as_str(), reason, principal]).inc();
+            Err(rejection) => self.count(rejection.verdict(), "none"),
+        }
+    }
+
+    fn count(&self, verdict: Verdict, principal: &str) {
+        let labels = [verdict.outcome.as_str(), verdict.reason, principal];
+        self.tallies.metrics.auth_decisions.with_label_values(&labels).inc();
     }
 
     pub(super) fn forwarded(&mut self) {
@@ -285,6 +294,14 @@ fn source_name(source: Option<Source>) -> &'static str {
         Some(Source::Store) => "store",
         Some(Source::Stale) => "stale",
         None => "none",
+    }
+}
+
+fn verdict_of(permit: &Permit) -> Verdict {
+    match (permit.session(), permit.source()) {
+        (None, _) => Verdict { outcome: Outcome::Bypass, reason: "public_path" },
+        (Some(_), Some(Source::Stale)) => Verdict { outcome: Outcome::Allow, reason: "stale_allowed" },
+        (Some(_), _) => Verdict { outcome: Outcome::Allow, reason: "ok" },
     }
 }
 

@@ -66,6 +66,11 @@ const FORWARDED: [&str; 12] = [
     "xrealip",
 ];
 
+/// Returns what the metrics call the identity headers.
+pub(super) fn identity_labels() -> [&'static str; 6] {
+    IDENTITY.map(|(_, label)| label)
+}
+
 /// Removes identity headers in every spelling, and from a stranger what only proxies may say.
 pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metrics) {
     let suspicious =

@@ -311,6 +311,11 @@ impl Cut {
     }
 }
 
+/// Returns every reason why an exchange may be cut, as the metrics call them.
+pub(super) fn cut_labels() -> [&'static str; 3] {
+    [Cut::Revoked, Cut::Expired, Cut::Unavailable].map(Cut::as_str)
+}
+
 async fn confirm(doubtful: Vec<Doubtful>, sessions: &Sessions, metrics: &Metrics) {
     let confirm = |(session, exchanges): Doubtful| async move {
         // Read before asking: the answer is at least as new as this generation.

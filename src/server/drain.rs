@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,6 +35,8 @@ pub(super) struct Drain {
     pub(super) health: Arc<Health>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) draining: Arc<AtomicBool>,
+    /// Ends the process.
+    pub(super) exit: Sender<()>,
 }
 
 impl Drain {
@@ -59,6 +62,13 @@ impl ShutdownSignalWatch for Drain {
             () = self.drain() => {}
             () = either(&mut terminate, &mut interrupt) => return ShutdownSignal::FastShutdown,
         }
+        // pingora asks only once, and what is under way may take long.
+        let exit = self.exit.clone();
+        tokio::spawn(async move {
+            either(&mut terminate, &mut interrupt).await;
+            // The receiver is gone only if everything has ended already.
+            let _ = exit.send(());
+        });
         ShutdownSignal::GracefulTerminate
     }
 }

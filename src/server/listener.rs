@@ -1,17 +1,23 @@
 //! The proxy port: pingora's server around the gateway.
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::proxy::HttpProxy;
-use pingora::server::Server;
 use pingora::server::configuration::ServerConf;
+use pingora::server::{ListenFds, Server, ShutdownWatch};
+use pingora::services::Service as Run;
 use pingora::services::listening::Service;
-use tokio::net::{TcpStream, UnixStream};
+use socket2::{Domain, Socket, Type};
 
 use super::{Shared, StartError, start_error, tls};
 use crate::config::{Address, Config};
@@ -22,6 +28,30 @@ use crate::proxy::{ATTEMPTS, Gateway};
 const READ_BUFFER: usize = 8 * 1024;
 /// Head and a small body leave in one write.
 const WRITE_BUFFER: usize = 16 * 1024;
+
+/// Connections that may wait to be accepted; the system's own limit (`somaxconn`) may be lower.
+const BACKLOG: i32 = 4096;
+
+/// A service whose socket listens before pingora starts: pingora panics when it cannot bind, and
+/// tells nobody when it could. Connections that come meanwhile wait in the socket.
+struct Bound {
+    service: Service<Edge>,
+    socket: Option<(String, OwnedFd)>,
+}
+
+#[async_trait]
+impl Run for Bound {
+    async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
+        if let (Some(fds), Some((name, socket))) = (&fds, self.socket.take()) {
+            fds.lock().add(name, socket.into_raw_fd());
+        }
+        self.service.start_service(fds, shutdown, listeners_per_fd).await;
+    }
+
+    fn name(&self) -> &str {
+        self.service.name()
+    }
+}
 
 pub(super) fn pingora_server(
     config: &Config,
@@ -42,25 +72,13 @@ pub(super) fn pingora_server(
     let edge = Edge::new(proxy, shared.streams.clone(), config.limits.clone(), shared.metrics.clone());
     let mut service = Service::new("edge".to_owned(), edge);
     service.add_listener(listener(config, certificates)?);
-    server.add_service(service);
+    server.add_service(Bound { service, socket: Some(bind(&config.listen)?) });
     Ok(server)
-}
-
-/// Returns whether connections to the proxy port are accepted.
-pub(super) async fn is_open(address: &Address) -> bool {
-    match address {
-        Address::Tcp(address) => TcpStream::connect(address).await.is_ok(),
-        Address::Unix(path) => UnixStream::connect(path).await.is_ok(),
-    }
 }
 
 fn listener(config: &Config, certificates: Option<Arc<tls::Certificates>>) -> Result<ListenerConfig, StartError> {
     let listener = match &config.listen {
-        Address::Tcp(address) => {
-            // pingora panics when it cannot bind; find out first, where it can be said in words.
-            probe_address(*address)?;
-            ListenerConfig::tcp(address.to_string())
-        }
+        Address::Tcp(address) => ListenerConfig::tcp(address.to_string()),
         Address::Unix(path) => ListenerConfig::uds(unix_path(path)?),
     };
     let listener = listener.l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER));
@@ -70,9 +88,40 @@ fn listener(config: &Config, certificates: Option<Arc<tls::Certificates>>) -> Re
     })
 }
 
-fn probe_address(address: SocketAddr) -> Result<(), StartError> {
-    let probe = std::net::TcpListener::bind(address);
-    probe.map(drop).map_err(|error| start_error(&format!("listen: cannot listen on {address}"), &error))
+// Under the name that pingora looks for it.
+fn bind(address: &Address) -> Result<(String, OwnedFd), StartError> {
+    let bound = match address {
+        Address::Tcp(address) => bind_tcp(*address),
+        Address::Unix(path) => bind_unix(path),
+    };
+    let socket = bound.map_err(|error| start_error(&format!("listen: cannot listen on {address}"), &error))?;
+    let name = match address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(path) => unix_path(path)?,
+    };
+    Ok((name, socket))
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let listener = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    // A restart must not wait for the last process's connections to be forgotten.
+    listener.set_reuse_address(true)?;
+    listener.bind(&address.into())?;
+    listener.listen(BACKLOG)?;
+    Ok(listener.into())
+}
+
+// A socket file outlives its process: one that nobody answers on may go.
+fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
+    if UnixStream::connect(path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    if path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener.into())
 }
 
 fn unix_path(path: &Path) -> Result<String, StartError> {

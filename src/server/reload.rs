@@ -22,6 +22,9 @@ use crate::session::Sessions;
 use crate::telemetry::Verbosity;
 use crate::time::Clock;
 
+/// How long a file must stay as it is before it is believed.
+const SETTLE: Duration = Duration::from_millis(50);
+
 /// What a reload reaches.
 pub(super) struct Reload {
     pub(super) reread: Reread,
@@ -40,7 +43,7 @@ impl Reload {
             tracing::error!("Cannot listen for SIGHUP");
             return;
         };
-        let mut current = started_with;
+        let mut current = started_with.clone();
         let mut last_problem = None;
         let mut tick = tokio::time::interval(every);
         self.publish_certificate();
@@ -49,7 +52,7 @@ impl Reload {
                 _ = tick.tick() => false,
                 _ = hangup.recv() => true,
             };
-            match self.look(&current, asked) {
+            match self.look(&started_with.config, &current, asked).await {
                 Ok(Some(taken)) => (current, last_problem) = (taken, None),
                 Ok(None) => last_problem = None,
                 Err(problem) if last_problem.as_ref() == Some(&problem) && !asked => {}
@@ -62,23 +65,42 @@ impl Reload {
         }
     }
 
-    fn look(&self, current: &Loaded, asked: bool) -> Result<Option<Loaded>, String> {
+    async fn look(&self, started_with: &Config, current: &Loaded, asked: bool) -> Result<Option<Loaded>, String> {
         if let Some(certificates) = &self.certificates
             && certificates.reload()?
         {
             self.publish_certificate();
             tracing::info!("Certificate reloaded");
         }
-        let new = (self.reread)()?;
+        let new = self.read_settled(current).await?;
         let unchanged = fingerprint(&new) == fingerprint(current);
         if !unchanged || asked {
-            self.apply(&current.config, &new)?;
+            self.apply(started_with, &new)?;
         }
         self.metrics.config_last_reload_successful.set(1);
         Ok((!unchanged).then_some(new))
     }
 
-    fn apply(&self, old: &Config, new: &Loaded) -> Result<(), String> {
+    // Whoever writes a file in place empties it first, and an empty overlay is a good one: what
+    // differs from the configuration in force counts only when a second look sees the same.
+    async fn read_settled(&self, current: &Loaded) -> Result<Loaded, String> {
+        let mut read = (self.reread)();
+        let mut seen = looks(&read);
+        if seen == Ok(fingerprint(current)) {
+            return read;
+        }
+        loop {
+            tokio::time::sleep(SETTLE).await;
+            let again = (self.reread)();
+            let now = looks(&again);
+            if now == seen {
+                return read;
+            }
+            (read, seen) = (again, now);
+        }
+    }
+
+    fn apply(&self, started_with: &Config, new: &Loaded) -> Result<(), String> {
         let settings = settings(&new.config).map_err(|error| error.to_string())?;
         let keys = configured_keys(&new.config).map_err(|error| error.to_string())?;
         if let Some((keys, _)) = keys {
@@ -90,7 +112,7 @@ impl Reload {
         self.metrics.config_info.with_label_values(&[&new.hash]).set(1);
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
         self.metrics.config_last_reload_success_timestamp.set(self.clock.now().unix_seconds() as f64);
-        let waiting = needs_restart(old, &new.config);
+        let waiting = needs_restart(started_with, &new.config);
         if waiting.is_empty() {
             tracing::info!(config.hash = %new.hash, "Configuration reloaded");
         } else {
@@ -108,24 +130,36 @@ impl Reload {
     }
 }
 
+fn looks(read: &Result<Loaded, String>) -> Result<Vec<u8>, String> {
+    read.as_ref().map(fingerprint).map_err(Clone::clone)
+}
+
 // The configuration's own hash leaves secrets out; a rotated key must be noticed all the same.
 fn fingerprint(loaded: &Loaded) -> Vec<u8> {
     let keys = loaded.config.sessions.token.keys.iter();
     let secrets = keys.flat_map(|key| [&[key.id], key.secret.expose().as_bytes()].concat());
-    let password = loaded.config.sessions.redis.password.iter().flat_map(|secret| secret.expose().bytes());
+    let password = password(&loaded.config).bytes();
     digest(&SHA256, &loaded.effective.bytes().chain(secrets).chain(password).collect::<Vec<_>>()).as_ref().to_vec()
 }
 
-fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+fn password(config: &Config) -> &str {
+    config.sessions.redis.password.as_ref().map_or("", |secret| secret.expose())
+}
+
+// Against the configuration of the start, not the last one: what waits for a restart goes on waiting.
+fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
     let shown = |config: &Config| {
         let mut sessions = String::new();
         // `Debug` never fails on a `String`, and shows no secret.
         let _ = write!(sessions, "{:?}{:?}", config.sessions.store, config.sessions.redis);
         [
-            ("listen", format!("{:?}{:?}", config.listen, config.tls)),
+            ("listen", format!("{:?}", config.listen)),
+            ("tls", format!("{:?}", config.tls)),
             ("admin", format!("{:?}", config.admin)),
             ("upstream", format!("{:?}", config.upstream)),
             ("sessions.store", sessions),
+            // Compared only: `Debug` would show every password alike.
+            ("sessions.redis.password", password(config).to_owned()),
             ("sessions.ttl", format!("{:?}{:?}", config.sessions.ttl, config.sessions.max_per_principal)),
             ("sessions.cache", format!("{:?}", config.sessions.cache)),
             ("sessions.revocation", format!("{:?}", config.sessions.revocation)),
@@ -135,8 +169,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             ("tenants", format!("{:?}", config.tenants)),
             ("limits", format!("{:?}", config.limits)),
             ("lifecycle", format!("{:?}", config.lifecycle)),
+            ("telemetry.log_format", format!("{:?}", config.telemetry.log_format)),
         ]
     };
-    let changed = shown(old).into_iter().zip(shown(new)).filter(|((_, old), (_, new))| old != new);
+    let changed = shown(started_with).into_iter().zip(shown(new)).filter(|((_, old), (_, new))| old != new);
     changed.map(|((section, _), _)| section).collect()
 }

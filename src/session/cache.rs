@@ -9,8 +9,10 @@ use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use moka::future::Cache;
+use moka::notification::RemovalCause;
 
 use crate::config::sessions::Cache as Settings;
+use crate::metrics::Metrics;
 use crate::model::{Session, TokenId};
 use crate::store::revocations::IdHasher;
 use crate::store::{Stamp, StoreError};
@@ -35,10 +37,18 @@ pub(super) enum Miss {
 }
 
 impl SessionCache {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, metrics: &Metrics) -> Self {
+        let dropped = |cause| metrics.session_cache_evictions.with_label_values(&[cause]);
+        let (size, expired) = (dropped("size"), dropped("expired"));
         let live = Cache::builder()
             .max_capacity(settings.capacity)
             .time_to_live(settings.max_ttl)
+            .eviction_listener(move |_, _, cause| match cause {
+                RemovalCause::Size => size.inc(),
+                RemovalCause::Expired => expired.inc(),
+                // Dropped on purpose: invalidations have metrics of their own.
+                RemovalCause::Explicit | RemovalCause::Replaced => {}
+            })
             .build_with_hasher(Hasher::default());
         let gone = Cache::builder()
             .max_capacity(settings.capacity / 4)

@@ -33,7 +33,7 @@ pub struct Record<'a> {
     pub outcome: Outcome,
     /// Why: a name from the closed set of `auth_decisions_total`.
     pub reason: &'a str,
-    /// Where the decision came from, when a session was looked up: `l1`, `store` or `stale`.
+    /// Where the decision came from, when a session was looked up: `cache`, `store` or `stale`.
     pub source: Option<&'a str>,
     /// What went wrong on the way to or from the application: a name from a closed set.
     pub error_type: Option<&'a str>,

@@ -14,17 +14,27 @@ mod attacks_sessions;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod framing;
 #[cfg(test)]
 mod guard;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
 mod protocols;
+#[cfg(test)]
+mod reload;
 #[cfg(test)]
 mod revocation;
 #[cfg(test)]

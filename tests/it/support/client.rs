@@ -237,6 +237,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawConnection<S> {
         stream
     }
 
+    /// Connects; `None` when nobody listens.
+    pub async fn try_open(address: SocketAddr) -> Option<Self> {
+        TcpStream::connect(address).await.ok().map(|stream| Self(Wire::new(stream)))
+    }
+
     /// Writes exactly `bytes`; the server may have closed already, which the answer shows.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = within("the server to read", self.0.write(bytes.as_ref())).await;

@@ -56,6 +56,11 @@ impl Doorward {
         self.proxy
     }
 
+    /// Returns the admin port's address.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Returns a caller of the proxy port.
     pub fn client(&self) -> Client {
         Client::new(self.proxy)
