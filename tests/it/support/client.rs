@@ -222,6 +222,11 @@ impl RawConnection {
     pub async fn open(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).await.expect("the server listens"))
     }
+
+    /// Connects; `None` when nobody listens.
+    pub async fn try_open(address: SocketAddr) -> Option<Self> {
+        TcpStream::connect(address).await.ok().map(Self::over)
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> RawConnection<S> {
@@ -235,11 +240,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawConnection<S> {
         let (stream, unread) = self.0.into_parts();
         assert!(unread.is_empty(), "unread: {:?}", String::from_utf8_lossy(&unread));
         stream
-    }
-
-    /// Connects; `None` when nobody listens.
-    pub async fn try_open(address: SocketAddr) -> Option<Self> {
-        TcpStream::connect(address).await.ok().map(|stream| Self(Wire::new(stream)))
     }
 
     /// Writes exactly `bytes`; the server may have closed already, which the answer shows.
