@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let mut service = http_proxy_service(&server.configuration, Bare { peer });
-    service.add_listener(ListenerConfig::tcp(listen).l4_buffer(L4BufferSettings::new(8 * 1024, 16 * 1024)));
+    service.add_listener(ListenerConfig::tcp(listen).l4_buffer(L4BufferSettings::new(8 * 1024, 4 * 1024)));
     server.add_service(service);
     server.run(RunArgs::default());
     ExitCode::SUCCESS

@@ -87,11 +87,6 @@ impl Edge {
         let exchanges = Arc::new(Exchanges { proxy: Arc::new(proxy), streams: streams.clone() });
         Self { exchanges, streams, limits, open: Arc::new(AtomicUsize::new(0)), metrics }
     }
-
-    /// Returns how many connections are open, kept current for the drain.
-    pub fn open_connections(&self) -> Arc<AtomicUsize> {
-        self.open.clone()
-    }
 }
 
 #[async_trait]

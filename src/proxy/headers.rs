@@ -51,7 +51,7 @@ const IDENTITY: [(&str, &str); 6] = [
 ];
 
 /// Folded names that only a trusted proxy may write.
-const FORWARDED: [&str; 12] = [
+const FORWARDED: [&str; 18] = [
     "forwarded",
     "xforwardedfor",
     "xforwardedproto",
@@ -64,6 +64,12 @@ const FORWARDED: [&str; 12] = [
     "xoriginalurl",
     "xrewriteurl",
     "xrealip",
+    "xoriginaluri",
+    "xforwardedscheme",
+    "xforwardedssl",
+    "xclientip",
+    "xclusterclientip",
+    "trueclientip",
 ];
 
 /// Returns what the metrics call the identity headers.
@@ -73,8 +79,9 @@ pub(super) fn identity_labels() -> [&'static str; 6] {
 
 /// Removes identity headers in every spelling, and from a stranger what only proxies may say.
 pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metrics) {
-    let suspicious =
-        |name: &HeaderName| matches!(name.as_str().as_bytes().first(), Some(b'x' | b'f' | b'-')) || !is_plain(name);
+    let suspicious = |name: &HeaderName| {
+        matches!(name.as_str().as_bytes().first(), Some(b'x' | b'f' | b't' | b'-')) || !is_plain(name)
+    };
     let foreign: Vec<HeaderName> = request.headers.keys().filter(|name| suspicious(name)).cloned().collect();
     for name in foreign {
         let folded = fold(&name);
@@ -243,6 +250,7 @@ mod tests {
             ("x-forwarded-for", "1.2.3.4"),
             ("forwarded", "for=1.2.3.4"),
             ("x-real-ip", "1.2.3.4"),
+            ("true-client-ip", "1.2.3.4"),
             ("x-original-url", "/"),
         ];
         let mut stranger = request(&said);
@@ -250,7 +258,7 @@ mod tests {
         assert!(stranger.headers.is_empty());
         let mut trusted = request(&said);
         strip(&mut trusted, true, &metrics);
-        assert_eq!(trusted.headers.len(), 4);
+        assert_eq!(trusted.headers.len(), said.len());
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::proxy::{ATTEMPTS, Gateway};
 /// Bytes read from a client at once. pingora's 64 KiB would be held by every idle connection.
 const READ_BUFFER: usize = 8 * 1024;
 /// Head and a small body leave in one write.
-const WRITE_BUFFER: usize = 16 * 1024;
+const WRITE_BUFFER: usize = 4 * 1024;
 
 /// Connections that may wait to be accepted; the system's own limit (`somaxconn`) may be lower.
 const BACKLOG: i32 = 4096;

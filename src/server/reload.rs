@@ -166,6 +166,7 @@ fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
             ("sessions.on_unavailable", format!("{:?}{:?}", config.sessions.on_unavailable, config.sessions.max_stale)),
             ("clerk", format!("{:?}", config.clerk)),
             ("issuers", format!("{:?}", config.issuers)),
+            ("routes (stream)", format!("{:?}", config.routes.iter().any(|rule| rule.stream))),
             ("tenants", format!("{:?}", config.tenants)),
             ("limits", format!("{:?}", config.limits)),
             ("lifecycle", format!("{:?}", config.lifecycle)),
