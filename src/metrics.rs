@@ -18,237 +18,112 @@ const STORE_SECONDS: &[f64] =
     &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 const LAG_SECONDS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0];
 
-/// Every metric of the process.
-pub struct Metrics {
-    registry: Registry,
+/// Declares the struct and how it is made; a field's doc comment is also its help text.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $kind:ty = $make:ident($name:literal $(, $more:expr)*);)*) => {
+        /// Every metric of the process.
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ pub $field: $kind,)*
+        }
+
+        impl Metrics {
+            /// Returns all metrics, registered and at zero.
+            pub fn new() -> Result<Self> {
+                let registry = Registry::new();
+                $(let $field = $make(&registry, $name, concat!($($help),+).trim() $(, $more)*)?;)*
+                #[cfg(target_os = "linux")]
+                registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+                Ok(Self { registry, $($field,)* })
+            }
+        }
+    };
+}
+
+metrics! {
     /// Exchanges answered. `handler` is proxy, auth or admin; `route` a rule's id; `code` the status.
-    pub http_requests: IntCounterVec,
+    http_requests: IntCounterVec = counters("http_requests_total", &["handler", "route", "code"]);
     /// Time from request head to end of response.
-    pub http_request_duration: HistogramVec,
+    http_request_duration: HistogramVec = histograms("http_request_duration_seconds", &["handler", "route"], HTTP_SECONDS);
     /// Exchanges under way.
-    pub http_requests_in_flight: IntGaugeVec,
+    http_requests_in_flight: IntGaugeVec = gauges("http_requests_in_flight", &["handler"]);
     /// Client connections open.
-    pub downstream_connections: IntGauge,
+    downstream_connections: IntGauge = gauge("downstream_connections");
     /// Time from forwarding a request to the end of its response.
-    pub upstream_request_duration: Histogram,
+    upstream_request_duration: Histogram = histogram("upstream_request_duration_seconds", HTTP_SECONDS);
     /// Failures of the application side, by kind.
-    pub upstream_errors: IntCounterVec,
+    upstream_errors: IntCounterVec = counters("upstream_errors_total", &["kind"]);
     /// What the guard decided and why.
-    pub auth_decisions: IntCounterVec,
+    auth_decisions: IntCounterVec = counters("auth_decisions_total", &["outcome", "reason", "principal"]);
     /// How long the guard took, by where the answer came from.
-    pub auth_decision_duration: HistogramVec,
+    auth_decision_duration: HistogramVec = histograms("auth_decision_duration_seconds", &["source"], DECISION_SECONDS);
     /// Identity headers that callers sent and Doorward removed.
-    pub identity_headers_stripped: IntCounterVec,
+    identity_headers_stripped: IntCounterVec = counters("identity_headers_stripped_total", &["header"]);
     /// Session cache look-ups by result.
-    pub session_cache_requests: IntCounterVec,
+    session_cache_requests: IntCounterVec = counters("session_cache_requests_total", &["result"]);
     /// Sessions in the cache.
-    pub session_cache_entries: IntGauge,
+    session_cache_entries: IntGauge = gauge("session_cache_entries");
     /// Entries that the cache dropped, by cause.
-    pub session_cache_evictions: IntCounterVec,
+    session_cache_evictions: IntCounterVec = counters("session_cache_evictions_total", &["cause"]);
     /// From a revocation's publication to its effect on this replica.
-    pub invalidation_lag: Histogram,
+    invalidation_lag: Histogram = histogram("invalidation_lag_seconds", LAG_SECONDS);
     /// Whether this replica hears of revocations.
-    pub invalidation_stream_connected: IntGauge,
+    invalidation_stream_connected: IntGauge = gauge("invalidation_stream_connected");
     /// When this replica last proved that it hears, in Unix seconds.
-    pub invalidation_last_event_timestamp: Gauge,
+    invalidation_last_event_timestamp: Gauge = float_gauge("invalidation_last_event_timestamp_seconds");
     /// Generations of the cache that ended, by reason.
-    pub invalidation_resyncs: IntCounterVec,
+    invalidation_resyncs: IntCounterVec = counters("invalidation_resyncs_total", &["reason"]);
     /// Revocations that a fail-over had undone and a reconnect applied again.
-    pub invalidation_resurrected: IntCounter,
+    invalidation_resurrected: IntCounter = counter("invalidation_resurrected_total");
     /// Revocations this replica holds in memory.
-    pub tombstones: IntGauge,
+    tombstones: IntGauge = gauge("tombstones");
     /// Revocations that the store has not confirmed yet.
-    pub revocation_journal_depth: IntGauge,
+    revocation_journal_depth: IntGauge = gauge("revocation_journal_depth");
     /// Store operations by result.
-    pub redis_commands: IntCounterVec,
+    redis_commands: IntCounterVec = counters("redis_commands_total", &["op", "result"]);
     /// Time of store operations.
-    pub redis_command_duration: HistogramVec,
+    redis_command_duration: HistogramVec = histograms("redis_command_duration_seconds", &["op"], STORE_SECONDS);
     /// Whether the store can be reached.
-    pub redis_up: IntGauge,
+    redis_up: IntGauge = gauge("redis_up");
     /// Connections to the store that were made again.
-    pub redis_reconnects: IntCounter,
+    redis_reconnects: IntCounter = counter("redis_reconnects_total");
     /// Sessions started, by kind of principal and method.
-    pub sessions_created: IntCounterVec,
+    sessions_created: IntCounterVec = counters("sessions_created_total", &["kind", "method"]);
     /// Sessions ended before their time, by reason.
-    pub sessions_revoked: IntCounterVec,
+    sessions_revoked: IntCounterVec = counters("sessions_revoked_total", &["reason"]);
     /// Open exchanges cut because their session ended.
-    pub streams_cut: IntCounterVec,
+    streams_cut: IntCounterVec = counters("streams_cut_total", &["reason"]);
     /// Sign-ins by method and outcome.
-    pub login_attempts: IntCounterVec,
+    login_attempts: IntCounterVec = counters("login_attempts_total", &["method", "outcome"]);
     /// Requests refused by a rate limit.
-    pub rate_limited: IntCounterVec,
+    rate_limited: IntCounterVec = counters("rate_limited_total", &["limit"]);
     /// When a provider's keys were last fetched, in Unix seconds.
-    pub jwks_last_success_timestamp: prometheus::GaugeVec,
+    jwks_last_success_timestamp: prometheus::GaugeVec = float_gauges("jwks_last_success_timestamp_seconds", &["provider"]);
     /// Key fetches by provider and result.
-    pub jwks_refreshes: IntCounterVec,
+    jwks_refreshes: IntCounterVec = counters("jwks_refreshes_total", &["provider", "result"]);
     /// Keys held, by provider.
-    pub jwks_keys: IntGaugeVec,
+    jwks_keys: IntGaugeVec = gauges("jwks_keys", &["provider"]);
     /// Tokens naming a key that the provider does not publish.
-    pub jwks_unknown_kid: IntCounterVec,
+    jwks_unknown_kid: IntCounterVec = counters("jwks_unknown_kid_total", &["provider"]);
     /// The build: always 1.
-    pub build_info: IntGaugeVec,
+    build_info: IntGaugeVec = gauges("build_info", &["version", "revision"]);
     /// The configuration in force, by hash: always 1.
-    pub config_info: IntGaugeVec,
+    config_info: IntGaugeVec = gauges("config_info", &["hash"]);
     /// Whether the last reload was accepted.
-    pub config_last_reload_successful: IntGauge,
+    config_last_reload_successful: IntGauge = gauge("config_last_reload_successful");
     /// When a reload was last accepted, in Unix seconds.
-    pub config_last_reload_success_timestamp: Gauge,
+    config_last_reload_success_timestamp: Gauge = float_gauge("config_last_reload_success_timestamp_seconds");
     /// When the certificate in use ends, in Unix seconds.
-    pub tls_certificate_not_after_timestamp: prometheus::GaugeVec,
+    tls_certificate_not_after_timestamp: prometheus::GaugeVec = float_gauges("tls_certificate_not_after_timestamp_seconds", &["name"]);
     /// Readiness, by check.
-    pub ready: IntGaugeVec,
+    ready: IntGaugeVec = gauges("ready", &["check"]);
     /// Whether the process is draining.
-    pub draining: IntGauge,
+    draining: IntGauge = gauge("draining");
     /// Panics caught.
-    pub panics: IntCounter,
+    panics: IntCounter = counter("panics_total");
 }
 
 impl Metrics {
-    /// Returns all metrics, registered and at zero.
-    #[expect(clippy::too_many_lines, reason = "a flat list with one entry per metric")]
-    pub fn new() -> Result<Self> {
-        let registry = Registry::new();
-        let r = &registry;
-        let metrics = Self {
-            http_requests: counters(r, "http_requests_total", "Exchanges answered", &["handler", "route", "code"])?,
-            http_request_duration: histograms(
-                r,
-                "http_request_duration_seconds",
-                "Request head to end of response",
-                &["handler", "route"],
-                HTTP_SECONDS,
-            )?,
-            http_requests_in_flight: gauges(r, "http_requests_in_flight", "Exchanges under way", &["handler"])?,
-            downstream_connections: gauge(r, "downstream_connections", "Client connections open")?,
-            upstream_request_duration: histogram(
-                r,
-                "upstream_request_duration_seconds",
-                "Request forwarded to end of its response",
-                HTTP_SECONDS,
-            )?,
-            upstream_errors: counters(r, "upstream_errors_total", "Failures of the application side", &["kind"])?,
-            auth_decisions: counters(
-                r,
-                "auth_decisions_total",
-                "What the guard decided and why",
-                &["outcome", "reason", "principal"],
-            )?,
-            auth_decision_duration: histograms(
-                r,
-                "auth_decision_duration_seconds",
-                "How long the guard took",
-                &["source"],
-                DECISION_SECONDS,
-            )?,
-            identity_headers_stripped: counters(
-                r,
-                "identity_headers_stripped_total",
-                "Identity headers that callers sent",
-                &["header"],
-            )?,
-            session_cache_requests: counters(r, "session_cache_requests_total", "Session cache look-ups", &["result"])?,
-            session_cache_entries: gauge(r, "session_cache_entries", "Sessions in the cache")?,
-            session_cache_evictions: counters(
-                r,
-                "session_cache_evictions_total",
-                "Entries the cache dropped",
-                &["cause"],
-            )?,
-            invalidation_lag: histogram(
-                r,
-                "invalidation_lag_seconds",
-                "Publication of a revocation to its effect here",
-                LAG_SECONDS,
-            )?,
-            invalidation_stream_connected: gauge(
-                r,
-                "invalidation_stream_connected",
-                "Whether this replica hears of revocations",
-            )?,
-            invalidation_last_event_timestamp: float_gauge(
-                r,
-                "invalidation_last_event_timestamp_seconds",
-                "When this replica last proved that it hears",
-            )?,
-            invalidation_resyncs: counters(
-                r,
-                "invalidation_resyncs_total",
-                "Generations of the cache that ended",
-                &["reason"],
-            )?,
-            invalidation_resurrected: counter(
-                r,
-                "invalidation_resurrected_total",
-                "Revocations undone by a fail-over and applied again",
-            )?,
-            tombstones: gauge(r, "tombstones", "Revocations held in memory")?,
-            revocation_journal_depth: gauge(
-                r,
-                "revocation_journal_depth",
-                "Revocations that the store has not confirmed yet",
-            )?,
-            redis_commands: counters(r, "redis_commands_total", "Store operations", &["op", "result"])?,
-            redis_command_duration: histograms(
-                r,
-                "redis_command_duration_seconds",
-                "Time of store operations",
-                &["op"],
-                STORE_SECONDS,
-            )?,
-            redis_up: gauge(r, "redis_up", "Whether the store can be reached")?,
-            redis_reconnects: counter(r, "redis_reconnects_total", "Connections to the store made again")?,
-            sessions_created: counters(r, "sessions_created_total", "Sessions started", &["kind", "method"])?,
-            sessions_revoked: counters(r, "sessions_revoked_total", "Sessions ended before their time", &["reason"])?,
-            streams_cut: counters(
-                r,
-                "streams_cut_total",
-                "Open exchanges cut because their session ended",
-                &["reason"],
-            )?,
-            login_attempts: counters(r, "login_attempts_total", "Sign-ins", &["method", "outcome"])?,
-            rate_limited: counters(r, "rate_limited_total", "Requests refused by a rate limit", &["limit"])?,
-            jwks_last_success_timestamp: float_gauges(
-                r,
-                "jwks_last_success_timestamp_seconds",
-                "When keys were last fetched",
-                &["provider"],
-            )?,
-            jwks_refreshes: counters(r, "jwks_refreshes_total", "Key fetches", &["provider", "result"])?,
-            jwks_keys: gauges(r, "jwks_keys", "Keys held", &["provider"])?,
-            jwks_unknown_kid: counters(
-                r,
-                "jwks_unknown_kid_total",
-                "Tokens naming a key the provider does not publish",
-                &["provider"],
-            )?,
-            build_info: gauges(r, "build_info", "The build", &["version", "revision"])?,
-            config_info: gauges(r, "config_info", "The configuration in force", &["hash"])?,
-            config_last_reload_successful: gauge(
-                r,
-                "config_last_reload_successful",
-                "Whether the last reload was accepted",
-            )?,
-            config_last_reload_success_timestamp: float_gauge(
-                r,
-                "config_last_reload_success_timestamp_seconds",
-                "When a reload was last accepted",
-            )?,
-            tls_certificate_not_after_timestamp: float_gauges(
-                r,
-                "tls_certificate_not_after_timestamp_seconds",
-                "When the certificate in use ends",
-                &["name"],
-            )?,
-            ready: gauges(r, "ready", "Readiness", &["check"])?,
-            draining: gauge(r, "draining", "Whether the process is draining")?,
-            panics: counter(r, "panics_total", "Panics caught")?,
-            registry: registry.clone(),
-        };
-        #[cfg(target_os = "linux")]
-        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        Ok(metrics)
-    }
-
     /// Returns the exposition in the text format, version 0.0.4.
     pub fn render(&self) -> Result<String> {
         prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
