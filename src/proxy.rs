@@ -1,6 +1,6 @@
 //! The guarded request, phase by phase: pingora calls these methods in the order they stand in.
 //!
-//! `request_filter` decides once (route, guard) and leaves a [`Permit`](guard::Permit);
+//! `request_filter` decides once (route, guard) and leaves a [`Permit`];
 //! `upstream_peer` and `upstream_request_filter` do nothing without one. What is forwarded was
 //! stripped of identity headers before anything else looked at it.
 
