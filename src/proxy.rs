@@ -46,7 +46,6 @@ use crate::api::{ClientAddr, Error as ApiError};
 use crate::config::{Cookie, IdentityHeaders, Limits};
 use crate::metrics::Metrics;
 use crate::session::Sessions;
-use crate::time::Clock;
 
 /// How long what is left of an unwanted request body may take to arrive.
 const DRAIN_BODY: Duration = Duration::from_secs(5);
@@ -71,8 +70,6 @@ pub struct Gateway {
     pub draining: Arc<AtomicBool>,
     /// Names for exchanges.
     pub request_ids: RequestIds,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Handles of the metrics that every exchange touches.

@@ -316,7 +316,6 @@ fn gateway(
         limits: config.limits.clone(),
         draining: shared.draining.clone(),
         request_ids: RequestIds::new(u64::from_ne_bytes(*seed)),
-        clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
         tallies: Tallies::new(shared.metrics.clone()),
     })

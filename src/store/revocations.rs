@@ -61,17 +61,14 @@ pub struct Revocations {
     /// Held by whoever moves generation or lease: two moves never interleave. Readers take no lock.
     moving: Mutex<()>,
     stripes: Vec<AtomicU64>,
-    tombstones: RwLock<HashMap<TokenId, Tombstone, BuildHasherDefault<IdHasher>>>,
+    tombstones: RwLock<Tombstones>,
     /// Lets the common case, no tombstone at all, skip the lock.
     tombstone_count: AtomicUsize,
     changes: watch::Sender<u64>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Tombstone {
-    expires_at: Timestamp,
-    heard_at: Monotonic,
-}
+/// Revoked token ids, each with when its token ends by itself.
+type Tombstones = HashMap<TokenId, Timestamp, BuildHasherDefault<IdHasher>>;
 
 /// Token ids are uniformly distributed already: eight of their bytes are the hash.
 #[derive(Default)]
@@ -171,10 +168,9 @@ impl Revocations {
 
     /// Records that sessions were revoked. `expires_at` is when their tokens end by themselves.
     pub fn revoke(&self, ids: &[TokenId], expires_at: Timestamp) {
-        let heard_at = self.clock.monotonic();
         {
             let mut tombstones = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
-            tombstones.extend(ids.iter().map(|id| (*id, Tombstone { expires_at, heard_at })));
+            tombstones.extend(ids.iter().map(|id| (*id, expires_at)));
             if tombstones.len() > TOMBSTONES_MAX {
                 forget_soonest(&mut tombstones, self.clock.now());
             }
@@ -275,19 +271,11 @@ impl Revocations {
         }
     }
 
-    /// Returns the ids revoked within the last `window` of monotonic time: what a reconnect re-applies.
-    pub fn revoked_within(&self, window: Duration) -> Vec<(TokenId, Timestamp)> {
-        let now = self.clock.monotonic();
-        let recent = |tombstone: &Tombstone| now.since(tombstone.heard_at) <= window;
-        let tombstones = self.tombstones_read();
-        tombstones.iter().filter(|(_, stone)| recent(stone)).map(|(id, stone)| (*id, stone.expires_at)).collect()
-    }
-
     /// Drops tombstones whose tokens have ended by themselves.
     pub fn prune(&self) {
         let now = self.clock.now();
         let mut tombstones = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
-        tombstones.retain(|_, stone| stone.expires_at > now);
+        tombstones.retain(|_, expires_at| *expires_at > now);
         self.tombstone_count.store(tombstones.len(), Ordering::SeqCst);
     }
 
@@ -329,9 +317,7 @@ impl Revocations {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    fn tombstones_read(
-        &self,
-    ) -> std::sync::RwLockReadGuard<'_, HashMap<TokenId, Tombstone, BuildHasherDefault<IdHasher>>> {
+    fn tombstones_read(&self) -> std::sync::RwLockReadGuard<'_, Tombstones> {
         self.tombstones.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -376,16 +362,16 @@ impl std::hash::Hasher for IdHasher {
 
 // Reached only by mass revocation. What is dropped is past its end or nearest to it, and was
 // deleted from the store before it became a tombstone: refusal then rests on the store alone.
-fn forget_soonest(tombstones: &mut HashMap<TokenId, Tombstone, BuildHasherDefault<IdHasher>>, now: Timestamp) {
-    tombstones.retain(|_, stone| stone.expires_at > now);
+fn forget_soonest(tombstones: &mut Tombstones, now: Timestamp) {
+    tombstones.retain(|_, expires_at| *expires_at > now);
     if tombstones.len() <= TOMBSTONES_MAX {
         return;
     }
-    let mut ends: Vec<Timestamp> = tombstones.values().map(|stone| stone.expires_at).collect();
+    let mut ends: Vec<Timestamp> = tombstones.values().copied().collect();
     let excess = ends.len() - TOMBSTONES_MAX / 2;
     let (_, cut, _) = ends.select_nth_unstable(excess);
     let cut = *cut;
-    tombstones.retain(|_, stone| stone.expires_at > cut);
+    tombstones.retain(|_, expires_at| *expires_at > cut);
 }
 
 #[cfg(test)]
