@@ -89,9 +89,6 @@ impl Gateway {
     ) -> pingora::Result<()> {
         loop {
             let mut head = upstream.resp_header().cloned().map(Box::new).ok_or_else(no_head)?;
-            if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to a request for no upgrade").into_up());
-            }
             let ended = upstream.is_body_done();
             frame(&mut head, &exchange.req_header().method, ended)?;
             self.filter_response(exchange, &mut head, context)?;

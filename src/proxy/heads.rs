@@ -42,6 +42,10 @@ impl Gateway {
         if context.ended_by(&self.sessions).is_some() {
             return Error::e_explain(ErrorType::HTTPStatus(401), "session ended");
         }
+        // RFC 9110 §7.8: a server must not switch to a protocol that the client did not ask for.
+        if response.status == StatusCode::SWITCHING_PROTOCOLS && !exchange.is_upgrade_req() {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to a request for no upgrade").into_up());
+        }
         let informational = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
         if !informational {
             context.answering();
