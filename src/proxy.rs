@@ -158,7 +158,7 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> pingora::Result<()> {
-        self.prepare_request(exchange, request, context)
+        heads::prepare_request(exchange, request, context)
     }
 
     async fn request_body_filter(

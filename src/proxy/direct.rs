@@ -18,7 +18,7 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorType};
 
 use super::exchange::Context;
-use super::{ATTEMPTS, Gateway};
+use super::{ATTEMPTS, Gateway, heads};
 
 /// Headers that Doorward adds to a request.
 const ADDED: usize = 10;
@@ -32,6 +32,18 @@ impl Direct {
     /// Returns a pool of the size that `server` says.
     pub fn new(server: &ServerConf) -> Self {
         Self { connector: Connector::new(Some(ConnectorOptions::from_server_conf(server))) }
+    }
+
+    // Says whether the connection was used before.
+    async fn connect(&self, peer: &HttpPeer) -> pingora::Result<(Upstream, bool)> {
+        if let Some(kept) = self.connector.reused_http_session(peer).await {
+            return Ok((kept, true));
+        }
+        // Boxed, for it is rare and large.
+        Box::pin(self.connector.get_http_session(peer)).await.map_err(|mut error| {
+            error.set_retry(true);
+            error.into_up()
+        })
     }
 }
 
@@ -59,17 +71,14 @@ impl Gateway {
     // Says in the error whether the request may be sent again: if it never reached the application,
     // or went into a kept connection that the application was just closing.
     async fn ask(&self, exchange: &mut Exchange, context: &mut Context, peer: &HttpPeer) -> pingora::Result<Upstream> {
-        let (mut upstream, reused) = self.direct.connector.get_http_session(peer).await.map_err(|mut error| {
-            error.set_retry(true);
-            error.into_up()
-        })?;
+        let (mut upstream, reused) = self.direct.connect(peer).await?;
         upstream.read_timeout = peer.options.read_timeout;
         upstream.write_timeout = peer.options.write_timeout;
         let mut head = plain_head(exchange.req_header());
-        self.prepare_request(exchange, &mut head, context)?;
+        heads::prepare_request(exchange, &mut head, context)?;
         let idempotent = head.method.is_idempotent();
         let asked = async {
-            upstream.write_request_header(Box::new(head)).await.map_err(|error| error.into_up())?;
+            upstream.write_request_header(Box::new(head)).await.map_err(Error::into_up)?;
             unless_gone(exchange, upstream.read_response()).await
         };
         match asked.await {
@@ -88,12 +97,16 @@ impl Gateway {
         upstream: &mut Upstream,
     ) -> pingora::Result<()> {
         loop {
-            let mut head = upstream.resp_header().cloned().map(Box::new).ok_or_else(no_head)?;
+            let mut head = upstream
+                .resp_header()
+                .cloned()
+                .map(Box::new)
+                .ok_or_else(|| Error::explain(ErrorType::InternalError, "no response head"))?;
             let ended = upstream.is_body_done();
             frame(&mut head, &exchange.req_header().method, ended)?;
             self.filter_response(exchange, &mut head, context)?;
             let interim = head.status.is_informational();
-            exchange.downstream_session.write_response_header(head).await.map_err(|error| error.into_down())?;
+            exchange.downstream_session.write_response_header(head).await.map_err(Error::into_down)?;
             if !interim {
                 break;
             }
@@ -102,9 +115,9 @@ impl Gateway {
         while !upstream.is_body_done() {
             let Some(piece) = unless_gone(exchange, upstream.read_body_bytes()).await? else { break };
             let written = exchange.downstream_session.write_response_body(piece, false).await;
-            written.map_err(|error| error.into_down())?;
+            written.map_err(Error::into_down)?;
         }
-        exchange.downstream_session.finish_body().await.map_err(|error| error.into_down())
+        exchange.downstream_session.finish_body().await.map_err(Error::into_down)
     }
 }
 
@@ -166,14 +179,10 @@ async fn unless_gone<T>(
 ) -> pingora::Result<T> {
     tokio::select! {
         biased;
-        got = wanted => got.map_err(|error| error.into_up()),
+        got = wanted => got.map_err(Error::into_up),
         left = exchange.downstream_session.read_body_or_idle(true) => match left {
             Err(error) => Err(error.into_down()),
             Ok(_) => Err(Error::explain(ErrorType::ReadError, "data after the end of the request").into_down()),
         },
     }
-}
-
-fn no_head() -> Box<Error> {
-    Error::explain(ErrorType::InternalError, "no response head")
 }

@@ -11,26 +11,6 @@ use super::exchange::Context;
 use super::{Gateway, headers, is_tls};
 
 impl Gateway {
-    /// Makes `request` what the application gets. Nothing goes there without a permit.
-    pub(super) fn prepare_request(
-        &self,
-        exchange: &Exchange,
-        request: &mut RequestHeader,
-        context: &mut Context,
-    ) -> pingora::Result<()> {
-        let (Some(permit), Some(rule)) = (&context.permit, &context.rule) else {
-            return Error::e_explain(ErrorType::InternalError, "no permit");
-        };
-        if !rule.policy.keep_credentials {
-            headers::strip_credentials(request, &context.settings.cookie.name)?;
-        }
-        headers::inject(request, permit, context.settings.identity_headers)?;
-        headers::forward(request, context.peer_value(), context.peer_is_trusted(), is_tls(exchange))?;
-        request.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;
-        context.forwarded();
-        Ok(())
-    }
-
     /// Makes `response` what the client gets; an error where it may get none.
     pub(super) fn filter_response(
         &self,
@@ -64,4 +44,23 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// Makes `request` what the application gets. Nothing goes there without a permit.
+pub(super) fn prepare_request(
+    exchange: &Exchange,
+    request: &mut RequestHeader,
+    context: &mut Context,
+) -> pingora::Result<()> {
+    let (Some(permit), Some(rule)) = (&context.permit, &context.rule) else {
+        return Error::e_explain(ErrorType::InternalError, "no permit");
+    };
+    if !rule.policy.keep_credentials {
+        headers::strip_credentials(request, &context.settings.cookie.name)?;
+    }
+    headers::inject(request, permit, context.settings.identity_headers)?;
+    headers::forward(request, context.peer_value(), context.peer_is_trusted(), is_tls(exchange))?;
+    request.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;
+    context.forwarded();
+    Ok(())
 }

@@ -55,11 +55,13 @@ const LAST_WORDS: [(&str, &str); 5] = [
     ("cut in the head", "HTTP/1.1 200 OK\r\ncontent-le"),
 ];
 
+type Fields = Vec<(String, String)>;
+
 /// All that can be seen of one exchange, without what differs from one to the next.
 #[derive(Debug, PartialEq)]
 struct Seen {
-    forwarded: Vec<(String, String, Vec<(String, String)>)>,
-    answer: Option<(u16, Vec<(String, String)>, Vec<u8>)>,
+    forwarded: Vec<(String, String, Fields)>,
+    answer: Option<(u16, Fields, Vec<u8>)>,
     /// Every byte, where the client asked for the connection's end.
     bytes: Vec<u8>,
     kept: bool,
@@ -166,7 +168,8 @@ async fn a_request_that_met_a_closing_connection_is_sent_again_if_that_does_no_h
                 drop(answer_one(&listener).await);
             }
         };
-        let (statuses, ()) = within("two answers", async { tokio::join!(client, application) }).await;
+        let both = Box::pin(async { tokio::join!(client, application) });
+        let (statuses, ()) = within("two answers", both).await;
         assert_eq!(statuses, (200, status), "{method} {fields}");
     }
 }
@@ -197,18 +200,17 @@ async fn see(doorward: &Doorward, upstream: &Upstream, request: &str) -> Seen {
     Seen { forwarded, answer, bytes, kept }
 }
 
-fn heard(request: &Recorded) -> (String, String, Vec<(String, String)>) {
+fn heard(request: &Recorded) -> (String, String, Fields) {
     (request.method.clone(), request.target.clone(), comparable(&request.headers.0))
 }
 
-fn fields(answer: &Response) -> Vec<(String, String)> {
+fn fields(answer: &Response) -> Fields {
     comparable(&answer.headers.0)
 }
 
 // Order between fields of different names means nothing (RFC 9110 §5.3).
-fn comparable(headers: &[(String, String)]) -> Vec<(String, String)> {
-    let mut fields: Vec<(String, String)> =
-        headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
+fn comparable(headers: &[(String, String)]) -> Fields {
+    let mut fields: Fields = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
     for (name, value) in &mut fields {
         if matches!(name.as_str(), "x-request-id" | "date") {
             *value = format!("{} characters", value.len());
