@@ -4,11 +4,13 @@
 //! `upstream_peer` and `upstream_request_filter` do nothing without one. What is forwarded was
 //! stripped of identity headers before anything else looked at it.
 
+pub mod direct;
 pub mod edge;
 pub mod exchange;
 mod framing;
 pub mod guard;
 pub mod headers;
+mod heads;
 pub mod respond;
 pub mod route;
 pub mod series;
@@ -26,7 +28,7 @@ use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -35,6 +37,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use tokio::time::Instant;
 
+use self::direct::Direct;
 use self::exchange::{Context, RequestIds};
 use self::guard::{Permit, Rejection};
 use self::route::{Route, RouteTable, Rule};
@@ -62,6 +65,8 @@ pub struct Gateway {
     pub surfaces: Arc<Router>,
     /// Where requests are forwarded to.
     pub upstream: Arc<Upstream>,
+    /// The short way there.
+    pub direct: Direct,
     /// Exchanges that are under way.
     pub streams: Arc<Streams>,
     /// Sizes, counts and deadlines.
@@ -126,10 +131,16 @@ impl ProxyHttp for Gateway {
             }
             Route::Guard(rule) => self.guard(exchange, context, &settings, rule).await?,
         };
-        if !answered && self.announces_too_much(exchange) {
+        if answered {
+            return Ok(true);
+        }
+        if self.announces_too_much(exchange) {
             return refuse(exchange, &Kind::TooLarge.into(), context).await;
         }
-        Ok(answered)
+        match self.upstream.http1_peer().filter(|_| direct::is_plain(exchange)) {
+            Some(peer) => Box::pin(self.forward(exchange, context, &peer)).await.map(|()| true),
+            None => Ok(false),
+        }
     }
 
     async fn upstream_peer(&self, _: &mut Exchange, context: &mut Context) -> pingora::Result<Box<HttpPeer>> {
@@ -147,17 +158,7 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> pingora::Result<()> {
-        let (Some(permit), Some(rule)) = (&context.permit, &context.rule) else {
-            return Error::e_explain(ErrorType::InternalError, "no permit");
-        };
-        if !rule.policy.keep_credentials {
-            headers::strip_credentials(request, &context.settings.cookie.name)?;
-        }
-        headers::inject(request, permit, context.settings.identity_headers)?;
-        headers::forward(request, context.peer_value(), context.peer_is_trusted(), is_tls(exchange))?;
-        request.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;
-        context.forwarded();
-        Ok(())
+        heads::prepare_request(exchange, request, context)
     }
 
     async fn request_body_filter(
@@ -185,27 +186,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> pingora::Result<()> {
-        // Revoked while the application was thinking: the answer is no longer this caller's.
-        if context.ended_by(&self.sessions).is_some() {
-            return Error::e_explain(ErrorType::HTTPStatus(401), "session ended");
-        }
-        let informational = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
-        if !informational {
-            context.answering();
-        }
-        for name in &headers::IDENTITY_IN_RESPONSES {
-            response.remove_header(name);
-        }
-        response.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;
-        if response.status.is_informational() {
-            // Writing it with the body unread makes pingora give up the connection: not yet.
-            context.keepalive = context.keepalive.or(exchange.get_keepalive());
-        } else if self.draining.load(Ordering::Relaxed) {
-            exchange.set_keepalive(None);
-        } else if context.keepalive.is_some() {
-            exchange.set_keepalive(context.keepalive.take());
-        }
-        Ok(())
+        self.filter_response(exchange, response, context)
     }
 
     async fn fail_to_proxy(&self, exchange: &mut Exchange, error: &Error, context: &mut Context) -> FailToProxy {

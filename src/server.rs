@@ -32,6 +32,7 @@ use crate::config::{Config, Loaded};
 use crate::identity::Providers;
 use crate::metrics::Metrics;
 use crate::model::{TokenKey, TokenKeys};
+use crate::proxy::direct::Direct;
 use crate::proxy::exchange::RequestIds;
 use crate::proxy::route::RouteTable;
 use crate::proxy::series;
@@ -312,6 +313,7 @@ fn gateway(
         sessions: sessions.clone(),
         surfaces: Arc::new(router(app)),
         upstream: upstream.clone(),
+        direct: Direct::new(&listener::server_conf(config)),
         streams: shared.streams.clone(),
         limits: config.limits.clone(),
         draining: shared.draining.clone(),

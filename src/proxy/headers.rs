@@ -15,30 +15,27 @@ use crate::config::IdentityHeaders;
 use crate::metrics::Metrics;
 use crate::model::Session;
 
-// Texts and not `HeaderName`s: pingora keeps a name's spelling beside it, which it copies from all but a
-// static text.
 /// Who calls.
-pub const X_USER_ID: &str = "x-user-id";
+pub const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 /// For which tenant.
-pub const X_CLIENT_ID: &str = "x-client-id";
+pub const X_CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
 /// In which session.
-pub const X_SESSION_ID: &str = "x-session-id";
+pub const X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
 /// With which roles.
-pub const X_USER_ROLES: &str = "x-user-roles";
+pub const X_USER_ROLES: HeaderName = HeaderName::from_static("x-user-roles");
 /// As what kind of principal.
-pub const X_USER_KIND: &str = "x-user-kind";
+pub const X_USER_KIND: HeaderName = HeaderName::from_static("x-user-kind");
 /// On whose behalf.
-pub const X_ACTOR_ID: &str = "x-actor-id";
+pub const X_ACTOR_ID: HeaderName = HeaderName::from_static("x-actor-id");
 /// The exchange's name in every log.
-pub const X_REQUEST_ID: &str = "x-request-id";
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
-const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
-const X_FORWARDED_HOST: &str = "x-forwarded-host";
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What an application could write into its answer to look like Doorward.
-pub const IDENTITY_IN_RESPONSES: [HeaderName; 2] =
-    [HeaderName::from_static(X_USER_ID), HeaderName::from_static(X_CLIENT_ID)];
+pub const IDENTITY_IN_RESPONSES: [HeaderName; 2] = [X_USER_ID, X_CLIENT_ID];
 
 /// Folded names that only Doorward may write, and their label.
 const IDENTITY: [(&str, &str); 6] = [
@@ -163,7 +160,7 @@ fn lengthen(headers: &HeaderMap, peer: &HeaderValue) -> pingora::Result<HeaderVa
     value(&chain.join(", "))
 }
 
-fn optional(session: &Session, which: IdentityHeaders) -> impl Iterator<Item = (&'static str, String)> {
+fn optional(session: &Session, which: IdentityHeaders) -> impl Iterator<Item = (HeaderName, String)> {
     let session_id = which.session_id.then(|| (X_SESSION_ID, session.id.0.to_string()));
     let roles = which.roles.then(|| (X_USER_ROLES, session.roles.join(",")));
     let kind = which.kind.then(|| (X_USER_KIND, session.principal.kind.as_str().to_owned()));

@@ -195,14 +195,14 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, AmbiguousPath> {
 // no rule was matched against. Any other `%25` is only a percent sign.
 fn is_escaped_twice(normal: &str) -> bool {
     let begins_with_digits = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
-    normal.split("%25").skip(1).any(begins_with_digits)
+    normal.contains('%') && normal.split("%25").skip(1).any(begins_with_digits)
 }
 
 // `..;x` is a dot segment to Java servers, which drop path parameters before resolving; behind a
 // proxy that decodes for them `..%3Bx` is one too.
 fn is_dot_segment(segment: &str) -> bool {
-    let name = segment.split(';').next().and_then(|name| name.split("%3B").next());
-    segment.starts_with('.') && matches!(name, Some("." | ".."))
+    let name = || segment.split(';').next().and_then(|name| name.split("%3B").next());
+    segment.starts_with('.') && matches!(name(), Some("." | ".."))
 }
 
 fn is_path_byte(byte: u8) -> bool {

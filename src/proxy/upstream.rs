@@ -47,6 +47,11 @@ impl Upstream {
         self.peer.load().as_deref().cloned().map(Box::new)
     }
 
+    /// Returns the peer if it speaks HTTP/1 and nothing else.
+    pub fn http1_peer(&self) -> Option<Arc<HttpPeer>> {
+        self.peer.load_full().filter(|peer| peer.options.alpn == ALPN::H1)
+    }
+
     /// Keeps a host name resolved until the runtime ends.
     pub async fn run(&self) {
         let Target::Tcp { host, port, tls } = &self.config.url else { return };

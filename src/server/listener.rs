@@ -128,7 +128,7 @@ fn unix_path(path: &Path) -> Result<String, StartError> {
     path.to_str().map(str::to_owned).ok_or_else(|| StartError("listen: the socket's path is not UTF-8".to_owned()))
 }
 
-fn server_conf(config: &Config) -> ServerConf {
+pub(super) fn server_conf(config: &Config) -> ServerConf {
     let workers = match config.limits.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
@@ -137,7 +137,8 @@ fn server_conf(config: &Config) -> ServerConf {
         threads: workers,
         // With stealing, pingora tears some WebSockets down right after the 101 (cloudflare/pingora#946).
         work_stealing: false,
-        upstream_keepalive_pool_size: config.upstream.pool_size * workers,
+        // For each worker: pingora multiplies.
+        upstream_keepalive_pool_size: config.upstream.pool_size,
         max_retries: ATTEMPTS,
         ca_file: config.upstream.ca.as_ref().map(|path| path.display().to_string()),
         // A ceiling: `drain::idle` ends the wait as soon as nothing is under way.

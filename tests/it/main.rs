@@ -16,6 +16,8 @@ mod chaos;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod direct;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod framing;

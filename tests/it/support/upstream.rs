@@ -7,7 +7,7 @@
 //! - `/ws`: completes a WebSocket handshake, echoes, and records the messages as its body
 //! - `/upload`: reads the body slowly
 //! - `/status/NNN`: answers NNN
-//! - what [`Upstream::respond`] was given: exactly those bytes
+//! - what [`Upstream::respond`] was given: exactly those bytes; then closes if the path begins with `/closing/`
 //! - anything else: 200 and JSON of what it received
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -292,7 +292,7 @@ impl Exchange<'_> {
             }
         }
         let close = self.head.headers.all("connection").iter().any(|value| value.eq_ignore_ascii_case("close"));
-        Ok(if close { Next::Close } else { Next::Request })
+        Ok(if close || self.path.starts_with("/closing/") { Next::Close } else { Next::Request })
     }
 
     async fn read_body<S: AsyncRead + AsyncWrite + Unpin>(

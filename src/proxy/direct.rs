@@ -1,0 +1,188 @@
+//! The short way: a request without a body, between an HTTP/1 client and an HTTP/1 application.
+//!
+//! pingora's general path joins two halves by channels, so that bodies can flow both ways, and
+//! carries the spelling of every header name along. Most requests need neither, and pay for both
+//! with a third of what they cost. Whatever is not plain (a body, an upgrade, a hop-by-hop header)
+//! goes the general way. Both ways must be one to the client and to the application;
+//! `tests/it/direct.rs` holds them against each other.
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
+use pingora::connectors::ConnectorOptions;
+use pingora::connectors::http::v1::Connector;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::v1::client::HttpSession as Upstream;
+use pingora::proxy::Session as Exchange;
+use pingora::server::configuration::ServerConf;
+use pingora::upstreams::peer::{HttpPeer, Peer};
+use pingora::{Error, ErrorType};
+
+use super::exchange::Context;
+use super::{ATTEMPTS, Gateway, heads};
+
+/// Headers that Doorward adds to a request.
+const ADDED: usize = 10;
+
+/// Connections to the application that the short way keeps.
+pub struct Direct {
+    connector: Connector,
+}
+
+impl Direct {
+    /// Returns a pool of the size that `server` says.
+    pub fn new(server: &ServerConf) -> Self {
+        Self { connector: Connector::new(Some(ConnectorOptions::from_server_conf(server))) }
+    }
+
+    // Says whether the connection was used before.
+    async fn connect(&self, peer: &HttpPeer) -> pingora::Result<(Upstream, bool)> {
+        if let Some(kept) = self.connector.reused_http_session(peer).await {
+            return Ok((kept, true));
+        }
+        // Boxed, for it is rare and large.
+        Box::pin(self.connector.get_http_session(peer)).await.map_err(|mut error| {
+            error.set_retry(true);
+            error.into_up()
+        })
+    }
+}
+
+impl Gateway {
+    /// Forwards a request for which [`is_plain`] holds, and its answer back.
+    pub(super) async fn forward(
+        &self,
+        exchange: &mut Exchange,
+        context: &mut Context,
+        peer: &HttpPeer,
+    ) -> pingora::Result<()> {
+        let mut attempt = 1;
+        let mut upstream = loop {
+            match self.ask(exchange, context, peer).await {
+                Ok(upstream) => break upstream,
+                Err(error) if error.retry() && attempt < ATTEMPTS => attempt += 1,
+                Err(error) => return Err(error),
+            }
+        };
+        self.answer(exchange, context, &mut upstream).await?;
+        self.direct.connector.release_http_session(upstream, peer, peer.idle_timeout()).await;
+        Ok(())
+    }
+
+    // Says in the error whether the request may be sent again: if it never reached the application,
+    // or went into a kept connection that the application was just closing.
+    async fn ask(&self, exchange: &mut Exchange, context: &mut Context, peer: &HttpPeer) -> pingora::Result<Upstream> {
+        let (mut upstream, reused) = self.direct.connect(peer).await?;
+        upstream.read_timeout = peer.options.read_timeout;
+        upstream.write_timeout = peer.options.write_timeout;
+        let mut head = plain_head(exchange.req_header());
+        heads::prepare_request(exchange, &mut head, context)?;
+        let idempotent = head.method.is_idempotent();
+        let asked = async {
+            upstream.write_request_header(Box::new(head)).await.map_err(Error::into_up)?;
+            unless_gone(exchange, upstream.read_response()).await
+        };
+        match asked.await {
+            Ok(_) => Ok(upstream),
+            Err(mut error) => {
+                error.retry.decide_reuse(reused && idempotent);
+                Err(error)
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        exchange: &mut Exchange,
+        context: &mut Context,
+        upstream: &mut Upstream,
+    ) -> pingora::Result<()> {
+        loop {
+            let mut head = upstream
+                .resp_header()
+                .cloned()
+                .map(Box::new)
+                .ok_or_else(|| Error::explain(ErrorType::InternalError, "no response head"))?;
+            let ended = upstream.is_body_done();
+            frame(&mut head, &exchange.req_header().method, ended)?;
+            self.filter_response(exchange, &mut head, context)?;
+            let interim = head.status.is_informational();
+            exchange.downstream_session.write_response_header(head).await.map_err(Error::into_down)?;
+            if !interim {
+                break;
+            }
+            unless_gone(exchange, upstream.read_response()).await?;
+        }
+        while !upstream.is_body_done() {
+            let Some(piece) = unless_gone(exchange, upstream.read_body_bytes()).await? else { break };
+            let written = exchange.downstream_session.write_response_body(piece, false).await;
+            written.map_err(Error::into_down)?;
+        }
+        exchange.downstream_session.finish_body().await.map_err(Error::into_down)
+    }
+}
+
+/// Returns whether nothing about the request needs more than the short way.
+pub(super) fn is_plain(exchange: &mut Exchange) -> bool {
+    let head_only = exchange.as_mut().is_body_empty();
+    head_only
+        && exchange.as_http1().is_some()
+        && exchange.req_header().headers.iter().all(|(name, value)| match name.as_str() {
+            "connection" => is_keep_alive(value.as_bytes()),
+            "upgrade"
+            | "expect"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "http2-settings" => false,
+            _ => true,
+        })
+}
+
+// What a client says of its own connection; it nominates no header.
+fn is_keep_alive(connection: &[u8]) -> bool {
+    connection.eq_ignore_ascii_case(b"keep-alive") || connection.eq_ignore_ascii_case(b"close")
+}
+
+fn plain_head(from: &RequestHeader) -> RequestHeader {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = from.method.clone();
+    parts.uri = from.uri.clone();
+    parts.version = Version::HTTP_11;
+    parts.headers = HeaderMap::with_capacity(from.headers.len() + ADDED);
+    for (name, value) in from.headers.iter().filter(|(name, _)| **name != header::CONNECTION) {
+        parts.headers.append(name.clone(), value.clone());
+    }
+    parts.into()
+}
+
+// A body whose length is not known before its end is chunked, so that the connection outlives it.
+fn frame(head: &mut ResponseHeader, method: &Method, ended: bool) -> pingora::Result<()> {
+    const FRAMING: [HeaderName; 2] = [header::TRANSFER_ENCODING, header::CONTENT_LENGTH];
+    let bodyless = *method == Method::HEAD
+        || head.status.is_informational()
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if bodyless || ended || FRAMING.iter().any(|name| head.headers.contains_key(name)) {
+        return Ok(());
+    }
+    head.set_version(Version::HTTP_11);
+    head.insert_header(header::TRANSFER_ENCODING, "chunked")
+}
+
+// Waits for the application, unless the client leaves or its session ends, which shows in a read.
+async fn unless_gone<T>(
+    exchange: &mut Exchange,
+    wanted: impl Future<Output = pingora::Result<T>>,
+) -> pingora::Result<T> {
+    tokio::select! {
+        biased;
+        got = wanted => got.map_err(Error::into_up),
+        left = exchange.downstream_session.read_body_or_idle(true) => match left {
+            Err(error) => Err(error.into_down()),
+            Ok(_) => Err(Error::explain(ErrorType::ReadError, "data after the end of the request").into_down()),
+        },
+    }
+}
