@@ -9,6 +9,7 @@ pub mod exchange;
 mod framing;
 pub mod guard;
 pub mod headers;
+mod lent;
 pub mod respond;
 pub mod route;
 pub mod series;
@@ -153,6 +154,7 @@ impl ProxyHttp for Gateway {
         if !rule.policy.keep_credentials {
             headers::strip_credentials(request, &context.settings.cookie.name)?;
         }
+        headers::restore_te(request, exchange.req_header())?;
         headers::inject(request, permit, context.settings.identity_headers)?;
         headers::forward(request, context.peer_value(), context.peer_is_trusted(), is_tls(exchange))?;
         request.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;
