@@ -4,6 +4,7 @@
 //! (cloudflare/pingora#447), and no way to end an exchange from outside. Both are done here, by
 //! wrapping each accepted stream and each exchange's future.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -168,16 +169,17 @@ impl Exchanges {
     async fn carry_stream(&self, stream: HttpSession, shutdown: &ShutdownWatch) {
         let registration = self.streams.register();
         let slot = registration.slot();
-        let (lent, mut returned) = lend(stream);
+        let (lent, lender) = lend(stream);
         let session = ServerSession::new_custom(Box::new(lent));
         tokio::select! {
             biased;
             _ = SLOT.scope(slot.clone(), self.proxy.process_new_http(session, shutdown)) => return,
             () = slot.ended() => {}
+            () = poll_fn(|context| if lender.poll_reset(context) { Poll::Ready(()) } else { Poll::Pending }) => return,
         }
-        // The exchange is gone by now: it has returned the stream and left its last words, unless
-        // it had begun to answer. Dropping a stream whose answer is not complete resets it.
-        if let (Some((refusal, request_id)), Ok(mut stream)) = (slot.last_words(), returned.try_recv()) {
+        // The exchange is gone by now, and has left its last words unless it had begun to answer.
+        // Dropping a stream whose answer is not complete resets it.
+        if let (Some((refusal, request_id)), Some(mut stream)) = (slot.last_words(), lender.take_back()) {
             let refuse = respond::refuse_stream(&mut stream, refusal, request_id);
             // The client may be gone already; there is nobody left to tell.
             let _ = tokio::time::timeout(LAST_WORDS, refuse).await;

@@ -278,7 +278,9 @@ impl Context {
 // An exchange that is cut never reaches `logging`.
 impl Drop for Context {
     fn drop(&mut self) {
-        self.close(true);
+        // Nor does one whose client is gone.
+        let cut = self.slot.as_ref().is_some_and(|slot| slot.ended_by().is_some());
+        self.close(cut);
     }
 }
 

@@ -249,3 +249,23 @@ async fn a_client_that_resets_its_stream_takes_the_applications_request_with_it(
         assert_eq!(metric(&doorward, r#"doorward_streams_cut_total{reason="revoked"}"#).await, 0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_resets_its_stream_is_noticed_while_its_body_waits_for_the_application() {
+    let stuck = H2Upstream::start().await;
+    // Nothing but the reset can end the wait in the time that this test has.
+    let patience = "upstream: { protocol: http2, write_timeout: 5m, read_timeout: 5m }";
+    let doorward = Doorward::builder().upstream(stuck.url()).config(patience).start().await;
+    let caller = Caller::new(&doorward, "device").await;
+    let call = caller.begin("/stuck", &"x".repeat(3 * WINDOW)).await;
+    stuck.wait_for(|call| call.path == "/stuck" && call.body.len() == WINDOW).await;
+    drop(call);
+    stuck.wait_for(|call| call.path == "/stuck" && call.reset).await;
+    doorward.wait_log(r#""url.path":"/stuck""#).await;
+    assert!(!doorward.logs().contains("session_cut"), "its session goes on");
+    // What it had sent is no burden on the connection, whose window it had used up.
+    let bearer = format!("Bearer {}", caller.token);
+    let large = "y".repeat(2 * WINDOW);
+    let answer = caller.connection.call("/large", &[("authorization", &bearer)], &large).await;
+    assert!(answer.status == 200 && answer.text() == large, "{} {}", answer.status, answer.body.len());
+}
