@@ -11,6 +11,7 @@ mod framing;
 pub mod guard;
 pub mod headers;
 mod heads;
+mod lent;
 pub mod respond;
 pub mod route;
 pub mod series;
@@ -158,7 +159,8 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> pingora::Result<()> {
-        heads::prepare_request(exchange, request, context)
+        heads::prepare_request(exchange, request, context)?;
+        headers::restore_te(request, exchange.req_header())
     }
 
     async fn request_body_filter(

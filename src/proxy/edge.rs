@@ -4,6 +4,7 @@
 //! (cloudflare/pingora#447), and no way to end an exchange from outside. Both are done here, by
 //! wrapping each accepted stream and each exchange's future.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::http::v2::server::{H2Options, HttpSession};
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
@@ -24,8 +25,9 @@ use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::Gateway;
+use super::lent::lend;
 use super::streams::{Registration, Slot, Streams};
+use super::{Gateway, respond};
 use crate::config::Limits;
 use crate::metrics::Metrics;
 
@@ -124,28 +126,28 @@ impl HttpServerApp for Exchanges {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let connection = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Connection>());
-        // HTTP/2 gives no access to its connection here, and needs a slot a stream anyway.
-        let (slot, registration, last_words) = if let Some(connection) = connection {
-            (connection.registration.slot().clone(), None, LAST_WORDS)
-        } else {
-            let registration = self.streams.register();
-            (registration.slot().clone(), Some(registration), Duration::ZERO)
+        let session = match session {
+            ServerSession::H2(stream) => {
+                self.carry_stream(stream, shutdown).await;
+                return None;
+            }
+            other => other,
         };
+        let connection = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Connection>());
+        // What did not come through `process_new` cannot be cut.
+        let slot = connection?.registration.slot().clone();
         let exchange = SLOT.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
         let cut = async {
             slot.ended().await;
             if !slot.is_answered() {
-                tokio::time::sleep(last_words).await;
+                tokio::time::sleep(LAST_WORDS).await;
             }
         };
-        let outcome = tokio::select! {
+        tokio::select! {
             biased;
             reusable = exchange => reusable,
             () = cut => None,
-        };
-        drop(registration);
-        outcome
+        }
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -158,6 +160,30 @@ impl HttpServerApp for Exchanges {
 
     async fn http_cleanup(&self) {
         self.proxy.http_cleanup().await;
+    }
+}
+
+impl Exchanges {
+    // Nothing that pingora waits for on an HTTP/2 stream can be made to fail. So the exchange is
+    // dropped at once, whatever it waits for, and what it left unsaid is said here.
+    async fn carry_stream(&self, stream: HttpSession, shutdown: &ShutdownWatch) {
+        let registration = self.streams.register();
+        let slot = registration.slot();
+        let (lent, lender) = lend(stream);
+        let session = ServerSession::new_custom(Box::new(lent));
+        tokio::select! {
+            biased;
+            _ = SLOT.scope(slot.clone(), self.proxy.process_new_http(session, shutdown)) => return,
+            () = slot.ended() => {}
+            () = poll_fn(|context| if lender.poll_reset(context) { Poll::Ready(()) } else { Poll::Pending }) => return,
+        }
+        // The exchange is gone by now, and has left its last words unless it had begun to answer.
+        // Dropping a stream whose answer is not complete resets it.
+        if let (Some((refusal, request_id)), Some(mut stream)) = (slot.last_words(), lender.take_back()) {
+            let refuse = respond::refuse_stream(&mut stream, refusal, request_id);
+            // The client may be gone already; there is nobody left to tell.
+            let _ = tokio::time::timeout(LAST_WORDS, refuse).await;
+        }
     }
 }
 

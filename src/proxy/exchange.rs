@@ -16,7 +16,7 @@ use super::route::Rule;
 use super::streams::{Slot, Streams};
 use super::tally::{PROXY, Tallies, status_label};
 use super::{Gateway, Settings, client_of, edge};
-use crate::api::RequestId;
+use crate::api::{Error as ApiError, RequestId};
 use crate::metrics::Metrics;
 use crate::session::{Refusal, Sessions, Source};
 use crate::telemetry::access::{self, Outcome};
@@ -42,6 +42,8 @@ pub struct Context {
     started: Instant,
     forwarded_at: Option<Instant>,
     slot: Option<Arc<Slot>>,
+    /// Whether what carries it outlives a cut and can say what it could not.
+    outlived: bool,
     line: Option<Line>,
     under_way: Option<UnderWay>,
     tallies: Arc<Tallies>,
@@ -84,6 +86,7 @@ impl Context {
             started: Instant::now(),
             forwarded_at: None,
             slot: None,
+            outlived: false,
             line: None,
             under_way: None,
             tallies: gateway.tallies.clone(),
@@ -96,6 +99,7 @@ impl Context {
         self.peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
         self.client = client_of(&head.headers, self.peer, &self.settings.trusted_proxies);
         self.slot = edge::current_slot();
+        self.outlived = exchange.as_custom().is_some();
         self.line = Some(Line {
             method: head.method.clone(),
             target: head.uri.path_and_query().cloned(),
@@ -212,6 +216,7 @@ impl Context {
 
     fn close(&mut self, cut: bool) {
         let Some(line) = self.line.take() else { return };
+        let cut = cut && !self.leave_last_words();
         if let Some(slot) = self.slot.take() {
             slot.release();
         }
@@ -232,6 +237,17 @@ impl Context {
             metrics.upstream_request_duration.observe((now - forwarded_at).as_secs_f64());
         }
         self.write_line(&line, route, code, took, cut);
+    }
+
+    // On HTTP/2 an exchange that was cut before its answer is not the one that gives it.
+    fn leave_last_words(&mut self) -> bool {
+        let unanswered = |slot: &&Arc<Slot>| self.outlived && self.status.is_none() && !slot.is_answered();
+        let Some(slot) = self.slot.as_ref().filter(unanswered) else { return false };
+        let Some(refusal) = slot.ended_by() else { return false };
+        slot.leave_last_words(refusal, self.request_id);
+        self.verdict = Some(Rejection::Refused(refusal).verdict());
+        self.status = Some(ApiError::from(refusal).kind.status());
+        true
     }
 
     fn write_line(&self, line: &Line, route: &str, code: u16, took: Duration, cut: bool) {
@@ -262,7 +278,9 @@ impl Context {
 // An exchange that is cut never reaches `logging`.
 impl Drop for Context {
     fn drop(&mut self) {
-        self.close(true);
+        // Nor does one whose client is gone.
+        let cut = self.slot.as_ref().is_some_and(|slot| slot.ended_by().is_some());
+        self.close(cut);
     }
 }
 

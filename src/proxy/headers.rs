@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Version};
 use pingora::http::RequestHeader;
 
 use super::guard::Permit;
@@ -135,6 +135,18 @@ pub fn forward(
     Ok(())
 }
 
+/// Gives an HTTP/2 upstream the one `TE` that HTTP/2 knows (RFC 9113 §8.2.2), which gRPC asks for:
+/// pingora has removed it from the `request` that it made of what was `received`.
+pub fn restore_te(request: &mut RequestHeader, received: &RequestHeader) -> pingora::Result<()> {
+    let trailers = received.headers.get(header::TE).filter(|te| *te == "trailers");
+    match trailers {
+        Some(trailers) if request.version == Version::HTTP_2 && received.version == Version::HTTP_2 => {
+            request.insert_header(header::TE, trailers.clone())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Returns the client behind trusted proxies: the right-most address that is not one of them.
 pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[ipnet::IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
@@ -256,6 +268,22 @@ mod tests {
         let mut trusted = request(&said);
         strip(&mut trusted, true, &metrics);
         assert_eq!(trusted.headers.len(), said.len());
+    }
+
+    #[test]
+    fn only_http2_to_http2_keeps_the_te_that_grpc_asks_for() {
+        for (te, received, sent, kept) in [
+            ("trailers", Version::HTTP_2, Version::HTTP_2, true),
+            ("trailers", Version::HTTP_2, Version::HTTP_11, false),
+            ("trailers", Version::HTTP_11, Version::HTTP_2, false),
+            ("gzip", Version::HTTP_2, Version::HTTP_2, false),
+        ] {
+            let (mut from, mut to) = (request(&[("te", te)]), request(&[]));
+            from.set_version(received);
+            to.set_version(sent);
+            restore_te(&mut to, &from).unwrap();
+            assert_eq!(to.headers.contains_key("te"), kept, "{te} {received:?} {sent:?}");
+        }
     }
 
     #[test]

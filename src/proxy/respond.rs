@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{Method, Response, header};
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::v2::server::HttpSession;
 use pingora::proxy::Session as Exchange;
 use pingora::{ErrorSource, ErrorType};
 
@@ -28,19 +29,39 @@ pub(super) async fn refuse(exchange: &mut Exchange, error: &Error, request_id: R
 
 /// Writes a whole response.
 pub(super) async fn write(exchange: &mut Exchange, response: Response<Bytes>) -> pingora::Result<()> {
+    let (head, body) = head_and_body(response)?;
+    // A body that nobody will read must not be taken for the next request.
+    if !exchange.as_mut().is_body_empty() {
+        exchange.set_keepalive(None);
+    }
+    let bodyless = exchange.req_header().method == Method::HEAD || body.is_empty();
+    exchange.write_response_header(head, bodyless).await?;
+    if bodyless { Ok(()) } else { exchange.write_response_body(Some(body), true).await }
+}
+
+/// Refuses on an HTTP/2 stream that no exchange carries any longer, unless it was answered.
+pub(super) async fn refuse_stream(
+    stream: &mut HttpSession,
+    refusal: Refusal,
+    request_id: RequestId,
+) -> pingora::Result<()> {
+    if stream.response_written().is_some() {
+        return Ok(());
+    }
+    let (head, body) = head_and_body(render_detail(&refusal.into(), request_id))?;
+    let bodyless = stream.req_header().method == Method::HEAD || body.is_empty();
+    stream.write_response_header(head, bodyless)?;
+    if bodyless { Ok(()) } else { stream.write_body(body, true).await }
+}
+
+fn head_and_body(response: Response<Bytes>) -> pingora::Result<(Box<ResponseHeader>, Bytes)> {
     let (parts, body) = response.into_parts();
     let mut head = ResponseHeader::build(parts.status, Some(parts.headers.len() + 1))?;
     for (name, value) in &parts.headers {
         head.append_header(name.clone(), value.clone())?;
     }
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    // A body that nobody will read must not be taken for the next request.
-    if !exchange.as_mut().is_body_empty() {
-        exchange.set_keepalive(None);
-    }
-    let bodyless = exchange.req_header().method == Method::HEAD || body.is_empty();
-    exchange.write_response_header(Box::new(head), bodyless).await?;
-    if bodyless { Ok(()) } else { exchange.write_response_body(Some(body), true).await }
+    Ok((Box::new(head), body))
 }
 
 /// Returns what to tell the caller of a failure; `None` when the client is gone.

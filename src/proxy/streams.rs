@@ -3,9 +3,10 @@
 //! Every connection (every stream, with HTTP/2) has a slot that holds the session of the exchange
 //! it carries. A sweep wakes on each revocation, when the lease ends and several times a second,
 //! and marks the slots whose session is over. It never waits: sessions that only the store can
-//! judge are confirmed beside it. A marked slot makes reading from the client fail, so that a
+//! judge are confirmed beside it. A marked slot makes reading from an HTTP/1 client fail, so that a
 //! request whose response head was not sent can still be answered; a moment later, or at once if
-//! it was sent, the whole exchange is dropped, which closes both sides whatever they wait for.
+//! it was sent, the whole exchange is dropped, which closes both sides whatever they wait for. An
+//! HTTP/2 exchange is dropped at once and leaves here what its stream has still to say.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -20,6 +21,7 @@ use futures_util::task::AtomicWaker;
 use futures_util::{FutureExt, StreamExt};
 use http::HeaderValue;
 
+use crate::api::RequestId;
 use crate::metrics::Metrics;
 use crate::model::{Session, TokenId};
 use crate::session::{Refusal, Sessions};
@@ -54,6 +56,8 @@ pub struct Slot {
     exchange: AtomicWaker,
     /// The peer's address as text: the same for every exchange of a connection.
     peer: OnceLock<HeaderValue>,
+    /// What an exchange that was cut could not say itself.
+    last_words: OnceLock<(Refusal, RequestId)>,
 }
 
 /// Keeps a slot on its shelf; taking it away is the last thing a connection does.
@@ -103,6 +107,7 @@ impl Streams {
             reader: AtomicWaker::new(),
             exchange: AtomicWaker::new(),
             peer: OnceLock::new(),
+            last_words: OnceLock::new(),
         });
         if let Some(shelf) = self.shelf(number) {
             shelf.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::downgrade(&slot));
@@ -241,6 +246,17 @@ impl Slot {
         let ended = self.ended.load(Ordering::SeqCst);
         let cut = [Cut::Revoked, Cut::Expired, Cut::Unavailable].into_iter().find(|cut| *cut as u8 == ended)?;
         Some(cut.refusal())
+    }
+
+    /// Leaves the answer that the exchange was cut before it could give. Only for HTTP/2, where a
+    /// slot carries one exchange.
+    pub(super) fn leave_last_words(&self, refusal: Refusal, request_id: RequestId) {
+        let _ = self.last_words.set((refusal, request_id));
+    }
+
+    /// Returns the answer that the exchange was cut before it could give.
+    pub(super) fn last_words(&self) -> Option<(Refusal, RequestId)> {
+        self.last_words.get().copied()
     }
 
     /// Returns whether reading from the client must fail now, and arranges to be woken when it must.

@@ -44,6 +44,8 @@ mod secrets;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod streams_http2;
+#[cfg(test)]
 #[expect(unreachable_pub, reason = "a test binary exports nothing: here `pub` marks what other files may use")]
 mod support;
 #[cfg(test)]

@@ -143,14 +143,13 @@ async fn a_revocation_on_another_replica_cuts_every_kind_of_exchange_on_both_sid
     upstream.closed(&request).await;
     assert_within_lease("hung application, application's side", revoked);
 
-    // On HTTP/2 there is no way yet to answer in place of a hung application: the stream is reset.
     let token = sign_in_guest(&one, "hung h2").await;
     let connection = H2Client::connect(two.proxy_addr()).await;
     let mut call = connection.open("/hang", &[("authorization", &bearer(&token))]).await;
     call.finish();
     let request = arrived(&upstream, "/hang").await;
     let revoked = revoke(&one, &token).await;
-    assert!(call.try_head().await.is_err_and(|error| error.is_reset()));
+    assert_says(&call.whole().await.expect("its answer was still open"), 401, REVOKED);
     assert_within_lease("hung application over HTTP/2, client side", revoked);
     upstream.closed(&request).await;
     assert_within_lease("hung application over HTTP/2, application's side", revoked);
@@ -280,19 +279,24 @@ async fn exchanges_are_cut_when_nobody_has_vouched_for_them_for_the_lease() {
     let token = sign_in_guest(&doorward, "device").await;
     let mut socket = open_web_socket(&doorward, "/ws", &token).await;
     let mut hung = begin(&doorward, "GET /hang", &token, "\r\n").await;
-    let requests = [arrived(&upstream, "/ws").await, arrived(&upstream, "/hang").await];
+    let connection = H2Client::connect(doorward.proxy_addr()).await;
+    let mut call = connection.open("/hang?h2", &[("authorization", &bearer(&token))]).await;
+    let requests =
+        [arrived(&upstream, "/ws").await, arrived(&upstream, "/hang").await, arrived(&upstream, "/hang?h2").await];
     network.silence();
     let silent = Instant::now();
-    let answer = hung.response().await.expect("its answer was still open");
-    assert_says(&answer, 503, UNAVAILABLE);
-    assert_eq!(answer.header("retry-after"), Some("3"), "not knowing is no refusal");
+    let answers = [hung.response().await.expect("its answer was still open"), call.whole().await.expect("so was this")];
+    for answer in &answers {
+        assert_says(answer, 503, UNAVAILABLE);
+        assert_eq!(answer.header("retry-after"), Some("3"), "not knowing is no refusal");
+    }
     socket_closed(&mut socket).await;
     for request in &requests {
         upstream.closed(request).await;
     }
     // The lease counts from the last heartbeat that was answered; what comes on top is the cut itself.
     assert!(silent.elapsed() <= LEASE + Duration::from_millis(500), "{:?}", silent.elapsed());
-    assert_eq!(metric(&doorward, r#"doorward_streams_cut_total{reason="store_unavailable"}"#).await, 2);
+    assert_eq!(metric(&doorward, r#"doorward_streams_cut_total{reason="store_unavailable"}"#).await, 3);
     network.restore();
     let again = async || (doorward.client().get("/").bearer(&token).send().await.status == 200).then_some(());
     eventually("the session to be good again", again).await;

@@ -149,6 +149,15 @@ impl H2Call {
         Ok(Some(piece))
     }
 
+    /// Waits for the rest of the answer; an error when the stream was reset before its end.
+    pub async fn whole(&mut self) -> Result<Response, h2::Error> {
+        let mut response = self.try_head().await?;
+        while let Some(piece) = self.next().await? {
+            response.body.extend(piece);
+        }
+        Ok(response)
+    }
+
     /// Waits for the trailers that follow the body.
     pub async fn trailers(&mut self) -> Option<HeaderMap> {
         let body = self.body.as_mut().expect("head was called");

@@ -1,8 +1,10 @@
 //! An application that speaks HTTP/2 in clear (h2c), as gRPC servers do.
 //!
 //! It echoes each piece of a request's body as it arrives, and ends with the trailer
-//! `grpc-status: 0`: a unary call, a client stream and a bidirectional stream alike.
+//! `grpc-status: 0`: a unary call, a client stream and a bidirectional stream alike. Under `/hang` it
+//! takes the body and never answers, under `/stuck` it does not even take more than the first window.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -105,7 +107,16 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, log: Arc<watch::Send
         let mut call = Call { log: Arc::clone(&log), index: 0 };
         call.index = call.begin(&request);
         calls.spawn(async move {
-            let whole = call.echo(request.into_body(), respond).await.is_ok();
+            let takes = match request.uri().path() {
+                "/hang" => Some(true),
+                "/stuck" => Some(false),
+                _ => None,
+            };
+            let body = request.into_body();
+            let whole = match takes {
+                Some(takes) => call.hang(body, respond, takes).await.is_ok(),
+                None => call.echo(body, respond).await.is_ok(),
+            };
             call.change(|call| (call.ended, call.reset) = (true, !whole));
         });
     }
@@ -133,6 +144,22 @@ impl Call {
 
     fn change(&self, change: impl FnOnce(&mut H2Recorded)) {
         self.log.send_modify(|calls| change(&mut calls[self.index]));
+    }
+
+    async fn hang(
+        &self,
+        mut body: RecvStream,
+        mut respond: server::SendResponse<Bytes>,
+        takes: bool,
+    ) -> Result<(), h2::Error> {
+        while let Some(piece) = body.data().await {
+            let piece = piece?;
+            if takes {
+                body.flow_control().release_capacity(piece.len())?;
+            }
+            self.change(|call| call.body.extend(&piece));
+        }
+        Err(poll_fn(|context| respond.poll_reset(context)).await?.into())
     }
 
     async fn echo(&self, mut body: RecvStream, mut respond: server::SendResponse<Bytes>) -> Result<(), h2::Error> {

@@ -1,7 +1,7 @@
 //! The application behind Doorward: an HTTP/1.1 server that records the exact bytes it received.
 //!
 //! What it does depends on the path:
-//! - `/hang`: never answers
+//! - `/hang`: takes the body and never answers
 //! - `/slow-body`: sends the head and half of the body, the rest after [`Upstream::release`]
 //! - `/sse`: sends events until the connection is closed
 //! - `/ws`: completes a WebSocket handshake, echoes, and records the messages as its body
@@ -267,6 +267,7 @@ impl Exchange<'_> {
     async fn answer<S: AsyncRead + AsyncWrite + Unpin>(self, wire: &mut Wire<S>) -> Result<Next, Broken> {
         match self.path.as_str() {
             "/hang" => {
+                self.read_body(wire, None).await?;
                 wire.until_close().await;
                 return Ok(Next::Close);
             }
