@@ -42,7 +42,7 @@ impl Direct {
         // Boxed, for it is rare and large.
         Box::pin(self.connector.get_http_session(peer)).await.map_err(|mut error| {
             error.set_retry(true);
-            error.into_up()
+            error
         })
     }
 }
@@ -71,7 +71,7 @@ impl Gateway {
     // Says in the error whether the request may be sent again: if it never reached the application,
     // or went into a kept connection that the application was just closing.
     async fn ask(&self, exchange: &mut Exchange, context: &mut Context, peer: &HttpPeer) -> pingora::Result<Upstream> {
-        let (mut upstream, reused) = self.direct.connect(peer).await?;
+        let (mut upstream, reused) = unless_gone(exchange, self.direct.connect(peer)).await?;
         upstream.read_timeout = peer.options.read_timeout;
         upstream.write_timeout = peer.options.write_timeout;
         let mut head = plain_head(exchange.req_header());
