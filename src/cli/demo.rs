@@ -63,6 +63,7 @@ impl Demo {
             "admin": { "listen": admin.to_string() },
             "upstream": { "url": self.app_url },
             "sessions": { "store": format!("sqlite://{}", directory.join("sessions.db").display()) },
+            "directory": { "url": format!("sqlite://{}", directory.join("directory.db").display()) },
             "clerk": { "issuer": self.idp_url, "jwks_url": format!("{}{}", self.idp_url, idp::JWKS_PATH) },
         })
         .to_string()
