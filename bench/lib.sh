@@ -127,10 +127,16 @@ start_upstream() {
             listen 127.0.0.1:$AUTH_PORT;
             add_header X-User-ID user_2bench000000000000000000; add_header X-Client-ID default;
             location / { return 200 ""; }
+            location = /counts { stub_status; }
         }
 NGINX
     wait_port "$APP_PORT"
     wait_port "$AUTH_PORT"
+}
+
+# Prints how many connections the upstream has accepted and how many requests it has had.
+upstream_counts() {
+    curl -sS "http://127.0.0.1:$AUTH_PORT/counts" | awk 'NR == 3 { print $1, $3 }'
 }
 
 # start_bare UPSTREAM [PREFIX...]: sets PORT and PID. UPSTREAM is host:port or unix:/path.

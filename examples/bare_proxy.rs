@@ -1,8 +1,9 @@
 //! The yardstick of `bench/run`: what a request costs on pingora with nothing of Doorward in it.
 //!
 //! `bare_proxy LISTEN UPSTREAM`, where UPSTREAM is `host:port` or `unix:/path`. Server settings,
-//! buffers, pool, allocator and build profile are Doorward's own with `limits.workers: 1`; the
-//! application has no hook but the one that names the upstream.
+//! write buffer, pool, allocator and build profile are Doorward's own with `limits.workers: 1`; the
+//! application has no hook but the one that names the upstream. Doorward reads ahead by itself; here
+//! a read buffer of pingora's does that.
 
 use std::process::ExitCode;
 

@@ -4,6 +4,8 @@
 //! (cloudflare/pingora#447), and no way to end an exchange from outside. Both are done here, by
 //! wrapping each accepted stream and each exchange's future.
 
+mod ahead;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -22,7 +24,7 @@ use pingora::protocols::{
 };
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::lent::lend;
@@ -33,10 +35,6 @@ use crate::metrics::Metrics;
 
 /// After the session's end, how long an exchange has to answer 401 before it is dropped.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// How long a connection may say nothing at all before its first byte.
-const FIRST_BYTE: Duration = Duration::from_mins(1);
-/// RFC 9113 §3.4.
-const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 tokio::task_local! {
     /// The slot of the exchange that the current task carries.
@@ -65,13 +63,14 @@ struct Connection {
     registration: Registration,
     header_timeout: Duration,
     header_bytes_max: usize,
+    keepalive: Duration,
     /// Set while an exchange is under way: its reads are body, not head.
     in_exchange: AtomicBool,
     header_bytes: AtomicUsize,
     header_deadline: Option<Pin<Box<Sleep>>>,
     http2: bool,
-    /// What was read to tell HTTP/2 from HTTP/1 and is still to be served.
-    peeked: Vec<u8>,
+    /// What was read and not asked for yet.
+    ahead: Vec<u8>,
     /// Set while what was written may still be in a buffer of ours.
     unflushed: bool,
     _open: OpenConnection,
@@ -98,20 +97,24 @@ impl ServerApp for Edge {
         if self.open.load(Ordering::SeqCst) > self.limits.max_connections {
             return None;
         }
-        let connection = Connection {
+        let connection = Box::new(Connection {
             http2: matches!(stream.selected_alpn_proto(), Some(ALPN::H2)),
             inner: stream,
             registration: self.streams.register(),
             header_timeout: self.limits.header_timeout,
             header_bytes_max: self.limits.header_bytes_max,
+            keepalive: self.limits.keepalive,
             in_exchange: AtomicBool::new(false),
             header_bytes: AtomicUsize::new(0),
             header_deadline: None,
-            peeked: Vec::new(),
+            ahead: Vec::new(),
             unflushed: false,
             _open: open,
-        };
-        self.exchanges.process_new(Box::new(connection), shutdown).await
+        });
+        // In a task of its own: pingora's holds the 9 KiB of a TLS handshake until it ends.
+        let (exchanges, shutdown) = (self.exchanges.clone(), shutdown.clone());
+        tokio::spawn(async move { exchanges.process_new(connection, &shutdown).await });
+        None
     }
 
     async fn cleanup(&self) {
@@ -143,11 +146,12 @@ impl HttpServerApp for Exchanges {
                 tokio::time::sleep(LAST_WORDS).await;
             }
         };
-        tokio::select! {
+        let outcome = tokio::select! {
             biased;
             reusable = exchange => reusable,
             () = cut => None,
-        }
+        };
+        ahead::next_request(outcome?, shutdown).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -219,8 +223,7 @@ impl Drop for OpenConnection {
 impl Connection {
     // Arms no timer for the common case, a head that comes in one read.
     fn head_is_late(&mut self, context: &mut Context<'_>) -> bool {
-        if self.header_bytes.load(Ordering::Relaxed) == 0 {
-            self.header_deadline = None;
+        if self.header_bytes.load(Ordering::Relaxed) == 0 && self.ahead.is_empty() {
             return false;
         }
         let timeout = self.header_timeout;
@@ -234,35 +237,9 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    fn head_is_too_large(&mut self, filled: &[u8]) -> bool {
+    fn head_is_too_large(&self, filled: &[u8]) -> bool {
         let before = self.header_bytes.fetch_add(filled.len(), Ordering::Relaxed);
-        if before == 0 {
-            self.header_deadline = None;
-        }
         before + filled.len() > self.header_bytes_max
-    }
-
-    // Looks no further than the first byte that no HTTP/2 client sends: a whole HTTP/1.0 request
-    // may be shorter than the preface, and its client would wait for an answer in vain.
-    async fn look_for_http2(&mut self) -> io::Result<()> {
-        let mut seen = Vec::new();
-        while seen.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(&seen) {
-            let mut piece = [0; H2_PREFACE.len()];
-            let room = piece.get_mut(seen.len()..).unwrap_or_default();
-            let read = if seen.is_empty() {
-                let first = tokio::time::timeout(FIRST_BYTE.max(self.header_timeout), self.read(room));
-                first.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
-            } else {
-                self.read(room).await?
-            };
-            if read == 0 {
-                break;
-            }
-            seen.extend(room.iter().take(read));
-        }
-        self.http2 = seen == H2_PREFACE;
-        self.peeked = seen;
-        Ok(())
     }
 }
 
@@ -276,28 +253,21 @@ impl AsyncRead for Connection {
         if this.registration.slot().poll_ended(context) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the session ended")));
         }
-        if !this.peeked.is_empty() {
-            let length = this.peeked.len().min(buffer.remaining());
-            buffer.put_slice(this.peeked.get(..length).unwrap_or_default());
-            this.peeked.drain(..length);
-            return Poll::Ready(Ok(()));
-        }
-        if this.http2 || this.in_exchange.load(Ordering::Relaxed) {
-            let read = Pin::new(&mut this.inner).poll_read(context, buffer);
-            if read.is_pending() && this.unflushed {
+        let already = buffer.filled().len();
+        let in_head = !this.http2 && !this.in_exchange.load(Ordering::Relaxed);
+        if !this.take_ahead(buffer) {
+            let read = this.poll_read_ahead(context, buffer);
+            if read.is_pending() && in_head && this.head_is_late(context) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            if read.is_pending() && !in_head && this.unflushed {
                 // pingora flushes an answer of known length at its end only. Now that it waits,
                 // the client must have what there is; an error shows at the next write.
                 let _ = this.poll_flush_inner(context);
             }
-            return read;
+            ready!(read)?;
         }
-        let already = buffer.filled().len();
-        let read = Pin::new(&mut this.inner).poll_read(context, buffer);
-        if read.is_pending() {
-            return if this.head_is_late(context) { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { read };
-        }
-        ready!(read)?;
-        if this.head_is_too_large(buffer.filled().get(already..).unwrap_or_default()) {
+        if in_head && this.head_is_too_large(buffer.filled().get(already..).unwrap_or_default()) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "request head too large")));
         }
         Poll::Ready(Ok(()))
@@ -344,7 +314,7 @@ impl Peek for Connection {
     // pingora's own would wait for all 24 bytes of an HTTP/2 preface, however long they take.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         self.look_for_http2().await?;
-        for (into, from) in buffer.iter_mut().zip(&self.peeked) {
+        for (into, from) in buffer.iter_mut().zip(&self.ahead) {
             *into = *from;
         }
         Ok(true)

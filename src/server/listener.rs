@@ -24,8 +24,9 @@ use crate::config::{Address, Config};
 use crate::proxy::edge::Edge;
 use crate::proxy::{ATTEMPTS, Gateway};
 
-/// Bytes read from a client at once. pingora's 64 KiB would be held by every idle connection.
-const READ_BUFFER: usize = 8 * 1024;
+/// Bytes of a TLS connection read at once. pingora's 64 KiB would be held by every idle connection.
+/// In clear, the edge reads ahead itself.
+const TLS_READ_BUFFER: usize = 8 * 1024;
 /// Head and a small body leave in one write.
 const WRITE_BUFFER: usize = 4 * 1024;
 
@@ -81,7 +82,8 @@ fn listener(config: &Config, certificates: Option<Arc<tls::Certificates>>) -> Re
         Address::Tcp(address) => ListenerConfig::tcp(address.to_string()),
         Address::Unix(path) => ListenerConfig::uds(unix_path(path)?),
     };
-    let listener = listener.l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER));
+    let read_buffer = if certificates.is_some() { TLS_READ_BUFFER } else { 0 };
+    let listener = listener.l4_buffer(L4BufferSettings::new(read_buffer, WRITE_BUFFER));
     Ok(match certificates {
         Some(certificates) => listener.tls(tls::settings(certificates).map_err(StartError)?),
         None => listener,

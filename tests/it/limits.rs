@@ -103,6 +103,53 @@ async fn an_idle_connection_outlives_the_head_deadline() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_ends_with_its_keepalive() {
+    let (upstream, doorward) = open("keepalive: 100ms").await;
+    let mut connection = RawConnection::open(doorward.proxy_addr()).await;
+    connection.write("GET /open/a HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(connection.response().await.expect("an answer").status, 200);
+    assert_eq!(connection.closed().await, b"");
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_later_request_may_come_in_pieces_of_any_size() {
+    let (upstream, doorward) = open("header_bytes_max: 32768").await;
+    let mut connection = RawConnection::open(doorward.proxy_addr()).await;
+    let body = "b".repeat(100_000);
+    // A first byte, a first line, and beginnings that end at or beyond what is read at once.
+    for (round, first) in [1, 20, 4095, 4096, 4097, 8191, 8192, 8193, 16384, 30000].into_iter().enumerate() {
+        let head = format!(
+            "POST /open/{round} HTTP/1.1\r\nhost: x\r\nx-long: {}\r\ncontent-length: {}\r\n\r\n",
+            "a".repeat(7000),
+            body.len()
+        );
+        let request = head + &body;
+        let (beginning, rest) = request.split_at(first);
+        connection.write(beginning).await;
+        // Sent apart as far as a client can do that: nothing tells when the server has read.
+        tokio::task::yield_now().await;
+        connection.write(rest).await;
+        let answer = connection.response().await.expect("an answer");
+        assert_eq!((answer.status, answer.json()["body"].as_str()), (200, Some(body.as_str())), "{first}");
+    }
+    assert_eq!(upstream.requests().len(), 10);
+}
+
+#[tokio::test]
+async fn a_request_that_was_read_with_the_one_before_is_not_forgotten() {
+    let (upstream, doorward) = open("header_bytes_max: 32768").await;
+    let mut connection = RawConnection::open(doorward.proxy_addr()).await;
+    let padding = 4096 - "GET /app HTTP/1.1\r\nhost: x\r\nx-long: \r\n\r\n".len();
+    // pingora asks for 4096 bytes at first: exactly the first head.
+    let first = format!("GET /app HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n", "a".repeat(padding));
+    connection.write(first + "GET /open/b HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(connection.response().await.expect("an answer").status, 401);
+    assert_eq!(connection.response().await.expect("an answer").status, 200);
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_head_over_the_limit_reaches_nobody() {
     let (upstream, doorward) = open("header_bytes_max: 8192").await;
     let address = doorward.proxy_addr();
