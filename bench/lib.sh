@@ -160,6 +160,7 @@ listen: 127.0.0.1:$PORT
 admin: { listen: "127.0.0.1:$ADMIN_PORT" }
 upstream: { url: "$upstream" }
 sessions: { store: "sqlite://$WORK/$name.db" }
+directory: { url: "sqlite://$WORK/$name.directory.db" }
 clerk: { issuer: "$ISSUER", pem_file: $WORK/provider.pub }
 limits: { workers: 1, exchange_per_minute: 0 }
 lifecycle: { drain_delay: 0s, drain_timeout: 1s }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use aws_lc_rs::rand::SystemRandom;
 use criterion::{Criterion, criterion_group, criterion_main};
 use doorward::config::{Auth, Cookie, RouteRule, sessions};
+use doorward::directory::Generation;
 use doorward::metrics::Metrics;
 use doorward::model::{Shard, TenantId, TokenKey, TokenKeys, TokenKind};
 use doorward::proxy::guard::{self, Permit, Rejection};
@@ -81,7 +82,7 @@ impl Fixture {
     }
 
     fn token(&self) -> String {
-        let guest = self.sessions.guest("a device of the benchmark");
+        let guest = self.sessions.guest("a device of the benchmark", Generation(0));
         let started = self.runtime.block_on(self.sessions.start(&guest, "anonymous"));
         started.expect("the store is writable").token.expose().to_owned()
     }

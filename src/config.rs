@@ -2,6 +2,7 @@
 //!
 //! These types are the parsed form: whatever has been through here needs no second check.
 
+pub mod directory;
 pub mod duration;
 pub mod issuer;
 pub mod lifecycle;
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use directory::Directory;
 pub use issuer::Issuer;
 pub use lifecycle::Lifecycle;
 pub use limits::Limits;
@@ -54,6 +56,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// Tokens, the session store, cache and revocation.
     pub sessions: Sessions,
+    /// Devices, users and the outbox.
+    pub directory: Directory,
     /// The Clerk instance whose session JWTs may be exchanged.
     pub clerk: Option<Issuer>,
     /// Further issuers of the same kind, by name.

@@ -15,6 +15,7 @@ pub mod telemetry;
 
 pub mod model;
 
+pub mod directory;
 pub mod identity;
 pub mod store;
 

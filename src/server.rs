@@ -4,6 +4,7 @@
 //! port, store connection, signals, reload), and pingora's carries the proxy port. Nothing here
 //! waits for Redis or a provider: the server starts without them and becomes ready when they come.
 
+mod directory;
 mod drain;
 mod listener;
 mod reload;
@@ -29,6 +30,7 @@ use crate::api::admin::{self, Health};
 use crate::api::limit;
 use crate::api::session::{App, router};
 use crate::config::{Config, Loaded};
+use crate::directory::Directory;
 use crate::identity::Providers;
 use crate::metrics::Metrics;
 use crate::model::{TokenKey, TokenKeys};
@@ -89,6 +91,7 @@ pub fn serve(
     shared.publish_build(&loaded.hash);
     shared.count_panics();
     let (store, keys) = background.block_on(open_store(config, &shared))?;
+    let directory = background.block_on(directory::open(config, &shared))?;
     let sessions = start_sessions(config, &store, keys, &shared);
     let providers = Providers::new(config, &shared.clock, &shared.metrics);
     let providers = Arc::new(providers.map_err(|error| start_error("cannot set up identity providers", &error))?);
@@ -111,7 +114,7 @@ pub fn serve(
     };
     background.spawn(reload.run(loaded.clone(), config.lifecycle.reload_interval));
 
-    let gateway = gateway(config, &sessions, &providers, &upstream, &shared)?;
+    let gateway = gateway(config, &sessions, &directory, &providers, &upstream, &shared)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
     spawn_readiness(&background, store, &sessions, &providers, &shared);
     shared.health.mark_started();
@@ -295,6 +298,7 @@ fn spawn_readiness(
 fn gateway(
     config: &Config,
     sessions: &Arc<Sessions>,
+    directory: &Arc<Directory>,
     providers: &Arc<Providers>,
     upstream: &Arc<Upstream>,
     shared: &Shared,
@@ -303,7 +307,9 @@ fn gateway(
     let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| start_error("cannot start", &error))?;
     let app = App {
         sessions: sessions.clone(),
+        directory: directory.clone(),
         providers: providers.clone(),
+        clock: shared.clock.clone(),
         limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),
         metrics: shared.metrics.clone(),
         random: shared.random.clone(),

@@ -24,6 +24,7 @@ use self::cache::SessionCache;
 pub use self::outcome::{Refusal, Source, StartError, Started, Validated};
 pub use self::policy::Policy;
 use crate::config;
+use crate::directory::Generation;
 use crate::metrics::Metrics;
 use crate::model::{
     Identity, ParsedToken, Principal, PrincipalId, PrincipalKind, Session, SessionId, TenantId, TokenError, TokenKey,
@@ -218,16 +219,19 @@ impl Sessions {
         listed.map_err(|error| unavailable(&error, Refusal::Unavailable))
     }
 
-    /// Returns the identity of a guest: the same for the same device, whoever asks and wherever.
+    /// Returns the identity of a device's guest: the same one, whoever asks and wherever.
     ///
     /// The principal is derived, not stored: two first calls cannot make two (contracts §5.2).
     ///
     /// # Panics
     ///
     /// Never: a UUID is visible ASCII.
-    pub fn guest(&self, device_id: &str) -> Identity {
-        let tenant = &self.policy.default_tenant;
-        let digest = self.guest_key.digest("device", &[tenant.as_str().as_bytes(), device_id.as_bytes()]);
+    pub fn guest(&self, device_id: &str, generation: Generation) -> Identity {
+        let tenant = self.policy.default_tenant.as_str().as_bytes();
+        let digest = match generation {
+            Generation(0) => self.guest_key.digest("device", &[tenant, device_id.as_bytes()]),
+            Generation(later) => self.guest_key.digest("device", &[tenant, device_id.as_bytes(), &later.to_be_bytes()]),
+        };
         let mut bytes = [0; 16];
         bytes.iter_mut().zip(digest).for_each(|(into, from)| *into = from);
         let uuid = uuid::Builder::from_custom_bytes(bytes).into_uuid();
@@ -242,6 +246,13 @@ impl Sessions {
             authenticated_at: self.clock.now(),
             proof_id: None,
         }
+    }
+
+    /// Returns what the directory knows a device by: a keyed hash in hex, because the id is a secret.
+    pub fn device_key(&self, device_id: &str) -> String {
+        let tenant = self.policy.default_tenant.as_str().as_bytes();
+        let digest = self.guest_key.digest("directory", &[tenant, device_id.as_bytes()]);
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Returns whether a session's end may be moved; if not, its time is up when its time is up.

@@ -33,6 +33,11 @@ pub struct Verbosity {
 
 struct Timer(Arc<dyn Clock>);
 
+/// Returns an error and everything behind it in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Starts logging to standard output for the whole process; refuses a second start.
 pub fn start(config: &config::Telemetry, clock: Arc<dyn Clock>) -> Result<Verbosity, TryInitError> {
     let (subscriber, verbosity) = subscriber(config, clock, io::stdout);

@@ -14,8 +14,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use crate::api::extract::{BearerError, RequestId};
+use crate::directory::DirectoryError;
 use crate::identity::IdentityError;
 use crate::session::{Refusal, StartError};
+use crate::telemetry::with_causes;
 
 /// How long callers are asked to wait after a 503, in seconds (contracts §3.1).
 const UNAVAILABLE_RETRY_AFTER: u64 = 3;
@@ -194,6 +196,14 @@ impl From<StartError> for Error {
             StartError::Unavailable => Kind::Unavailable,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+// Whether the database is away or broken, nobody can say what the answer would have been.
+impl From<DirectoryError> for Error {
+    fn from(error: DirectoryError) -> Self {
+        tracing::warn!(error = %with_causes(&error), "The directory failed");
+        Self::from(Kind::Unavailable).because(error)
     }
 }
 

@@ -22,20 +22,26 @@ use serde::Serialize;
 use crate::api::error::{Error, json_text};
 use crate::api::extract::ClientAddr;
 use crate::api::limit::Limits;
+use crate::directory::Directory;
 use crate::identity::Providers;
 use crate::metrics::Metrics;
 use crate::model::Session;
 use crate::session::{Sessions, Started};
+use crate::time::Clock;
 
 /// What the surface works with.
 #[derive(Clone)]
 pub struct App {
     /// Starts and ends sessions.
     pub sessions: Arc<Sessions>,
+    /// Devices and users.
+    pub directory: Arc<Directory>,
     /// Believes or refuses JWTs.
     pub providers: Arc<Providers>,
     /// How often callers may try.
     pub limits: Arc<Limits>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
     /// Counts sign-ins.
     pub metrics: Arc<Metrics>,
     /// Makes request ids for requests that came without one.

@@ -63,6 +63,7 @@ impl Demo {
             "admin": { "listen": admin.to_string() },
             "upstream": { "url": self.app_url },
             "sessions": { "store": format!("sqlite://{}", directory.join("sessions.db").display()) },
+            "directory": { "url": format!("sqlite://{}", directory.join("directory.db").display()) },
             "clerk": { "issuer": self.idp_url, "jwks_url": format!("{}{}", self.idp_url, idp::JWKS_PATH) },
         })
         .to_string()
@@ -194,6 +195,7 @@ mod tests {
             "admin": { "listen": "127.0.0.1:9090" },
             "upstream": { "url": demo.app_url },
             "sessions": { "store": "sqlite:///tmp/the \"demo\"/sessions.db" },
+            "directory": { "url": "sqlite:///tmp/the \"demo\"/directory.db" },
             "clerk": { "issuer": demo.idp_url, "jwks_url": format!("{}/.well-known/jwks.json", demo.idp_url) },
         });
         assert_eq!(parsed, expected);

@@ -3,7 +3,6 @@
 //! One small document from one configured address: no redirects, no proxy from the environment,
 //! five seconds in all, a bounded body, and TLS that is always verified.
 
-use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
@@ -93,11 +92,6 @@ impl Endpoint {
         }
         Ok(body)
     }
-}
-
-/// Returns an error and everything behind it in one line.
-pub(super) fn with_causes(error: &dyn Error) -> String {
-    std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn authorities(path: &Path) -> Result<Vec<Certificate>, EndpointError> {

@@ -15,9 +15,10 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 use tokio::time::MissedTickBehavior;
 
-use super::http::{BODY_BYTES_MAX, Endpoint, FetchError, with_causes};
+use super::http::{BODY_BYTES_MAX, Endpoint, FetchError};
 use super::keys::{KeySet, KeySetError};
 use crate::metrics::Metrics;
+use crate::telemetry::with_causes;
 use crate::time::{Clock, Monotonic};
 
 const REFRESH_INTERVAL: Duration = Duration::from_mins(5);

@@ -9,13 +9,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::clerk::Clerk;
-use super::http::{Endpoint, with_causes};
+use super::http::Endpoint;
 use super::jwks::{KeyCache, Source};
 use super::jws::Jws;
 use super::{IdentityError, Reason};
 use crate::config::{Config, Issuer};
 use crate::metrics::Metrics;
 use crate::model::Identity;
+use crate::telemetry::with_causes;
 use crate::time::Clock;
 
 /// The name of the `clerk` section's provider in logs and metrics.

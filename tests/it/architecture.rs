@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 8] = [
     &["time", "secret"],
     &["config", "metrics", "telemetry", "model"],
-    &["store", "identity"],
+    &["store", "identity", "directory"],
     &["session"],
     &["api"],
     &["proxy"],
@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 8] = [
 const CONFINED: [(&str, &[&str]); 4] = [
     ("pingora", &["src/proxy", "src/server"]),
     ("redis", &["src/store/redis"]),
-    ("sqlx", &["src/store/sqlite"]),
+    ("sqlx", &["src/store/sqlite", "src/directory"]),
     ("axum", &["src/api", "src/proxy", "src/server", "src/cli", "src/identity/tests"]),
 ];
 

@@ -18,6 +18,8 @@ mod cli;
 #[cfg(test)]
 mod direct;
 #[cfg(test)]
+mod directory;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod framing;

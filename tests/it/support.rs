@@ -11,6 +11,7 @@ pub mod h2_upstream;
 pub mod http1;
 pub mod idp;
 pub mod ports;
+pub mod postgres;
 pub mod redis;
 pub mod replica;
 pub mod stage;

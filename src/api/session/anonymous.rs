@@ -13,7 +13,8 @@ use super::{App, Json, Method, StartedBody, answer};
 use crate::api::error::{Error, Kind};
 use crate::api::extract::{ClientAddr, object};
 use crate::api::limit::Network;
-use crate::session::Started;
+use crate::model::Identity;
+use crate::session::{StartError, Started};
 
 /// The longest device id, in Unicode scalar values.
 const DEVICE_ID_MAX: usize = 200;
@@ -32,7 +33,21 @@ async fn start(app: &App, client: Option<ClientAddr>, request: Request<Body>) ->
     let body = object(request).await?;
     let device_id = device_id(&body)?;
     app.limits.anonymous.check(&Network::of(client))?;
-    Ok(app.sessions.start(&app.sessions.guest(device_id), Method::Anonymous.label()).await?)
+    match sign_in(app, device_id).await? {
+        // A rebind ended that guest meanwhile: the device has a new one.
+        Err(StartError::Superseded) => Ok(sign_in(app, device_id).await??),
+        started => Ok(started?),
+    }
+}
+
+// The guest is asked for before the session starts, and named with the time before that: one that a
+// rebind ends in between is refused by the store.
+async fn sign_in(app: &App, device_id: &str) -> Result<Result<Started, StartError>, Error> {
+    let asked_at = app.clock.now();
+    let device = app.sessions.device_key(device_id);
+    let generation = app.directory.see_guest(app.sessions.default_tenant(), &device, asked_at).await?;
+    let guest = Identity { authenticated_at: asked_at, ..app.sessions.guest(device_id, generation) };
+    Ok(app.sessions.start(&guest, Method::Anonymous.label()).await)
 }
 
 fn device_id(body: &Map<String, Value>) -> Result<&str, Error> {

@@ -29,6 +29,7 @@ fn app() -> App {
     let random = Arc::new(aws_lc_rs::rand::SystemRandom::new());
     let environment = [
         ("DOORWARD__SESSIONS__STORE", "redis://127.0.0.1:1"),
+        ("DOORWARD__DIRECTORY__URL", "postgres://nobody@127.0.0.1:1/none"),
         ("DOORWARD__SESSIONS__TOKEN__KEYS", "[{id: 1, secret: 0123456789abcdef0123456789abcdef}]"),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -46,6 +47,8 @@ fn app() -> App {
     });
     App {
         sessions,
+        directory: Arc::new(Directory::open(&config.directory).unwrap()),
+        clock: clock.clone(),
         providers: Arc::new(Providers::new(&config, &clock, &metrics).unwrap()),
         limits: Arc::new(Limits::new(&limits(), &clock, &metrics)),
         metrics,

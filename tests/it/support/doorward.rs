@@ -28,6 +28,7 @@ pub struct Builder {
     base: Vec<String>,
     overlays: Vec<String>,
     store: Option<String>,
+    database: Option<String>,
     environment: Vec<(String, String)>,
     directory: TempDir,
 }
@@ -46,6 +47,7 @@ impl Doorward {
             ],
             overlays: Vec::new(),
             store: None,
+            database: None,
             environment: Vec::new(),
             directory: TempDir::new("serve"),
         }
@@ -103,6 +105,12 @@ impl Builder {
     /// Keeps sessions at `url`; one Redis may serve several replicas, which all get the same token key.
     pub fn store(mut self, url: &str) -> Self {
         self.store = Some(url.to_owned());
+        self
+    }
+
+    /// Keeps the directory at `url`, which several replicas may share.
+    pub fn database(mut self, url: &str) -> Self {
+        self.database = Some(url.to_owned());
         self
     }
 
@@ -181,8 +189,10 @@ impl Builder {
             Some(url) => format!("sessions: {{ store: '{url}' }}"),
             None => format!("sessions: {{ store: 'sqlite://{}' }}", self.directory.join("sessions.db").display()),
         };
+        let embedded = || format!("sqlite://{}", self.directory.join("directory.db").display());
+        let database = self.database.clone().unwrap_or_else(embedded);
         format!(
-            "listen: '{}'\nadmin: {{ listen: '{}' }}\n{sessions}\n{}\n",
+            "listen: '{}'\nadmin: {{ listen: '{}' }}\n{sessions}\ndirectory: {{ url: '{database}' }}\n{}\n",
             self.proxy,
             self.admin,
             self.base.join("\n")

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
 use doorward::config;
+use doorward::directory::Generation;
 use doorward::metrics::Metrics;
 use doorward::model::{TokenKey, TokenKeys};
 use doorward::session::{Policy, Sessions, Setup, Started};
@@ -76,7 +77,7 @@ impl Replica {
 
     /// Starts a session for the guest on `device`; `None` when the store does not answer.
     pub async fn try_sign_in(&self, device: &str) -> Option<Started> {
-        self.sessions.start(&self.sessions.guest(device), "anonymous").await.ok()
+        self.sessions.start(&self.sessions.guest(device, Generation(0)), "anonymous").await.ok()
     }
 
     /// Starts a session for the guest on `device`.

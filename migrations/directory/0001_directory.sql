@@ -1,0 +1,73 @@
+-- The directory, in the SQL that SQLite and PostgreSQL share: TEXT ids, BIGINT milliseconds since
+-- 1970, BIGINT 0 or 1 for a flag, JSON as TEXT. Times are always passed in.
+
+-- Devices and whose guests they are. `device` is a keyed hash: the id itself is a secret.
+create table doorward_devices (
+    tenant text not null,
+    device text not null,
+    -- Which guest of this device is the current one, counted from 0.
+    generation bigint not null,
+    -- 1 once the current guest has signed in: only then is there anything to rebind.
+    guest_seen bigint not null,
+    -- Whom the device was rebound to, for good.
+    user_id text,
+    rebound_at bigint,
+    -- A rebind through a hook whose end is not known yet.
+    pending_user text,
+    pending_key text,
+    created_at bigint not null,
+    primary key (tenant, device)
+);
+
+-- People whom a provider vouched for.
+create table doorward_users (
+    id text primary key,
+    name text,
+    email text,
+    created_at bigint not null,
+    updated_at bigint not null,
+    -- Set for good: a deleted user never returns.
+    deleted_at bigint
+);
+
+-- Where a user has signed in: what must be searched for sessions when the user goes.
+create table doorward_user_tenants (
+    user_id text not null,
+    tenant text not null,
+    roles text not null,
+    seen_at bigint not null,
+    primary key (user_id, tenant)
+);
+
+-- Logins that the provider ended: no session may be started from them.
+create table doorward_ended_logins (
+    provider_session text primary key,
+    until bigint not null
+);
+
+-- What must happen after a commit, at least once, in order for each person.
+create table doorward_outbox (
+    id text primary key,
+    kind text not null,
+    person text not null,
+    body text not null,
+    -- pending or dead; what was delivered is deleted.
+    state text not null,
+    attempts bigint not null,
+    due_at bigint not null,
+    leased_until bigint not null,
+    created_at bigint not null,
+    error text
+);
+create index doorward_outbox_due on doorward_outbox (state, due_at);
+create index doorward_outbox_person on doorward_outbox (person, id);
+
+-- What was done already and must not be done again: webhook deliveries, idempotency keys.
+create table doorward_receipts (
+    scope text not null,
+    id text not null,
+    body text,
+    until bigint not null,
+    primary key (scope, id)
+);
+create index doorward_receipts_until on doorward_receipts (until);

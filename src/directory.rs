@@ -1,0 +1,42 @@
+//! What Doorward remembers beyond sessions: devices, users, what is still to be delivered.
+//!
+//! One database, `SQLite` for one replica or PostgreSQL for several, and one source of SQL for
+//! both. Nothing is half done: what belongs together is one transaction. A database that cannot be
+//! asked is an error of its own ([`DirectoryError::Unavailable`]), which callers answer with 503.
+
+mod devices;
+mod open;
+mod sql;
+
+use std::time::Duration;
+
+pub use self::devices::Generation;
+use self::sql::Pool;
+
+/// The directory.
+pub struct Directory {
+    pool: Pool,
+}
+
+/// Why the directory did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// `directory.url` cannot be read.
+    #[error("directory.url is no postgres:// URL")]
+    Url,
+    /// The database's file cannot be made or opened.
+    #[error("the directory's file cannot be made")]
+    File(#[source] std::io::Error),
+    /// The schema cannot be brought up to date, or is newer than this build.
+    #[error("the directory's schema cannot be brought up to date")]
+    Migration(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database did not answer in time.
+    #[error("the directory did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// The database cannot be reached, or refused the statement.
+    #[error("the directory cannot be asked")]
+    Unavailable(#[from] self::sql::EngineError),
+    /// The database holds what Doorward never wrote.
+    #[error("the directory contradicts itself: {0}")]
+    Inconsistent(&'static str),
+}
