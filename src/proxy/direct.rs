@@ -6,44 +6,35 @@
 //! goes the general way. Both ways must be one to the client and to the application;
 //! `tests/it/direct.rs` holds them against each other.
 
+mod pool;
+
+use std::sync::Arc;
+
 use http::header::{self, HeaderName};
 use http::{HeaderMap, Method, Request, StatusCode, Version};
-use pingora::connectors::ConnectorOptions;
-use pingora::connectors::http::v1::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v1::client::HttpSession as Upstream;
 use pingora::proxy::Session as Exchange;
 use pingora::server::configuration::ServerConf;
-use pingora::upstreams::peer::{HttpPeer, Peer};
+use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
+use self::pool::Pool;
 use super::exchange::Context;
 use super::{ATTEMPTS, Gateway, heads};
 
 /// Headers that Doorward adds to a request.
 const ADDED: usize = 10;
 
-/// Connections to the application that the short way keeps.
+/// The short way to the application.
 pub struct Direct {
-    connector: Connector,
+    pool: Pool,
 }
 
 impl Direct {
-    /// Returns a pool of the size that `server` says.
+    /// Returns the way, with a pool of the size that `server` says.
     pub fn new(server: &ServerConf) -> Self {
-        Self { connector: Connector::new(Some(ConnectorOptions::from_server_conf(server))) }
-    }
-
-    // Says whether the connection was used before.
-    async fn connect(&self, peer: &HttpPeer) -> pingora::Result<(Upstream, bool)> {
-        if let Some(kept) = self.connector.reused_http_session(peer).await {
-            return Ok((kept, true));
-        }
-        // Boxed, for it is rare and large.
-        Box::pin(self.connector.get_http_session(peer)).await.map_err(|mut error| {
-            error.set_retry(true);
-            error
-        })
+        Self { pool: Pool::new(server) }
     }
 }
 
@@ -53,7 +44,7 @@ impl Gateway {
         &self,
         exchange: &mut Exchange,
         context: &mut Context,
-        peer: &HttpPeer,
+        peer: &Arc<HttpPeer>,
     ) -> pingora::Result<()> {
         let mut attempt = 1;
         let mut upstream = loop {
@@ -64,14 +55,19 @@ impl Gateway {
             }
         };
         self.answer(exchange, context, &mut upstream).await?;
-        self.direct.connector.release_http_session(upstream, peer, peer.idle_timeout()).await;
+        self.direct.pool.release(upstream, peer).await;
         Ok(())
     }
 
     // Says in the error whether the request may be sent again: if it never reached the application,
     // or went into a kept connection that the application was just closing.
-    async fn ask(&self, exchange: &mut Exchange, context: &mut Context, peer: &HttpPeer) -> pingora::Result<Upstream> {
-        let (mut upstream, reused) = unless_gone(exchange, self.direct.connect(peer)).await?;
+    async fn ask(
+        &self,
+        exchange: &mut Exchange,
+        context: &mut Context,
+        peer: &Arc<HttpPeer>,
+    ) -> pingora::Result<Upstream> {
+        let (mut upstream, reused) = unless_gone(exchange, self.direct.pool.connect(peer)).await?;
         upstream.read_timeout = peer.options.read_timeout;
         upstream.write_timeout = peer.options.write_timeout;
         let mut head = plain_head(exchange.req_header());

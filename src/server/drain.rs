@@ -60,7 +60,12 @@ impl ShutdownSignalWatch for Drain {
         either(&mut terminate, &mut interrupt).await;
         tokio::select! {
             () = self.drain() => {}
-            () = either(&mut terminate, &mut interrupt) => return ShutdownSignal::FastShutdown,
+            () = either(&mut terminate, &mut interrupt) => {
+                // Not by pingora's fast way: it takes the runtime from under its own listener, which
+                // then fails to accept for ever and may never let go of its thread.
+                let _ = self.exit.send(());
+                return std::future::pending().await;
+            }
         }
         // pingora asks only once, and what is under way may take long.
         let exit = self.exit.clone();

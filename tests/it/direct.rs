@@ -10,7 +10,7 @@ use crate::support::client::{RawConnection, Response, sign_in};
 use crate::support::doorward::Doorward;
 use crate::support::idp::Idp;
 use crate::support::upstream::{Recorded, Upstream};
-use crate::support::within;
+use crate::support::{eventually, within};
 
 const GENERAL: &str = "keep-alive: timeout=5\r\n";
 const ROUTES: &str = "routes: [{ path: '/app/**', auth: required }, { path: '/kept/**', auth: required, \
@@ -176,9 +176,13 @@ async fn a_request_that_met_a_closing_connection_is_sent_again_if_that_does_no_h
 
 async fn answer_one(listener: &TcpListener) -> TcpStream {
     let (mut stream, _) = listener.accept().await.expect("a connection");
+    answer(&mut stream).await;
+    stream
+}
+
+async fn answer(stream: &mut TcpStream) {
     assert!(stream.read(&mut [0; 4096]).await.expect("a request") > 0);
     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.expect("the connection is open");
-    stream
 }
 
 async fn see(doorward: &Doorward, upstream: &Upstream, request: &str) -> Seen {
@@ -250,4 +254,54 @@ fn unchunked(text: &str) -> String {
         }
     }
     whole
+}
+
+#[tokio::test]
+async fn a_connection_that_the_application_closes_while_it_is_unused_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+    let url = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
+    let doorward = Doorward::builder().upstream(&url).config(ROUTES).start().await;
+    let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut client = RawConnection::open(doorward.proxy_addr()).await;
+    client.write(request).await;
+    let mut kept = within("a request", answer_one(&listener)).await;
+    assert_eq!(client.response().await.expect("an answer").status, 200);
+    client.write(request).await;
+    within("a request on the same connection", answer(&mut kept)).await;
+    assert_eq!(client.response().await.expect("an answer").status, 200);
+    kept.shutdown().await.expect("the connection is open");
+    let rest = within("doorward to close too", kept.read(&mut [0; 1])).await;
+    assert!(matches!(rest, Ok(0) | Err(_)), "{rest:?}");
+}
+
+#[tokio::test]
+async fn an_unused_connection_is_kept_for_as_long_as_configured() {
+    let upstream = Upstream::start().await;
+    let short = "upstream: { idle_timeout: 100ms }";
+    let doorward = Doorward::builder().upstream(upstream.url()).config(ROUTES).config(short).start().await;
+    assert_eq!(doorward.client().get("/one").send().await.status, 200);
+    let first = upstream.wait_for(|request| request.target == "/one").await;
+    upstream.closed(&first).await;
+}
+
+#[tokio::test]
+async fn no_more_connections_are_kept_than_configured() {
+    let upstream = Upstream::start().await;
+    let one = "upstream: { pool_size: 1 }\nlimits: { workers: 1, anonymous_per_minute: 0, exchange_per_minute: 0 }";
+    let doorward = Doorward::builder().upstream(upstream.url()).config(ROUTES).config(one).start().await;
+    let mut waiting = Vec::new();
+    for number in 0..3 {
+        let mut connection = RawConnection::open(doorward.proxy_addr()).await;
+        connection.write(format!("GET /slow-body?{number} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+        upstream.wait_for(|request| request.target == format!("/slow-body?{number}")).await;
+        waiting.push(connection);
+    }
+    for _ in &waiting {
+        upstream.release();
+    }
+    for connection in &mut waiting {
+        assert_eq!(connection.response().await.expect("an answer").status, 200);
+    }
+    let open = || upstream.requests().iter().filter(|request| upstream.is_open(request)).count();
+    eventually("all but one to be closed", async || (open() == 1).then_some(())).await;
 }
