@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use self::devices::Generation;
 use self::outbox::Woken;
-pub use self::outbox::{EventId, EventKind, OutboxEvent};
+pub use self::outbox::{Depth, EventId, EventKind, EventState, Lease, Leased, ListedEvent, OutboxEvent};
 use self::sql::Pool;
 
 /// The directory.

@@ -5,10 +5,17 @@
 //! first; a lease that ran out is anybody's, so a crash repeats an event and never loses one. An
 //! event waits until every older pending one of the same kind and person is out of the way.
 
+mod delivery;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
 use serde_json::json;
 use tokio::sync::Notify;
 use uuid::{NoContext, Uuid};
 
+pub use self::delivery::{Lease, Leased};
+pub use self::upkeep::{Depth, EventState, ListedEvent};
 use super::Directory;
 use super::sql::{Result, Tx};
 use crate::model::{PrincipalId, TenantId};
@@ -92,6 +99,11 @@ impl EventKind {
 }
 
 impl EventId {
+    /// Takes a name as it is stored.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// Returns the name as it is stored.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -153,4 +165,8 @@ fn id_after(newest: Option<&str>, now: Timestamp) -> Uuid {
         Some(newest) if newest >= fresh => Uuid::from_u128(newest.as_u128().saturating_add(1)),
         _ => fresh,
     }
+}
+
+fn timestamp(millis: i64) -> Timestamp {
+    Timestamp(millis.max(0).cast_unsigned())
 }
