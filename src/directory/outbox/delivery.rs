@@ -151,7 +151,7 @@ fn ids(events: &[Leased]) -> String {
 
 /// Returns ids as the statements take them.
 pub(super) fn json_array<'a>(ids: impl IntoIterator<Item = &'a EventId>) -> String {
-    serde_json::Value::from_iter(ids.into_iter().map(EventId::as_str)).to_string()
+    ids.into_iter().map(EventId::as_str).collect::<serde_json::Value>().to_string()
 }
 
 /// Returns the values of a [`Statement`], ids first.
