@@ -7,6 +7,8 @@ pub mod check;
 pub mod demo;
 pub mod explain;
 pub mod keys;
+pub mod migrate;
+pub mod outbox;
 pub mod probe;
 pub mod serve;
 pub mod sessions;
@@ -83,6 +85,13 @@ enum Command {
     /// List or end the sessions in the configured store.
     #[command(subcommand)]
     Sessions(sessions::Command),
+    /// Bring the directory's schema up to date, for servers with directory.migrate: false.
+    ///
+    /// Safe beside running servers and beside itself; does nothing when there is nothing to do.
+    Migrate(ConfigFiles),
+    /// List what is still to be delivered after a rebind, or revive what was given up.
+    #[command(subcommand)]
+    Outbox(outbox::Command),
     /// Make keys.
     #[command(subcommand)]
     Keys(keys::Command),
@@ -115,6 +124,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: &mut Sur
         Command::Check(files) => check::run(&files, surroundings),
         Command::Explain(request) => explain::run(&request, surroundings),
         Command::Sessions(command) => sessions::run(&command, &system_clock(), surroundings),
+        Command::Migrate(files) => migrate::run(&files, surroundings),
+        Command::Outbox(command) => outbox::run(&command, &system_clock(), surroundings),
         Command::Keys(keys::Command::Generate) => keys::generate(&SystemRandom::new(), surroundings),
         Command::Probe(target) => probe::run(&target, surroundings),
     }

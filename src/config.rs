@@ -9,6 +9,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod listen;
 pub mod load;
+pub mod outbox;
 pub mod problem;
 pub mod routes;
 pub mod sessions;
@@ -34,6 +35,7 @@ pub use lifecycle::Lifecycle;
 pub use limits::Limits;
 pub use listen::{Address, Admin, Tls};
 pub use load::Loaded;
+pub use outbox::Outbox;
 pub use problem::{Problem, Problems, Warning};
 pub use routes::{Auth, IdentityHeaders, RouteRule};
 pub use sessions::{OnUnavailable, Sessions};
@@ -58,6 +60,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// Devices, users and the outbox.
     pub directory: Directory,
+    /// How the outbox is delivered.
+    pub outbox: Outbox,
     /// The Clerk instance whose session JWTs may be exchanged.
     pub clerk: Option<Issuer>,
     /// Further issuers of the same kind, by name.

@@ -6,16 +6,20 @@
 
 mod devices;
 mod open;
+mod outbox;
 mod sql;
 
 use std::time::Duration;
 
 pub use self::devices::Generation;
+use self::outbox::Woken;
+pub use self::outbox::{Depth, EventId, EventKind, EventState, Lease, Leased, ListedEvent, OutboxEvent};
 use self::sql::Pool;
 
 /// The directory.
 pub struct Directory {
     pool: Pool,
+    woken: Woken,
 }
 
 /// Why the directory did not do what it was asked.

@@ -19,6 +19,7 @@ pub mod directory;
 pub mod identity;
 pub mod store;
 
+pub mod outbox;
 pub mod session;
 
 pub mod api;

@@ -105,6 +105,12 @@ metrics! {
     jwks_keys: IntGaugeVec = gauges("jwks_keys", &["provider"]);
     /// Tokens naming a key that the provider does not publish.
     jwks_unknown_kid: IntCounterVec = counters("jwks_unknown_kid_total", &["provider"]);
+    /// Events of the outbox, by kind and state: pending or dead. Each replica reports the whole outbox.
+    outbox_depth: IntGaugeVec = gauges("outbox_depth", &["kind", "state"]);
+    /// Age of the oldest pending event, in seconds; 0 without one. Each replica reports the whole outbox.
+    outbox_oldest_age: prometheus::GaugeVec = float_gauges("outbox_oldest_age_seconds", &["kind"]);
+    /// Attempts of this replica to deliver an event, by outcome: delivered, retried (later) or dead.
+    outbox_deliveries: IntCounterVec = counters("outbox_deliveries_total", &["kind", "outcome"]);
     /// The build: always 1.
     build_info: IntGaugeVec = gauges("build_info", &["version", "revision"]);
     /// The configuration in force, by hash: always 1.

@@ -7,6 +7,7 @@
 mod directory;
 mod drain;
 mod listener;
+mod outbox;
 mod reload;
 mod store;
 mod tls;
@@ -24,6 +25,7 @@ use tokio::runtime::Runtime;
 
 use self::drain::Drain;
 use self::listener::pingora_server;
+use self::outbox::Delivery;
 use self::reload::Reload;
 use self::store::{Store, open_store};
 use crate::api::admin::{self, Health};
@@ -103,6 +105,7 @@ pub fn serve(
     background.block_on(serve_admin(config.admin.listen, &shared))?;
     store.spawn(&background);
     spawn_upkeep(&background, config, &sessions, &providers, &upstream, &shared);
+    let delivery = Delivery::start(&background, config, &directory, &sessions, &shared)?;
     let reload = Reload {
         reread,
         verbosity,
@@ -121,6 +124,7 @@ pub fn serve(
     tracing::info!(listen = %config.listen, admin = %config.admin.listen, "Serving");
     announce();
     run(server, config, &background, &shared);
+    delivery.end(&background);
     background.shutdown_timeout(Duration::from_millis(100));
     Ok(())
 }

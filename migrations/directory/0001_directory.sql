@@ -59,7 +59,7 @@ create table doorward_outbox (
     created_at bigint not null,
     error text
 );
-create index doorward_outbox_due on doorward_outbox (state, due_at);
+create index doorward_outbox_due on doorward_outbox (kind, state, id);
 create index doorward_outbox_person on doorward_outbox (person, id);
 
 -- What was done already and must not be done again: webhook deliveries, idempotency keys.

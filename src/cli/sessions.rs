@@ -161,7 +161,8 @@ fn line(session: &Session) -> String {
     )
 }
 
-fn date(at: Timestamp) -> humantime::Rfc3339Timestamp {
+/// Returns a time as people read it, to the second.
+pub(super) fn date(at: Timestamp) -> humantime::Rfc3339Timestamp {
     // Bounded by the year 9999, which is all that the format can show.
     let at = Duration::from_millis(at.0).min(Duration::from_secs(253_402_300_799));
     humantime::format_rfc3339_seconds(UNIX_EPOCH + at)

@@ -4,6 +4,7 @@
 
 mod issuers;
 mod network;
+mod outbox;
 mod routes;
 mod sessions;
 
@@ -24,6 +25,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     sessions::check(&config.sessions, &mut found);
     issuers::check(config, &mut found);
     routes::check(&config.routes, &mut found);
+    outbox::check(config, &mut found);
     found
 }
 

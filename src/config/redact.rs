@@ -7,15 +7,19 @@ use serde_json::{Map, Value};
 use super::problem::{KeyPath, Step};
 
 /// Where secrets are, list positions left out.
-const SECRETS: [&[&str]; 3] =
-    [&["sessions", "token", "keys", "secret"], &["sessions", "redis", "password"], &["directory", "password"]];
+const SECRETS: [&[&str]; 4] = [
+    &["sessions", "token", "keys", "secret"],
+    &["sessions", "redis", "password"],
+    &["directory", "password"],
+    &["outbox", "alias", "api_key"],
+];
 const HIDDEN: &str = "[redacted]";
 /// How much of a wrong value is worth showing.
 const SHOWN_MAX: usize = 120;
 
 /// Returns whether the value at `path` is a secret.
 pub(super) fn is_secret(path: &KeyPath) -> bool {
-    matches!(path.steps().last(), Some(Step::Key(key)) if key == "secret" || key == "password")
+    matches!(path.steps().last(), Some(Step::Key(key)) if ["secret", "password", "api_key"].contains(&key.as_str()))
 }
 
 /// Returns whether a secret lies at `path` or inside it.

@@ -19,6 +19,10 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     sessions(config, &mut found);
     issuers(config, &mut found);
     routes(&config.routes, &mut found);
+    if config.outbox.alias.url.as_deref().is_some_and(|url| url.starts_with("http://") && !is_local(url)) {
+        let message = "sends the project's key, and who is who, in clear";
+        found.push(Finding::new(KeyPath::of("outbox.alias.url"), message));
+    }
     if config.lifecycle.drain_delay + config.lifecycle.drain_timeout > GRACE_PERIOD {
         let message = "together with drain_delay this is longer than the 30 s that Kubernetes waits by default; \
                        raise terminationGracePeriodSeconds";

@@ -138,12 +138,16 @@ fn looks(read: &Result<Loaded, String>) -> Result<Vec<u8>, String> {
 fn fingerprint(loaded: &Loaded) -> Vec<u8> {
     let keys = loaded.config.sessions.token.keys.iter();
     let secrets = keys.flat_map(|key| [&[key.id], key.secret.expose().as_bytes()].concat());
-    let password = password(&loaded.config).bytes();
+    let password = password(&loaded.config).bytes().chain(sink_key(&loaded.config).bytes());
     digest(&SHA256, &loaded.effective.bytes().chain(secrets).chain(password).collect::<Vec<_>>()).as_ref().to_vec()
 }
 
 fn password(config: &Config) -> &str {
     config.sessions.redis.password.as_ref().map_or("", |secret| secret.expose())
+}
+
+fn sink_key(config: &Config) -> &str {
+    config.outbox.alias.api_key.as_ref().map_or("", |secret| secret.expose())
 }
 
 // Against the configuration of the start, not the last one: what waits for a restart goes on waiting.
@@ -164,6 +168,7 @@ fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
             ("sessions.cache", format!("{:?}", config.sessions.cache)),
             ("sessions.revocation", format!("{:?}", config.sessions.revocation)),
             ("sessions.on_unavailable", format!("{:?}{:?}", config.sessions.on_unavailable, config.sessions.max_stale)),
+            ("outbox", format!("{:?}{}", config.outbox, sink_key(config))),
             ("clerk", format!("{:?}", config.clerk)),
             ("issuers", format!("{:?}", config.issuers)),
             ("routes (stream)", format!("{:?}", config.routes.iter().any(|rule| rule.stream))),

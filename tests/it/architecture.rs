@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 8] = [
     &["time", "secret"],
     &["config", "metrics", "telemetry", "model"],
     &["store", "identity", "directory"],
-    &["session"],
+    &["session", "outbox"],
     &["api"],
     &["proxy"],
     &["server"],

@@ -1,0 +1,121 @@
+//! What an operator sees of the outbox, and what they can do about dead events.
+
+use super::delivery::{RETRIED, json_array, with_ids};
+use super::{EventId, timestamp};
+use crate::directory::sql::{Result, Row};
+use crate::directory::{Directory, DirectoryError};
+use crate::time::Timestamp;
+
+/// What is to become of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventState {
+    /// It is going to be delivered.
+    Pending,
+    /// It is not, unless an operator retries it.
+    Dead,
+}
+
+/// An event as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedEvent {
+    /// Which event.
+    pub id: EventId,
+    /// Its kind's name.
+    pub kind: String,
+    /// Whom it is about.
+    pub person: String,
+    /// What is to become of it.
+    pub state: EventState,
+    /// How often somebody tried to deliver it.
+    pub attempts: u64,
+    /// When it was written.
+    pub created_at: Timestamp,
+    /// When it is tried next, if it is.
+    pub due_at: Timestamp,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+}
+
+/// How many events of a kind there are in a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// The kind's name.
+    pub kind: String,
+    /// The state.
+    pub state: EventState,
+    /// How many.
+    pub count: u64,
+    /// When the oldest of them was written.
+    pub oldest: Timestamp,
+}
+
+impl EventState {
+    /// Both states.
+    pub const ALL: [Self; 2] = [Self::Pending, Self::Dead];
+
+    /// Returns the state's name in the database and as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Dead => "dead",
+        }
+    }
+
+    fn named(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|state| state.as_str() == name);
+        found.ok_or(DirectoryError::Inconsistent("an outbox event in an unknown state"))
+    }
+}
+
+impl Directory {
+    /// Returns up to `limit` events, oldest first; of one state, or of both when `state` is `None`.
+    pub async fn list_events(&self, state: Option<EventState>, limit: u32) -> Result<Vec<ListedEvent>> {
+        let sql = "select id, kind, person, state, attempts, created_at, due_at, error from doorward_outbox \
+                   where state in ($1, $2) order by id limit $3";
+        let [pending, dead] = EventState::ALL.map(EventState::as_str);
+        let (one, other) = state.map_or((pending, dead), |state| (state.as_str(), state.as_str()));
+        let rows = self.pool.rows(sql, &[one.into(), other.into(), i64::from(limit).into()]).await?;
+        rows.iter().map(listed).collect()
+    }
+
+    /// Makes dead events pending again, as if they had never been tried; returns how many were dead.
+    pub async fn retry_events(&self, ids: &[EventId], now: Timestamp) -> Result<u64> {
+        let (sql, ids) = (self.spelling(RETRIED), json_array(ids));
+        self.pool.execute(sql, &with_ids(&ids, &[now.into()])).await
+    }
+
+    /// As [`retry_events`](Self::retry_events), with every dead event.
+    pub async fn retry_all_events(&self, now: Timestamp) -> Result<u64> {
+        let sql = "update doorward_outbox set state = 'pending', attempts = 0, due_at = $1, leased_until = 0 \
+                   where state = 'dead'";
+        self.pool.execute(sql, &[now.into()]).await
+    }
+
+    /// Returns how many events there are, by kind and state; what there is none of is left out.
+    pub async fn outbox_depth(&self) -> Result<Vec<Depth>> {
+        let sql = "select kind, state, count(*), min(created_at) from doorward_outbox group by kind, state";
+        self.pool.rows(sql, &[]).await?.iter().map(depth).collect()
+    }
+}
+
+fn listed(row: &Row) -> Result<ListedEvent> {
+    Ok(ListedEvent {
+        id: EventId(row.text(0)?),
+        kind: row.text(1)?,
+        person: row.text(2)?,
+        state: EventState::named(&row.text(3)?)?,
+        attempts: row.int(4)?.max(0).cast_unsigned(),
+        created_at: timestamp(row.int(5)?),
+        due_at: timestamp(row.int(6)?),
+        error: row.maybe_text(7)?,
+    })
+}
+
+fn depth(row: &Row) -> Result<Depth> {
+    Ok(Depth {
+        kind: row.text(0)?,
+        state: EventState::named(&row.text(1)?)?,
+        count: row.int(2)?.max(0).cast_unsigned(),
+        oldest: timestamp(row.int(3)?),
+    })
+}

@@ -1,0 +1,126 @@
+//! Delivers what must happen after a commit: aliases to their sink, the end of guests' sessions.
+//!
+//! One lane for each kind, so that a sink that hangs keeps no session alive. At least once, in order
+//! for each person: an event is leased, delivered, and only then deleted. Without a sink there is no
+//! lane for aliases, and what was written earlier stays where it is.
+
+mod aliases;
+mod backoff;
+mod guests;
+mod lane;
+mod sink;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::rand::SecureRandom;
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use self::aliases::Aliases;
+use self::backoff::Backoff;
+use self::guests::Guests;
+use self::lane::{Destination, Lane, Outcomes};
+use self::sink::Sink;
+pub use self::sink::SinkError;
+use crate::config;
+use crate::directory::{Directory, EventKind, EventState};
+use crate::metrics::Metrics;
+use crate::session::Sessions;
+use crate::time::Clock;
+
+/// Whoever waits for a guest's sessions to end does not want to wait until an outage is forgotten.
+const REVOKE_RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often the outbox is counted.
+const COUNTED_EVERY: Duration = Duration::from_secs(5);
+
+/// Delivers the outbox.
+pub struct Outbox {
+    lanes: Vec<Lane>,
+    directory: Arc<Directory>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+/// What the delivery is made of.
+pub struct Setup {
+    /// Where events are kept.
+    pub directory: Arc<Directory>,
+    /// What ends guests' sessions.
+    pub sessions: Arc<Sessions>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The randomness.
+    pub random: Arc<dyn SecureRandom + Send + Sync>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Outbox {
+    /// Returns the delivery that `config` asks for; an error is a mistake in it.
+    pub fn new(config: &config::Outbox, setup: Setup) -> Result<Self, SinkError> {
+        create_series(&setup.metrics);
+        let Setup { directory, sessions, clock, random, metrics } = setup;
+        let retry = &config.retry;
+        let lane = |destination: Box<dyn Destination>, backoff, attempts_max| Lane {
+            outcomes: Outcomes::new(&metrics, destination.kind()),
+            destination,
+            directory: directory.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+            batch: config.batch,
+            poll_interval: config.poll_interval,
+            lease: config.lease,
+            backoff,
+            attempts_max,
+        };
+        let revoke_retry = Backoff { first: retry.first.min(REVOKE_RETRY_MAX), max: retry.max.min(REVOKE_RETRY_MAX) };
+        // A store that is away is no reason to let sessions live: this never gives up.
+        let mut lanes = vec![lane(Box::new(Guests { sessions }), revoke_retry, u32::MAX)];
+        if let Some(sink) = Sink::new(&config.alias)? {
+            let backoff = Backoff { first: retry.first, max: retry.max };
+            lanes.push(lane(Box::new(Aliases { sink, clock: clock.clone() }), backoff, retry.attempts_max));
+        }
+        Ok(Self { lanes, directory, clock, metrics })
+    }
+
+    /// Delivers until `stop` holds true; then finishes what is under way.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let Self { lanes, directory, clock, metrics } = self;
+        let lanes = join_all(lanes.into_iter().map(|lane| lane.run(stop.clone())));
+        tokio::select! {
+            _ = lanes => {}
+            () = count(&directory, clock.as_ref(), &metrics) => {}
+        }
+    }
+}
+
+// Every reachable combination exists from the start, so that `rate()` has a zero to begin from.
+fn create_series(metrics: &Metrics) {
+    for kind in EventKind::ALL.map(EventKind::as_str) {
+        for state in EventState::ALL {
+            metrics.outbox_depth.with_label_values(&[kind, state.as_str()]);
+        }
+        metrics.outbox_oldest_age.with_label_values(&[kind]);
+    }
+}
+
+async fn count(directory: &Directory, clock: &dyn Clock, metrics: &Metrics) {
+    let mut every = tokio::time::interval(COUNTED_EVERY);
+    loop {
+        every.tick().await;
+        // While the directory is away, the lanes say so; the last count is better than none.
+        let Ok(depths) = directory.outbox_depth().await else { continue };
+        for kind in EventKind::ALL.map(EventKind::as_str) {
+            for state in EventState::ALL {
+                let found = depths.iter().find(|depth| depth.kind == kind && depth.state == state);
+                let count = found.map_or(0, |depth| i64::try_from(depth.count).unwrap_or(i64::MAX));
+                metrics.outbox_depth.with_label_values(&[kind, state.as_str()]).set(count);
+                if state == EventState::Pending {
+                    let age = found.map_or(Duration::ZERO, |depth| clock.now().since(depth.oldest));
+                    metrics.outbox_oldest_age.with_label_values(&[kind]).set(age.as_secs_f64());
+                }
+            }
+        }
+    }
+}

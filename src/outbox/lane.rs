@@ -1,0 +1,209 @@
+//! One kind of event: leased, delivered, settled, over and over.
+//!
+//! An event is deleted only after its destination had it. While a destination fails, less and less
+//! is tried at once: one event that it cannot bear does not take the others down with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_lc_rs::rand::SecureRandom;
+use prometheus::IntCounter;
+use tokio::sync::watch;
+
+use super::backoff::Backoff;
+use crate::directory::{Directory, DirectoryError, EventKind, Lease, Leased};
+use crate::metrics::Metrics;
+use crate::telemetry::with_causes;
+use crate::time::Clock;
+
+/// Where events of one kind go.
+#[async_trait]
+pub(super) trait Destination: Send + Sync {
+    /// Returns which kind that is.
+    fn kind(&self) -> EventKind;
+    /// Delivers all of `events`, one of each person, and returns what became of them together.
+    async fn deliver(&self, events: &[Leased]) -> Verdict;
+}
+
+/// What became of events that were delivered together.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The destination has all of them.
+    Delivered,
+    /// One of them will never be taken; which one shows when each is sent alone.
+    Refused(String),
+    /// Perhaps later, and not before a wait that the destination asked for.
+    Failed { error: String, after: Option<Duration> },
+}
+
+/// Delivers one kind of event.
+pub(super) struct Lane {
+    pub(super) destination: Box<dyn Destination>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn SecureRandom + Send + Sync>,
+    pub(super) outcomes: Outcomes,
+    pub(super) batch: u32,
+    pub(super) poll_interval: Duration,
+    pub(super) lease: Duration,
+    pub(super) backoff: Backoff,
+    pub(super) attempts_max: u32,
+}
+
+/// Counts attempts by outcome.
+pub(super) struct Outcomes {
+    delivered: IntCounter,
+    retried: IntCounter,
+    dead: IntCounter,
+}
+
+/// How a round ended.
+enum Round {
+    /// Nothing was due.
+    Idle,
+    /// Something left the outbox, or died.
+    Settled,
+    /// The destination failed and wants to be left alone for a while.
+    Failed { after: Option<Duration> },
+    /// The directory cannot be asked.
+    Away,
+}
+
+impl Lane {
+    /// Delivers until `stop` holds true; finishes the round that is under way.
+    pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
+        let (mut failures, mut away) = (0_u32, false);
+        while !*stop.borrow() {
+            let round = self.round(failures).await;
+            away = self.report(&round, away);
+            let wait = match round {
+                Round::Settled => {
+                    failures = 0;
+                    continue;
+                }
+                Round::Failed { after } => {
+                    failures = failures.saturating_add(1);
+                    let wait = self.backoff.wait(failures, self.random.as_ref());
+                    Some(after.map_or(wait, |after| after.max(wait)))
+                }
+                Round::Away => Some(self.poll_interval),
+                Round::Idle => None,
+            };
+            let ended = stop.wait_for(|stop| *stop);
+            tokio::select! {
+                _ = ended => return,
+                () = tokio::time::sleep(wait.unwrap_or(self.poll_interval)) => {}
+                () = self.directory.outbox_woken(self.destination.kind()), if wait.is_none() => {}
+            }
+        }
+    }
+
+    // The directory's absence is told once, not once a second.
+    fn report(&self, round: &Round, away: bool) -> bool {
+        let kind = self.destination.kind().as_str();
+        match (round, away) {
+            (Round::Away, false) => tracing::warn!(kind, "The outbox cannot be asked"),
+            (Round::Idle | Round::Settled | Round::Failed { .. }, true) => {
+                tracing::info!(kind, "The outbox can be asked again");
+            }
+            _ => {}
+        }
+        matches!(round, Round::Away)
+    }
+
+    async fn round(&self, failures: u32) -> Round {
+        let limit = self.batch.checked_shr(failures).unwrap_or(0).max(1);
+        let leased = self.directory.lease_events(self.destination.kind(), limit, self.lease, self.clock.now()).await;
+        match leased {
+            Ok(lease) if lease.events.is_empty() => Round::Idle,
+            Ok(lease) => self.deliver(lease).await,
+            Err(error) => unanswered(&error),
+        }
+    }
+
+    async fn deliver(&self, mut lease: Lease) -> Round {
+        // How many events go together, those that go next last: together all that are leased.
+        let mut sizes = vec![lease.events.len()];
+        while let Some(size) = sizes.pop() {
+            let mut rest = lease.events.split_off(size);
+            match self.destination.deliver(&lease.events).await {
+                Verdict::Delivered => self.delivered(&lease).await,
+                Verdict::Refused(_) if size > 1 => {
+                    sizes.extend([size - size / 2, size / 2]);
+                    lease.events.append(&mut rest);
+                    std::mem::swap(&mut lease.events, &mut rest);
+                }
+                Verdict::Refused(error) => self.bury(&lease, &error).await,
+                Verdict::Failed { error, after } => {
+                    lease.events.append(&mut rest);
+                    self.failed(lease, &error, after).await;
+                    return Round::Failed { after };
+                }
+            }
+            if rest.is_empty() {
+                break;
+            }
+            // The request has used up some of the time.
+            let (expected, held) = (rest.len(), Lease { events: rest, until: lease.until });
+            lease = match self.directory.renew_lease(held, self.lease, self.clock.now()).await {
+                Ok(renewed) if renewed.events.len() == expected => renewed,
+                // Whatever is still ours becomes anybody's when the lease ends.
+                Ok(_) => return Round::Settled,
+                Err(error) => return unanswered(&error),
+            };
+        }
+        Round::Settled
+    }
+
+    // Until it is written down: delivered events that stay in the outbox are delivered again.
+    async fn delivered(&self, lease: &Lease) {
+        self.outcomes.delivered.inc_by(lease.events.len() as u64);
+        while let Err(error) = self.directory.events_delivered(lease.events.iter().map(|event| &event.id)).await {
+            let kind = self.destination.kind().as_str();
+            tracing::warn!(kind, error = %with_causes(&error), "Delivered events cannot be taken out of the outbox");
+            tokio::time::sleep(self.poll_interval).await;
+        }
+    }
+
+    async fn failed(&self, lease: Lease, error: &str, after: Option<Duration>) {
+        let Lease { events, until } = lease;
+        let (spent, rest): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event.attempts >= self.attempts_max);
+        if !spent.is_empty() {
+            self.bury(&Lease { events: spent, until }, error).await;
+        }
+        let Some(attempts) = rest.iter().map(|event| event.attempts).max() else { return };
+        let wait = self.backoff.wait(attempts, self.random.as_ref()).max(after.unwrap_or_default());
+        let (kind, events) = (self.destination.kind().as_str(), rest.len());
+        tracing::warn!(kind, events, attempts, error, wait_ms = wait.as_millis(), "Events were not delivered");
+        self.outcomes.retried.inc_by(events as u64);
+        let retry_at = self.clock.now().plus(wait);
+        if let Err(error) = self.directory.events_failed(&Lease { events: rest, until }, retry_at, error).await {
+            tracing::debug!(error = %with_causes(&error), "A lease was not given back; it ends by itself");
+        }
+    }
+
+    async fn bury(&self, lease: &Lease, error: &str) {
+        let kind = self.destination.kind().as_str();
+        for Leased { id, attempts, .. } in &lease.events {
+            tracing::error!(kind, event = id.as_str(), attempts, error, "An event of the outbox is dead");
+        }
+        self.outcomes.dead.inc_by(lease.events.len() as u64);
+        if let Err(error) = self.directory.bury_events(lease, error).await {
+            tracing::debug!(error = %with_causes(&error), "An event was not marked dead; it is tried again");
+        }
+    }
+}
+
+impl Outcomes {
+    /// Returns counters that are at zero from the start.
+    pub(super) fn new(metrics: &Metrics, kind: EventKind) -> Self {
+        let outcome = |outcome| metrics.outbox_deliveries.with_label_values(&[kind.as_str(), outcome]);
+        Self { delivered: outcome("delivered"), retried: outcome("retried"), dead: outcome("dead") }
+    }
+}
+
+fn unanswered(error: &DirectoryError) -> Round {
+    tracing::debug!(error = %with_causes(error), "The directory did not answer");
+    Round::Away
+}

@@ -1,0 +1,142 @@
+//! A PostHog-compatible sink: one endpoint, `POST {url}/batch/`.
+//!
+//! No redirects, no proxy from the environment, TLS that is always verified, one deadline for all of
+//! it, and an answer of which only the status matters. The project's key is in no error.
+
+use std::path::Path;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use reqwest::{Certificate, Client, Response, Url, redirect};
+use serde_json::{Value, json};
+
+use crate::config::outbox::Alias;
+use crate::secret::Secret;
+use crate::telemetry::with_causes;
+
+/// How much of an answer is read: then the connection is given up instead.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A sink and what it takes to reach it.
+pub(super) struct Sink {
+    client: Client,
+    url: Url,
+    api_key: Secret,
+    timeout: Duration,
+}
+
+/// What a sink said.
+pub(super) enum Answer {
+    /// It has the batch.
+    Accepted,
+    /// Something in the batch is not to its liking.
+    Refused(StatusCode),
+    /// It does not take anything now, or not from us.
+    Turned(StatusCode, HeaderMap),
+    /// Nobody knows what it did.
+    None(String),
+}
+
+/// Why a sink cannot be used at all: a mistake in the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The address is none.
+    #[error("outbox.alias.url must be an http or https URL without credentials")]
+    Url,
+    /// There is no key.
+    #[error("outbox.alias.api_key is missing")]
+    NoKey,
+    /// The file with authorities cannot be read.
+    #[error("outbox.alias.ca cannot be read")]
+    UnreadableCa(#[source] std::io::Error),
+    /// The file holds no certificate.
+    #[error("outbox.alias.ca holds no PEM certificate")]
+    NoCertificate,
+    /// The process has no TLS provider.
+    #[error("no TLS provider is installed in this process")]
+    NoTlsProvider,
+    /// The HTTP client cannot be made.
+    #[error("the HTTP client cannot be made")]
+    Client(#[source] reqwest::Error),
+}
+
+impl Sink {
+    /// Returns the configured sink, if there is one.
+    pub(super) fn new(config: &Alias) -> Result<Option<Self>, SinkError> {
+        let Some(url) = &config.url else { return Ok(None) };
+        let api_key = config.api_key.clone().ok_or(SinkError::NoKey)?;
+        let url = Url::parse(&format!("{}/batch/", url.trim_end_matches('/'))).map_err(|_| SinkError::Url)?;
+        let plain = url.scheme() == "http";
+        // reqwest panics without one; `main` installs it first of all.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err(SinkError::NoTlsProvider);
+        }
+        let builder = Client::builder()
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .timeout(config.timeout)
+            .pool_max_idle_per_host(1)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .user_agent(concat!("doorward/", env!("CARGO_PKG_VERSION")));
+        let builder = match &config.ca {
+            Some(path) => builder.tls_certs_only(authorities(path)?),
+            // Lets a container without system certificates ask a neighbour in clear.
+            None if plain => builder.tls_certs_only([]),
+            None => builder,
+        };
+        let client = builder.build().map_err(SinkError::Client)?;
+        Ok(Some(Self { client, url, api_key, timeout: config.timeout }))
+    }
+
+    /// Sends events, in PostHog's form, as one request.
+    pub(super) async fn send(&self, batch: Vec<Value>) -> Answer {
+        let body = json!({ "api_key": self.api_key.expose(), "batch": batch }).to_string();
+        let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
+        match request.send().await {
+            Ok(response) => self.read(response).await,
+            Err(error) => self.unanswered(error),
+        }
+    }
+
+    async fn read(&self, mut response: Response) -> Answer {
+        let status = response.status();
+        if status.is_success() {
+            // An answer that breaks off may come from something in between that never asked the sink.
+            let mut read = 0;
+            while read <= ANSWER_BYTES_MAX {
+                match response.chunk().await {
+                    Ok(Some(chunk)) => read += chunk.len(),
+                    Ok(None) => break,
+                    Err(error) => return self.unanswered(error),
+                }
+            }
+            return Answer::Accepted;
+        }
+        if status.is_client_error() && !is_about_us(status) {
+            return Answer::Refused(status);
+        }
+        Answer::Turned(status, response.headers().clone())
+    }
+
+    fn unanswered(&self, error: reqwest::Error) -> Answer {
+        if error.is_timeout() {
+            return Answer::None(format!("the sink did not answer within {:?}", self.timeout));
+        }
+        Answer::None(format!("the sink did not answer: {}", with_causes(&error.without_url())))
+    }
+}
+
+// A wrong key, address or pace: no event is to blame.
+fn is_about_us(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 403 | 404 | 405 | 407 | 408 | 429)
+}
+
+fn authorities(path: &Path) -> Result<Vec<Certificate>, SinkError> {
+    let pem = std::fs::read(path).map_err(SinkError::UnreadableCa)?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) | Err(_) => Err(SinkError::NoCertificate),
+    }
+}
