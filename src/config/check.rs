@@ -6,6 +6,7 @@ mod issuers;
 mod network;
 mod routes;
 mod sessions;
+mod webhooks;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -24,6 +25,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     sessions::check(&config.sessions, &mut found);
     issuers::check(config, &mut found);
     routes::check(&config.routes, &mut found);
+    webhooks::check(config, &mut found);
     found
 }
 

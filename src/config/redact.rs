@@ -7,15 +7,24 @@ use serde_json::{Map, Value};
 use super::problem::{KeyPath, Step};
 
 /// Where secrets are, list positions left out.
-const SECRETS: [&[&str]; 3] =
-    [&["sessions", "token", "keys", "secret"], &["sessions", "redis", "password"], &["directory", "password"]];
+const SECRETS: [&[&str]; 4] = [
+    &["sessions", "token", "keys", "secret"],
+    &["sessions", "redis", "password"],
+    &["directory", "password"],
+    &["webhooks", "clerk", "secrets"],
+];
 const HIDDEN: &str = "[redacted]";
 /// How much of a wrong value is worth showing.
 const SHOWN_MAX: usize = 120;
 
 /// Returns whether the value at `path` is a secret.
 pub(super) fn is_secret(path: &KeyPath) -> bool {
-    matches!(path.steps().last(), Some(Step::Key(key)) if key == "secret" || key == "password")
+    match path.steps() {
+        [.., Step::Key(key)] => key == "secret" || key == "password",
+        // One of several.
+        [.., Step::Key(list), Step::Index(_)] => list == "secrets",
+        _ => false,
+    }
 }
 
 /// Returns whether a secret lies at `path` or inside it.

@@ -139,11 +139,18 @@ fn fingerprint(loaded: &Loaded) -> Vec<u8> {
     let keys = loaded.config.sessions.token.keys.iter();
     let secrets = keys.flat_map(|key| [&[key.id], key.secret.expose().as_bytes()].concat());
     let password = password(&loaded.config).bytes();
-    digest(&SHA256, &loaded.effective.bytes().chain(secrets).chain(password).collect::<Vec<_>>()).as_ref().to_vec()
+    let webhooks = webhook_secrets(&loaded.config);
+    let all = loaded.effective.bytes().chain(secrets).chain(password).chain(webhooks);
+    digest(&SHA256, &all.collect::<Vec<_>>()).as_ref().to_vec()
 }
 
 fn password(config: &Config) -> &str {
     config.sessions.redis.password.as_ref().map_or("", |secret| secret.expose())
+}
+
+fn webhook_secrets(config: &Config) -> Vec<u8> {
+    let secrets = config.webhooks.clerk.iter().flat_map(|clerk| &clerk.secrets);
+    secrets.flat_map(|secret| secret.expose().iter().copied()).collect()
 }
 
 // Against the configuration of the start, not the last one: what waits for a restart goes on waiting.
@@ -168,6 +175,8 @@ fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
             ("issuers", format!("{:?}", config.issuers)),
             ("routes (stream)", format!("{:?}", config.routes.iter().any(|rule| rule.stream))),
             ("tenants", format!("{:?}", config.tenants)),
+            // The secrets, too, are compared only.
+            ("webhooks", format!("{:?}{:?}", config.webhooks, webhook_secrets(config))),
             ("limits", format!("{:?}", config.limits)),
             ("lifecycle", format!("{:?}", config.lifecycle)),
             ("telemetry.log_format", format!("{:?}", config.telemetry.log_format)),
