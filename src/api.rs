@@ -9,6 +9,7 @@ pub mod error;
 pub mod extract;
 pub mod limit;
 pub mod session;
+pub mod webhooks;
 
 pub use error::{Error, Kind};
 pub use extract::{ClientAddr, RequestId};

@@ -15,6 +15,7 @@ pub mod routes;
 pub mod sessions;
 pub mod telemetry;
 pub mod upstream;
+pub mod webhooks;
 
 mod check;
 mod layers;
@@ -41,6 +42,7 @@ pub use routes::{Auth, IdentityHeaders, RouteRule};
 pub use sessions::{OnUnavailable, Sessions};
 pub use telemetry::Telemetry;
 pub use upstream::Upstream;
+pub use webhooks::Webhooks;
 
 use crate::model::TenantId;
 
@@ -68,6 +70,8 @@ pub struct Config {
     pub issuers: BTreeMap<String, Issuer>,
     /// Which tenant a session falls into when its provider names none.
     pub tenants: Tenants,
+    /// Who may tell of users and logins that ended.
+    pub webhooks: Webhooks,
     /// What a path needs; the first rule that matches decides, and no match means a session is required.
     pub routes: Vec<RouteRule>,
     /// Which identity headers go upstream beside the two that always do.

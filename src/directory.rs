@@ -7,19 +7,28 @@
 mod devices;
 mod open;
 mod outbox;
+mod receipts;
 mod sql;
+mod users;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 pub use self::devices::Generation;
 use self::outbox::Woken;
 pub use self::outbox::{Depth, EventId, EventKind, EventState, Lease, Leased, ListedEvent, OutboxEvent};
+pub use self::receipts::Receipt;
 use self::sql::Pool;
+pub use self::users::{Marks, Person, Standing};
 
 /// The directory.
 pub struct Directory {
     pool: Pool,
     woken: Woken,
+    /// Room for sign-ins that are noted while nobody waits.
+    notes: Arc<Semaphore>,
 }
 
 /// Why the directory did not do what it was asked.

@@ -13,6 +13,7 @@ mod jws;
 mod keys;
 mod providers;
 
+pub use claims::subject_of;
 pub use providers::{ProviderError, Providers};
 
 /// Why a presented JWT was not believed.

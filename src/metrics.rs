@@ -97,6 +97,8 @@ metrics! {
     login_attempts: IntCounterVec = counters("login_attempts_total", &["method", "outcome"]);
     /// Requests refused by a rate limit.
     rate_limited: IntCounterVec = counters("rate_limited_total", &["limit"]);
+    /// Webhook deliveries by type of event and outcome.
+    webhooks: IntCounterVec = counters("webhooks_total", &["type", "outcome"]);
     /// When a provider's keys were last fetched, in Unix seconds.
     jwks_last_success_timestamp: prometheus::GaugeVec = float_gauges("jwks_last_success_timestamp_seconds", &["provider"]);
     /// Key fetches by provider and result.

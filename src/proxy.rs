@@ -41,7 +41,7 @@ use tokio::time::Instant;
 use self::direct::Direct;
 use self::exchange::{Context, RequestIds};
 use self::guard::{Permit, Rejection};
-use self::route::{Route, RouteTable, Rule};
+use self::route::{Route, RouteTable, Rule, Surface};
 use self::streams::Streams;
 use self::tally::Tallies;
 use self::upstream::Upstream;
@@ -62,8 +62,10 @@ pub struct Gateway {
     pub settings: Arc<ArcSwap<Settings>>,
     /// The sessions service.
     pub sessions: Arc<Sessions>,
-    /// The endpoints answered here.
-    pub surfaces: Arc<Router>,
+    /// The endpoints under `/auth`, answered here.
+    pub session_exchange: Arc<Router>,
+    /// The endpoint for the provider's events, answered here.
+    pub webhooks: Arc<Router>,
     /// Where requests are forwarded to.
     pub upstream: Arc<Upstream>,
     /// The short way there.
@@ -125,7 +127,7 @@ impl ProxyHttp for Gateway {
         }
         let (method, path) = (exchange.req_header().method.clone(), exchange.req_header().uri.path());
         let answered = match settings.routes.classify(&method, path) {
-            Route::Terminate(_) => return Box::pin(self.terminate(exchange, context)).await,
+            Route::Terminate(surface) => return Box::pin(self.terminate(exchange, context, surface)).await,
             Route::Open(rule) => {
                 context.allow(rule, Permit::open());
                 false
@@ -312,10 +314,19 @@ impl Gateway {
         Ok(permit.extended(extended))
     }
 
-    async fn terminate(&self, exchange: &mut Exchange, context: &mut Context) -> pingora::Result<bool> {
+    async fn terminate(
+        &self,
+        exchange: &mut Exchange,
+        context: &mut Context,
+        surface: Surface,
+    ) -> pingora::Result<bool> {
         context.handler = "auth";
+        let router = match surface {
+            Surface::SessionExchange => &self.session_exchange,
+            Surface::Webhooks => &self.webhooks,
+        };
         let (request_id, client) = (context.request_id(), context.client);
-        let status = terminate::serve(exchange, &self.surfaces, |extensions| {
+        let status = terminate::serve(exchange, router, |extensions| {
             extensions.insert(request_id);
             if let Some(client) = client {
                 extensions.insert(ClientAddr(client));

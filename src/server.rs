@@ -31,6 +31,7 @@ use self::store::{Store, open_store};
 use crate::api::admin::{self, Health};
 use crate::api::limit;
 use crate::api::session::{App, router};
+use crate::api::webhooks;
 use crate::config::{Config, Loaded};
 use crate::directory::Directory;
 use crate::identity::Providers;
@@ -312,16 +313,26 @@ fn gateway(
     let app = App {
         sessions: sessions.clone(),
         directory: directory.clone(),
+        hears_of_ends: config.webhooks.clerk.is_some(),
         providers: providers.clone(),
         clock: shared.clock.clone(),
         limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),
         metrics: shared.metrics.clone(),
         random: shared.random.clone(),
     };
+    let webhooks = webhooks::App {
+        sessions: sessions.clone(),
+        directory: directory.clone(),
+        sender: webhooks::Sender::from_config(config),
+        clock: shared.clock.clone(),
+        metrics: shared.metrics.clone(),
+        random: shared.random.clone(),
+    };
     Ok(Gateway {
         settings: shared.settings.clone(),
         sessions: sessions.clone(),
-        surfaces: Arc::new(router(app)),
+        session_exchange: Arc::new(router(app)),
+        webhooks: Arc::new(webhooks::router(webhooks)),
         upstream: upstream.clone(),
         direct: Direct::new(&listener::server_conf(config)),
         streams: shared.streams.clone(),

@@ -25,17 +25,23 @@ create table doorward_users (
     name text,
     email text,
     created_at bigint not null,
+    -- When the provider last changed name or email, by its own clock; 0 while nothing was heard.
     updated_at bigint not null,
     -- Set for good: a deleted user never returns.
-    deleted_at bigint
+    deleted_at bigint,
+    -- Logins from before are refused everywhere. It moves whenever all of the user's sessions end.
+    not_before bigint not null default 0
 );
 
 -- Where a user has signed in: what must be searched for sessions when the user goes.
 create table doorward_user_tenants (
     user_id text not null,
     tenant text not null,
+    -- Separated by commas, which no role contains.
     roles text not null,
     seen_at bigint not null,
+    -- Logins from before are refused in this tenant. It moves whenever the user's sessions in it end.
+    not_before bigint not null default 0,
     primary key (user_id, tenant)
 );
 
@@ -44,6 +50,7 @@ create table doorward_ended_logins (
     provider_session text primary key,
     until bigint not null
 );
+create index doorward_ended_logins_until on doorward_ended_logins (until);
 
 -- What must happen after a commit, at least once, in order for each person.
 create table doorward_outbox (

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use aws_lc_rs::rand::SecureRandom;
 use axum::body::Body;
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -140,15 +141,25 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, BearerError> {
 /// Returns the JSON object in a request's body; an absent body is an empty object (contracts §3 rule 2).
 pub async fn object(request: Request<Body>) -> Result<Map<String, Value>, Error> {
     let (head, body) = request.into_parts();
-    let bytes = Limited::new(body, BODY_MAX).collect().await.map_err(unreadable)?.to_bytes();
+    let bytes = whole(body, BODY_MAX).await?;
     if bytes.is_empty() {
         return Ok(Map::new());
     }
     if !is_json(&head.headers) {
         return Err(Kind::UnsupportedMediaType.into());
     }
+    parse_object(&bytes).ok_or_else(|| Kind::Unprocessable.into())
+}
+
+/// Returns a body of at most `bytes_max` bytes, as they were sent.
+pub(super) async fn whole(body: Body, bytes_max: usize) -> Result<Bytes, Error> {
+    Ok(Limited::new(body, bytes_max).collect().await.map_err(unreadable)?.to_bytes())
+}
+
+/// Returns the JSON object that `bytes` are, if they are one without repeated keys.
+pub(super) fn parse_object(bytes: &[u8]) -> Option<Map<String, Value>> {
     // The parser's own message is dropped: it may quote the body.
-    serde_json::from_slice(&bytes).map(|Object(object)| object).map_err(|_| Kind::Unprocessable.into())
+    serde_json::from_slice(bytes).map(|Object(object)| object).ok()
 }
 
 // RFC 6750 §2.1: 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
@@ -160,7 +171,8 @@ fn is_b64token(text: &[u8]) -> bool {
     !body.is_empty() && body.iter().all(is_plain)
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// Returns whether the one content type says JSON.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
     let essence = |value: &[u8]| value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii().to_vec();
     let first = types.next().is_some_and(|value| essence(value).eq_ignore_ascii_case(b"application/json"));

@@ -4,9 +4,10 @@
 //! the response that started its session. Paths match exactly.
 
 mod anonymous;
-mod dialect;
+pub(super) mod dialect;
 mod exchange;
 mod logout;
+mod standing;
 
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ pub struct App {
     pub sessions: Arc<Sessions>,
     /// Devices and users.
     pub directory: Arc<Directory>,
+    /// Whether webhooks tell of users and logins that end: then the directory has to be asked.
+    pub hears_of_ends: bool,
     /// Believes or refuses JWTs.
     pub providers: Arc<Providers>,
     /// How often callers may try.

@@ -7,6 +7,7 @@ mod network;
 mod outbox;
 mod routes;
 mod sessions;
+mod webhooks;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -26,6 +27,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     issuers::check(config, &mut found);
     routes::check(&config.routes, &mut found);
     outbox::check(config, &mut found);
+    webhooks::check(config, &mut found);
     found
 }
 

@@ -7,11 +7,12 @@ use serde_json::{Map, Value};
 use super::problem::{KeyPath, Step};
 
 /// Where secrets are, list positions left out.
-const SECRETS: [&[&str]; 4] = [
+const SECRETS: [&[&str]; 5] = [
     &["sessions", "token", "keys", "secret"],
     &["sessions", "redis", "password"],
     &["directory", "password"],
     &["outbox", "alias", "api_key"],
+    &["webhooks", "clerk", "secrets"],
 ];
 const HIDDEN: &str = "[redacted]";
 /// How much of a wrong value is worth showing.
@@ -19,7 +20,12 @@ const SHOWN_MAX: usize = 120;
 
 /// Returns whether the value at `path` is a secret.
 pub(super) fn is_secret(path: &KeyPath) -> bool {
-    matches!(path.steps().last(), Some(Step::Key(key)) if ["secret", "password", "api_key"].contains(&key.as_str()))
+    match path.steps() {
+        [.., Step::Key(key)] => ["secret", "password", "api_key"].contains(&key.as_str()),
+        // One of several.
+        [.., Step::Key(list), Step::Index(_)] => list == "secrets",
+        _ => false,
+    }
 }
 
 /// Returns whether a secret lies at `path` or inside it.

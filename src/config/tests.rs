@@ -323,6 +323,10 @@ fn nothing_secret_is_shown_of_a_bad_configuration() {
         "sessions: { token: { keys: [hunter2] } }",
         "sessions: { token: { keys: 'hunter2, expected hunter2' } }",
         "sessions: { token: hunter2 }",
+        "webhooks: { clerk: { secrets: [hunter2] } }",
+        "webhooks: { clerk: { secrets: [{ file: /nowhere, or: hunter2 }] } }",
+        "webhooks: { clerk: { secrets: hunter2 } }",
+        "webhooks: { clerk: hunter2 }",
         "sessions: { redis: hunter2 }",
         "sessions: { redis: { pasword: hunter2 } }",
         "sessions: { redis: { timeout: { password: hunter2 } } }",
@@ -412,6 +416,27 @@ fn rules_about_sessions() {
         (
             "sessions: { store: 'redis://r', redis: { ca: FILE }, token: { keys: [{ id: 1, secret: KEY }] } }",
             r#"sessions.redis.ca: "FILE" needs a sessions.store that begins with rediss"#,
+        ),
+    ]);
+}
+
+#[test]
+fn rules_about_webhooks() {
+    let good = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
+    assert_each_has_one_problem(&[
+        (
+            &format!("webhooks: {{ clerk: {{ secrets: [{good}] }} }}"),
+            "webhooks.clerk: needs the section clerk, whose users the events are about",
+        ),
+        (&format!("clerk: {CLERK}\nwebhooks: {{ clerk: {{ secrets: [] }} }}"), "webhooks.clerk.secrets: [] is empty"),
+        (&format!("clerk: {CLERK}\nwebhooks: {{ clerk: {{}} }}"), "webhooks.clerk.secrets: is missing"),
+        (
+            &format!("clerk: {CLERK}\nwebhooks: {{ clerk: {{ secrets: [{good}, whsec_c2hvcnQ=] }} }}"),
+            r#"webhooks.clerk.secrets[1]: "[redacted]" is not a signing secret; expected whsec_ and base64 of at least 24 bytes"#,
+        ),
+        (
+            &format!("clerk: {CLERK}\nwebhooks: {{ clerk: {{ secrets: [{good}], instance_id: '' }} }}"),
+            r#"webhooks.clerk.instance_id: "" is empty; leave it out to believe any instance"#,
         ),
     ]);
 }

@@ -4,12 +4,14 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqlSafeStr};
+use tokio::sync::Semaphore;
 
 use super::outbox::Woken;
 use super::sql::Pool;
@@ -24,6 +26,8 @@ const MIGRATIONS: [(i64, &str, &str); 1] =
     [(1, "directory", include_str!("../../migrations/directory/0001_directory.sql"))];
 /// How long several replicas may wait for the one that migrates.
 const MIGRATION_DEADLINE: Duration = Duration::from_mins(5);
+/// Sign-ins that may wait to be noted; more of them at once are not.
+const NOTES_MAX: usize = 64;
 
 impl Directory {
     /// Opens the directory without asking the database anything yet.
@@ -34,7 +38,7 @@ impl Directory {
             DirectoryUrl::Sqlite(path) => sqlite(path, config)?,
             DirectoryUrl::Postgres(_) => postgres(config)?,
         };
-        Ok(Self { pool, woken: Woken::default() })
+        Ok(Self { pool, woken: Woken::default(), notes: Arc::new(Semaphore::new(NOTES_MAX)) })
     }
 
     /// Brings the schema up to date; safe for several replicas at once. Returns what was applied.

@@ -90,9 +90,13 @@ fn check_parties(rules: &Issuer, claims: &Claims) -> Result<(), Reason> {
 
 /// Rule 11.
 fn subject(rules: &Issuer, claims: &Claims) -> Result<PrincipalId, Reason> {
-    let subject = text(claims, "sub").filter(|sub| sub.starts_with(&rules.subject_prefix));
-    let subject = subject.filter(|sub| !SUBJECTS_REFUSED.iter().any(|refused| sub.starts_with(refused)));
-    subject.and_then(|sub| sub.parse().ok()).ok_or(Reason::MissingSubject)
+    text(claims, "sub").and_then(|sub| subject_of(&rules.subject_prefix, sub)).ok_or(Reason::MissingSubject)
+}
+
+/// Returns the user that an issuer calls `id`; `None` when none of its users can be called so.
+pub fn subject_of(subject_prefix: &str, id: &str) -> Option<PrincipalId> {
+    let refused = SUBJECTS_REFUSED.iter().any(|refused| id.starts_with(refused));
+    if refused || !id.starts_with(subject_prefix) { None } else { id.parse().ok() }
 }
 
 /// Rule 14.

@@ -30,6 +30,8 @@ pub enum Route<'a> {
 pub enum Surface {
     /// `/auth/*`: tokens for proofs (contracts §5).
     SessionExchange,
+    /// `/webhooks/clerk`: what the provider tells of users and logins (contracts §10).
+    Webhooks,
 }
 
 /// A compiled route rule.
@@ -111,6 +113,9 @@ impl RouteTable {
     pub fn classify(&self, method: &Method, path: &str) -> Route<'_> {
         if path == "/auth" || path.starts_with("/auth/") {
             return Route::Terminate(Surface::SessionExchange);
+        }
+        if path == "/webhooks/clerk" {
+            return Route::Terminate(Surface::Webhooks);
         }
         let rule = self.rules.iter().find(|rule| rule.matches(method, path)).unwrap_or(&self.unmatched);
         match rule.policy.auth {
@@ -379,6 +384,9 @@ mod tests {
         assert_eq!(decide(Method::GET, "/users//avatar"), "Required unmatched");
         assert_eq!(decide(Method::GET, "/auth/session"), "SessionExchange");
         assert_eq!(decide(Method::GET, "/authors"), "Required unmatched");
+        assert_eq!(decide(Method::POST, "/webhooks/clerk"), "Webhooks");
+        assert_eq!(decide(Method::POST, "/webhooks/clerk/"), "Required unmatched");
+        assert_eq!(decide(Method::POST, "/webhooks/other"), "Required unmatched");
     }
 
     #[test]

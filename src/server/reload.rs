@@ -138,8 +138,9 @@ fn looks(read: &Result<Loaded, String>) -> Result<Vec<u8>, String> {
 fn fingerprint(loaded: &Loaded) -> Vec<u8> {
     let keys = loaded.config.sessions.token.keys.iter();
     let secrets = keys.flat_map(|key| [&[key.id], key.secret.expose().as_bytes()].concat());
-    let password = password(&loaded.config).bytes().chain(sink_key(&loaded.config).bytes());
-    digest(&SHA256, &loaded.effective.bytes().chain(secrets).chain(password).collect::<Vec<_>>()).as_ref().to_vec()
+    let single = password(&loaded.config).bytes().chain(sink_key(&loaded.config).bytes());
+    let all = loaded.effective.bytes().chain(secrets).chain(single).chain(webhook_secrets(&loaded.config));
+    digest(&SHA256, &all.collect::<Vec<_>>()).as_ref().to_vec()
 }
 
 fn password(config: &Config) -> &str {
@@ -148,6 +149,11 @@ fn password(config: &Config) -> &str {
 
 fn sink_key(config: &Config) -> &str {
     config.outbox.alias.api_key.as_ref().map_or("", |secret| secret.expose())
+}
+
+fn webhook_secrets(config: &Config) -> Vec<u8> {
+    let secrets = config.webhooks.clerk.iter().flat_map(|clerk| &clerk.secrets);
+    secrets.flat_map(|secret| secret.expose().iter().copied()).collect()
 }
 
 // Against the configuration of the start, not the last one: what waits for a restart goes on waiting.
@@ -173,6 +179,8 @@ fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
             ("issuers", format!("{:?}", config.issuers)),
             ("routes (stream)", format!("{:?}", config.routes.iter().any(|rule| rule.stream))),
             ("tenants", format!("{:?}", config.tenants)),
+            // The secrets, too, are compared only.
+            ("webhooks", format!("{:?}{:?}", config.webhooks, webhook_secrets(config))),
             ("limits", format!("{:?}", config.limits)),
             ("lifecycle", format!("{:?}", config.lifecycle)),
             ("telemetry.log_format", format!("{:?}", config.telemetry.log_format)),

@@ -52,7 +52,7 @@ pub(super) async fn speak(
 }
 
 // The router removes the body only on known paths; the length stays that of GET.
-fn without_body(mut response: Response) -> Response {
+pub(in crate::api) fn without_body(mut response: Response) -> Response {
     if let Some(length) = response.body().size_hint().exact() {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
@@ -60,7 +60,7 @@ fn without_body(mut response: Response) -> Response {
 }
 
 // The router adds `Allow` to what this returns.
-fn other_method(method: &Method) -> Response {
+pub(in crate::api) fn other_method(method: &Method) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
@@ -75,7 +75,7 @@ fn no_route(method: &Method, path: &str) -> Bytes {
 }
 
 // Without a cause there is nothing to add to the access log's line, least of all during an outage.
-fn log(error: &Error, request_id: RequestId) {
+pub(in crate::api) fn log(error: &Error, request_id: RequestId) {
     if let Some(cause) = &error.source
         && error.kind.status().is_server_error()
     {

@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::extract::State;
 use http::HeaderMap;
 
-use super::{App, Json, Method, StartedBody, answer, is_jwt_shaped};
+use super::{App, Json, Method, StartedBody, answer, is_jwt_shaped, standing};
 use crate::api::error::{Error, Kind};
 use crate::api::extract::{ClientAddr, bearer};
 use crate::api::limit::Subject;
@@ -29,5 +29,5 @@ async fn exchange(app: &App, headers: &HeaderMap) -> Result<Started, Error> {
     }
     let identity = app.providers.verify(jwt).await?;
     app.limits.exchange.check(&Subject::of(&identity))?;
-    Ok(app.sessions.start(&identity, Method::Clerk.label()).await?)
+    standing::start(app, &identity, Method::Clerk).await
 }

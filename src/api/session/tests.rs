@@ -48,6 +48,7 @@ fn app() -> App {
     App {
         sessions,
         directory: Arc::new(Directory::open(&config.directory).unwrap()),
+        hears_of_ends: false,
         clock: clock.clone(),
         providers: Arc::new(Providers::new(&config, &clock, &metrics).unwrap()),
         limits: Arc::new(Limits::new(&limits(), &clock, &metrics)),

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::{Config, KEY, TestDirectory};
@@ -29,7 +31,10 @@ fn assert_loads(what: &str, text: &str) {
         for (start, _) in text.match_indices(mount) {
             let rest = &text[start + mount.len()..];
             let end = rest.find(|letter: char| !letter.is_ascii_alphanumeric() && !"-_.".contains(letter));
-            fs::write(directory.path().join(&rest[..end.unwrap_or(rest.len())]), KEY).unwrap();
+            let name = &rest[..end.unwrap_or(rest.len())];
+            let signing = format!("whsec_{}", STANDARD.encode(KEY));
+            let content = if name.contains("webhook") { &signing } else { KEY };
+            fs::write(directory.path().join(name), content).unwrap();
         }
         text = text.replace(mount, &mounted);
     }
@@ -109,6 +114,7 @@ fn every_key_is_described_with_its_default() {
         ("routes[]", "routes: [{ '?': 1 }]"),
         ("tls", "tls: { '?': 1 }"),
         ("sessions.token.keys[]", "sessions: { token: { keys: [{ '?': 1 }] } }"),
+        ("webhooks.clerk", "webhooks: { clerk: { '?': 1 } }"),
     ] {
         rows.extend(known_keys(text).iter().map(|key| format!("| `{section}.{key}` |")));
     }

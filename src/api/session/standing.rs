@@ -1,0 +1,61 @@
+//! Whether a login that a provider vouched for is still one (contracts §11.1 rule 15).
+//!
+//! Only the provider's webhooks can say that it is not: without them the directory is told of
+//! sign-ins when it has time, and nobody waits for it. With them it is asked before a session
+//! starts and once more when it has: whatever ends between the two looks is seen by the second,
+//! and whatever ends later finds the session in the store.
+
+use super::{App, Method};
+use crate::api::error::{Error, Kind};
+use crate::directory::Standing;
+use crate::model::{Identity, TenantId};
+use crate::session::Started;
+use crate::store::RevokeReason;
+
+impl App {
+    /// Refuses a login whose user or provider session is gone: for endpoints that take a JWT as it is.
+    pub async fn check_login(&self, identity: &Identity) -> Result<(), Error> {
+        if !self.hears_of_ends {
+            return Ok(());
+        }
+        match self.directory.find_standing(identity, self.tenant_of(identity), self.clock.now()).await? {
+            Standing::Good(_) => Ok(()),
+            gone => Err(refusal(gone)),
+        }
+    }
+
+    fn tenant_of<'a>(&'a self, identity: &'a Identity) -> &'a TenantId {
+        identity.tenant.as_ref().unwrap_or_else(|| self.sessions.default_tenant())
+    }
+}
+
+/// Starts a session for a login, unless user or login are gone.
+pub(super) async fn start(app: &App, identity: &Identity, method: Method) -> Result<Started, Error> {
+    let tenant = app.tenant_of(identity);
+    if !app.hears_of_ends {
+        let started = app.sessions.start(identity, method.label()).await?;
+        app.directory.note_sign_in(identity.clone(), tenant.clone(), app.clock.now());
+        return Ok(started);
+    }
+    let before = app.directory.sign_in(identity, tenant, app.clock.now()).await?;
+    if !matches!(before, Standing::Good(_)) {
+        return Err(refusal(before));
+    }
+    let started = app.sessions.start(identity, method.label()).await?;
+    let after = app.directory.find_standing(identity, tenant, app.clock.now()).await;
+    if after.as_ref().is_ok_and(|after| *after == before) {
+        return Ok(started);
+    }
+    // Nobody knows its token, and nobody will; it only should not be counted among the live ones.
+    let _ = app.sessions.revoke(&started.session, RevokeReason::Admin).await;
+    Err(after.map_or_else(Error::from, refusal))
+}
+
+// Marks that moved say that all sessions ended meanwhile, this login's among them.
+fn refusal(standing: Standing) -> Error {
+    let text = match standing {
+        Standing::UserDeleted => "Invalid token: user deleted",
+        Standing::LoginEnded | Standing::Good(_) => "Invalid token: session revoked",
+    };
+    Error::new(Kind::InvalidToken, text)
+}
