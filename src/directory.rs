@@ -4,12 +4,15 @@
 //! both. Nothing is half done: what belongs together is one transaction. A database that cannot be
 //! asked is an error of its own ([`DirectoryError::Unavailable`]), which callers answer with 503.
 
+mod accounts;
 mod devices;
 mod open;
 mod sql;
+mod statements;
 
 use std::time::Duration;
 
+pub use self::accounts::Account;
 pub use self::devices::Generation;
 use self::sql::Pool;
 

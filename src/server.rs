@@ -29,6 +29,7 @@ use self::store::{Store, open_store};
 use crate::api::admin::{self, Health};
 use crate::api::limit;
 use crate::api::session::{App, router};
+use crate::bootstrap::Bootstrap;
 use crate::config::{Config, Loaded};
 use crate::directory::Directory;
 use crate::identity::Providers;
@@ -305,8 +306,13 @@ fn gateway(
 ) -> Result<Gateway, StartError> {
     series::create(&shared.metrics);
     let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| start_error("cannot start", &error))?;
+    let settings = shared.settings.clone();
+    let identity_headers = Box::new(move || settings.load().identity_headers);
+    let bootstrap = Bootstrap::new(config, directory.clone(), identity_headers, shared.metrics.clone());
+    let bootstrap = bootstrap.map_err(|error| start_error("cannot set up bootstrap", &error))?;
     let app = App {
         sessions: sessions.clone(),
+        bootstrap: Arc::new(bootstrap),
         directory: directory.clone(),
         providers: providers.clone(),
         clock: shared.clock.clone(),
