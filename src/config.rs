@@ -2,6 +2,7 @@
 //!
 //! These types are the parsed form: whatever has been through here needs no second check.
 
+pub mod bootstrap;
 pub mod directory;
 pub mod duration;
 pub mod issuer;
@@ -30,6 +31,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use bootstrap::Bootstrap;
 pub use directory::Directory;
 pub use issuer::Issuer;
 pub use lifecycle::Lifecycle;
@@ -64,6 +66,8 @@ pub struct Config {
     pub directory: Directory,
     /// How the outbox is delivered.
     pub outbox: Outbox,
+    /// What `GET /auth/bootstrap` is composed of.
+    pub bootstrap: Bootstrap,
     /// The Clerk instance whose session JWTs may be exchanged.
     pub clerk: Option<Issuer>,
     /// Further issuers of the same kind, by name.

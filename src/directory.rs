@@ -4,11 +4,13 @@
 //! both. Nothing is half done: what belongs together is one transaction. A database that cannot be
 //! asked is an error of its own ([`DirectoryError::Unavailable`]), which callers answer with 503.
 
+mod accounts;
 mod devices;
 mod open;
 mod outbox;
 mod receipts;
 mod sql;
+mod statements;
 mod users;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+pub use self::accounts::Account;
 pub use self::devices::Generation;
 use self::outbox::Woken;
 pub use self::outbox::{Depth, EventId, EventKind, EventState, Lease, Leased, ListedEvent, OutboxEvent};

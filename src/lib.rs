@@ -2,7 +2,7 @@
 //!
 //! It stands in front of an HTTP application, answers the authentication endpoints itself, lets
 //! only requests with a live session through, and names the caller to the application in
-//! `X-User-ID` and `X-Client-ID`. `docs/architecture.md` has the two walkthroughs; the modules
+//! `X-User-ID` and `X-Client-ID`. `docs/architecture.md` has the walkthroughs; the modules
 //! below are in reading order, and each may name only those above it
 //! (`tests/it/architecture.rs` holds the table).
 
@@ -21,6 +21,8 @@ pub mod store;
 
 pub mod outbox;
 pub mod session;
+
+pub mod bootstrap;
 
 pub mod api;
 

@@ -95,6 +95,10 @@ metrics! {
     streams_cut: IntCounterVec = counters("streams_cut_total", &["reason"]);
     /// Sign-ins by method and outcome.
     login_attempts: IntCounterVec = counters("login_attempts_total", &["method", "outcome"]);
+    /// Sections of bootstrap by outcome.
+    bootstrap_sections: IntCounterVec = counters("bootstrap_sections_total", &["section", "outcome"]);
+    /// How long the source of a section of bootstrap took.
+    bootstrap_section_duration: HistogramVec = histograms("bootstrap_section_duration_seconds", &["section"], HTTP_SECONDS);
     /// Requests refused by a rate limit.
     rate_limited: IntCounterVec = counters("rate_limited_total", &["limit"]);
     /// Webhook deliveries by type of event and outcome.

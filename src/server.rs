@@ -32,6 +32,7 @@ use crate::api::admin::{self, Health};
 use crate::api::limit;
 use crate::api::session::{App, router};
 use crate::api::webhooks;
+use crate::bootstrap::Bootstrap;
 use crate::config::{Config, Loaded};
 use crate::directory::Directory;
 use crate::identity::Providers;
@@ -310,8 +311,13 @@ fn gateway(
 ) -> Result<Gateway, StartError> {
     series::create(&shared.metrics);
     let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| start_error("cannot start", &error))?;
+    let settings = shared.settings.clone();
+    let identity_headers = Box::new(move || settings.load().identity_headers);
+    let bootstrap = Bootstrap::new(config, directory.clone(), identity_headers, shared.metrics.clone());
+    let bootstrap = bootstrap.map_err(|error| start_error("cannot set up bootstrap", &error))?;
     let app = App {
         sessions: sessions.clone(),
+        bootstrap: Arc::new(bootstrap),
         directory: directory.clone(),
         hears_of_ends: config.webhooks.clerk.is_some(),
         providers: providers.clone(),

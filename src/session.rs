@@ -6,6 +6,7 @@
 
 mod cache;
 mod find;
+pub mod headers;
 mod outcome;
 mod policy;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use prometheus::IntCounter;
 use uuid::Uuid;
 
 use self::cache::SessionCache;
+pub use self::headers::Caller;
 pub use self::outcome::{Refusal, Source, StartError, Started, Validated};
 pub use self::policy::Policy;
 use crate::config;

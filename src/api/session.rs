@@ -1,9 +1,10 @@
 //! Surface session-exchange: a provider's JWT, or a device, becomes a session; a session ends.
 //!
-//! Three operations under `/auth` (contracts §5.1, §5.2, §5.4). A caller learns a token once, from
+//! The operations under `/auth` (contracts §5). A caller learns a token once, from
 //! the response that started its session. Paths match exactly.
 
 mod anonymous;
+mod bootstrap;
 pub(super) mod dialect;
 mod exchange;
 mod logout;
@@ -15,7 +16,7 @@ use aws_lc_rs::rand::SecureRandom;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, post};
+use axum::routing::{delete, get, post};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
@@ -23,6 +24,7 @@ use serde::Serialize;
 use crate::api::error::{Error, json_text};
 use crate::api::extract::ClientAddr;
 use crate::api::limit::Limits;
+use crate::bootstrap::Bootstrap;
 use crate::directory::Directory;
 use crate::identity::Providers;
 use crate::metrics::Metrics;
@@ -35,6 +37,8 @@ use crate::time::Clock;
 pub struct App {
     /// Starts and ends sessions.
     pub sessions: Arc<Sessions>,
+    /// Puts together what a front end needs first.
+    pub bootstrap: Arc<Bootstrap>,
     /// Devices and users.
     pub directory: Arc<Directory>,
     /// Whether webhooks tell of users and logins that end: then the directory has to be asked.
@@ -78,6 +82,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .route("/auth/session", post(exchange::handle).merge(delete(logout::handle)))
         .route("/auth/anonymous", post(anonymous::handle))
+        .route("/auth/bootstrap", get(bootstrap::handle))
         .route("/auth/revoke", post(logout::handle))
         .route("/auth/logout", post(logout::handle))
         .layer(from_fn_with_state(Arc::clone(&app.random), dialect::speak))

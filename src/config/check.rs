@@ -2,6 +2,7 @@
 //!
 //! Whatever passes here can be served. What can be served but is probably not meant is in `risk`.
 
+mod bootstrap;
 mod issuers;
 mod network;
 mod outbox;
@@ -24,6 +25,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     network::check(config, &mut found);
     sessions::check(&config.sessions, &mut found);
+    bootstrap::check(&config.bootstrap, &mut found);
     issuers::check(config, &mut found);
     routes::check(&config.routes, &mut found);
     outbox::check(config, &mut found);

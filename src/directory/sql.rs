@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{Postgres, Row as _, SqlSafeStr, Sqlite, Transaction};
+use sqlx::{Postgres, Row as _, SqlSafeStr, Sqlite, Transaction, TypeInfo as _, ValueRef as _};
 use tokio::time::timeout;
 
 use super::DirectoryError;
@@ -192,6 +192,25 @@ impl Row {
             Self::Sqlite(row) => row.try_get(column)?,
             Self::Postgres(row) => row.try_get(column)?,
         })
+    }
+
+    /// Returns a column with a JSON document as text, of whatever type the database keeps it in.
+    pub(super) fn maybe_json(&self, column: usize) -> Result<Option<String>> {
+        match self {
+            Self::Sqlite(row) => Ok(row.try_get(column)?),
+            Self::Postgres(row) => {
+                let value = row.try_get_raw(column)?;
+                match value.type_info().name() {
+                    // On the wire it is the text behind one byte of version.
+                    "JSONB" if !value.is_null() => {
+                        let text = value.as_str().map_err(EngineError::Decode)?;
+                        Ok(Some(text.trim_start_matches('\u{1}').to_owned()))
+                    }
+                    "JSON" if !value.is_null() => Ok(Some(value.as_str().map_err(EngineError::Decode)?.to_owned())),
+                    _ => Ok(row.try_get(column)?),
+                }
+            }
+        }
     }
 
     /// Returns a column that is never null.

@@ -63,6 +63,7 @@ impl Endpoint {
         let builder = Client::builder()
             .redirect(redirect::Policy::none())
             .no_proxy()
+            .http1_only()
             .timeout(DEADLINE)
             .connect_timeout(DEADLINE)
             // A connection kept for minutes is one more that can be dead when it is needed.

@@ -13,20 +13,9 @@ use pingora::http::RequestHeader;
 use super::guard::Permit;
 use crate::config::IdentityHeaders;
 use crate::metrics::Metrics;
-use crate::model::Session;
+use crate::session::Caller;
+pub use crate::session::headers::{X_CLIENT_ID, X_USER_ID};
 
-/// Who calls.
-pub const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
-/// For which tenant.
-pub const X_CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
-/// In which session.
-pub const X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
-/// With which roles.
-pub const X_USER_ROLES: HeaderName = HeaderName::from_static("x-user-roles");
-/// As what kind of principal.
-pub const X_USER_KIND: HeaderName = HeaderName::from_static("x-user-kind");
-/// On whose behalf.
-pub const X_ACTOR_ID: HeaderName = HeaderName::from_static("x-actor-id");
 /// The exchange's name in every log.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -94,9 +83,7 @@ pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metri
 /// Writes who calls. Needs the guard's permit; one that names nobody writes nothing.
 pub fn inject(request: &mut RequestHeader, permit: &Permit, which: IdentityHeaders) -> pingora::Result<()> {
     let Some(session) = permit.session() else { return Ok(()) };
-    request.insert_header(X_USER_ID, value(session.principal.id.as_str())?)?;
-    request.insert_header(X_CLIENT_ID, value(session.principal.tenant.as_str())?)?;
-    for (name, text) in optional(session, which) {
+    for (name, text) in Caller::from(&**session).headers(which) {
         request.insert_header(name, value(&text)?)?;
     }
     Ok(())
@@ -170,14 +157,6 @@ fn lengthen(headers: &HeaderMap, peer: &HeaderValue) -> pingora::Result<HeaderVa
     let before = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
     let chain: Vec<&str> = before.chain(peer.to_str()).collect();
     value(&chain.join(", "))
-}
-
-fn optional(session: &Session, which: IdentityHeaders) -> impl Iterator<Item = (HeaderName, String)> {
-    let session_id = which.session_id.then(|| (X_SESSION_ID, session.id.0.to_string()));
-    let roles = which.roles.then(|| (X_USER_ROLES, session.roles.join(",")));
-    let kind = which.kind.then(|| (X_USER_KIND, session.principal.kind.as_str().to_owned()));
-    let actor = session.actor.clone().filter(|_| which.actor).map(|actor| (X_ACTOR_ID, actor));
-    [session_id, roles, kind, actor].into_iter().flatten()
 }
 
 // `None`: nothing to change. On bytes, because one that is no text must not hide the cookie beside

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Modules in layers; each may name modules of its own and of earlier layers.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["time", "secret"],
     &["config", "metrics", "telemetry", "model"],
     &["store", "identity", "directory"],
-    &["session", "outbox"],
+    &["session"],
+    &["bootstrap", "outbox"],
     &["api"],
     &["proxy"],
     &["server"],

@@ -45,9 +45,13 @@ fn app() -> App {
         random: random.clone(),
         metrics: metrics.clone(),
     });
+    let directory = Arc::new(Directory::open(&config.directory).unwrap());
+    let headers = config.identity_headers;
+    let bootstrap = Bootstrap::new(&config, directory.clone(), Box::new(move || headers), metrics.clone());
     App {
         sessions,
-        directory: Arc::new(Directory::open(&config.directory).unwrap()),
+        bootstrap: Arc::new(bootstrap.unwrap()),
+        directory,
         hears_of_ends: false,
         clock: clock.clone(),
         providers: Arc::new(Providers::new(&config, &clock, &metrics).unwrap()),

@@ -1,0 +1,196 @@
+//! Asks the application, at the address that requests are forwarded to.
+//!
+//! Connections are kept and are apart from the proxy's own. No redirect is followed, no proxy from
+//! the environment is used, TLS is always verified, and no more than a bounded body is read.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Certificate, Client, ClientBuilder, Url, redirect};
+use serde_json::Value;
+
+use super::Document;
+use super::source::Failure;
+use crate::config;
+use crate::config::upstream::{Protocol, Target};
+
+/// The largest document that is read, in bytes.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Names the making of a document, so that an application can tell a repetition.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The application.
+#[derive(Clone)]
+pub(super) struct Application {
+    client: Client,
+    base: Url,
+}
+
+/// Why the application cannot be asked at all: a mistake in the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// `upstream.url` and `upstream.server_name` make no URL.
+    #[error("upstream.url or upstream.server_name is no host")]
+    Url,
+    /// `upstream.ca` cannot be read.
+    #[error("upstream.ca cannot be read")]
+    UnreadableCa(#[source] std::io::Error),
+    /// `upstream.ca` is not what it should be.
+    #[error("upstream.ca holds no PEM certificate")]
+    NoCertificate,
+    /// A mistake in the program.
+    #[error("no TLS provider is installed in this process")]
+    NoTlsProvider,
+    /// Something else.
+    #[error("the HTTP client cannot be made")]
+    Client(#[source] reqwest::Error),
+}
+
+/// Finds one host whatever it is asked for: a name that is only for the certificate has no address.
+struct Always(Arc<str>);
+
+impl Application {
+    /// Returns a client of the application; nothing is connected yet.
+    pub(super) fn new(upstream: &config::Upstream) -> Result<Self, ClientError> {
+        // reqwest panics without one; `main` installs it first of all.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err(ClientError::NoTlsProvider);
+        }
+        let builder = Client::builder()
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(upstream.connect_timeout)
+            .pool_idle_timeout(upstream.idle_timeout)
+            .pool_max_idle_per_host(upstream.pool_size)
+            .user_agent(concat!("doorward/", env!("CARGO_PKG_VERSION")));
+        let (builder, base) = match &upstream.url {
+            Target::Unix(path) => {
+                (in_clear(builder, upstream).unix_socket(path.as_path()), "http://localhost".to_owned())
+            }
+            Target::Tcp { host, port, tls: false } => (in_clear(builder, upstream), url("http", host, *port)),
+            Target::Tcp { host, port, tls: true } => {
+                let name = upstream.server_name.as_deref().unwrap_or(host);
+                (encrypted(builder, upstream, host)?, url("https", name, *port))
+            }
+        };
+        let base = Url::parse(&base).map_err(|_| ClientError::Url)?;
+        Ok(Self { client: builder.build().map_err(ClientError::Client)?, base })
+    }
+
+    /// Returns the JSON object at `path`; none when the application says 404.
+    pub(super) async fn find(&self, path: &str, headers: &HeaderMap) -> Result<Option<Document>, Failure> {
+        let asked = match self.send(Method::GET, path, headers, None).await {
+            // A kept connection may have been closed while the request was on its way.
+            Err(Failure::Request(error)) if error.is_request() && !error.is_connect() && !error.is_timeout() => {
+                self.send(Method::GET, path, headers, None).await
+            }
+            asked => asked,
+        };
+        let mut response = asked?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            status => return Err(Failure::Status(status)),
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > BODY_BYTES_MAX {
+                return Err(Failure::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        document(&body).map(Some)
+    }
+
+    /// Sends a document that is to be made; somebody else may have made it meanwhile.
+    pub(super) async fn create(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &HeaderMap,
+        key: &str,
+        body: &Value,
+    ) -> Result<(), Failure> {
+        let mut headers = headers.clone();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.extend(HeaderValue::from_str(key).map(|key| (http::HeaderName::from_static(IDEMPOTENCY_KEY), key)));
+        let response = self.send(method, path, &headers, Some(body.to_string())).await?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Ok(()),
+            status => Err(Failure::Status(status)),
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: Option<String>,
+    ) -> Result<reqwest::Response, Failure> {
+        // Joining would resolve dot segments and another host; the path is the operator's own.
+        let url = Url::parse(&format!("{}{}", self.base.as_str().trim_end_matches('/'), path));
+        let request = self.client.request(method, url.map_err(|_| Failure::Path)?).headers(headers.clone());
+        let request = if let Some(body) = body { request.body(body) } else { request };
+        request.send().await.map_err(failed)
+    }
+}
+
+impl Resolve for Always {
+    fn resolve(&self, _: Name) -> Resolving {
+        let host = self.0.clone();
+        Box::pin(async move {
+            let found: Vec<_> = tokio::net::lookup_host((&*host, 0)).await?.collect();
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Returns a JSON object. What is wrong with another text is not said: it may be secret.
+pub(super) fn document(text: &[u8]) -> Result<Document, Failure> {
+    match serde_json::from_slice(text) {
+        Ok(Value::Object(document)) => Ok(document),
+        Ok(_) | Err(_) => Err(Failure::NotAnObject),
+    }
+}
+
+fn in_clear(builder: ClientBuilder, upstream: &config::Upstream) -> ClientBuilder {
+    // Lets a container without system certificates ask a neighbour in clear.
+    let builder = builder.tls_certs_only([]);
+    match upstream.protocol {
+        Protocol::Http2 => builder.http2_prior_knowledge(),
+        Protocol::Auto | Protocol::Http1 => builder.http1_only(),
+    }
+}
+
+fn encrypted(builder: ClientBuilder, upstream: &config::Upstream, host: &str) -> Result<ClientBuilder, ClientError> {
+    let builder = match &upstream.ca {
+        Some(path) => builder.tls_certs_only(authorities(path)?),
+        None => builder,
+    };
+    let builder = match upstream.server_name {
+        Some(_) => builder.dns_resolver(Always(host.into())),
+        None => builder,
+    };
+    Ok(if upstream.protocol == Protocol::Http1 { builder.http1_only() } else { builder })
+}
+
+fn authorities(path: &Path) -> Result<Vec<Certificate>, ClientError> {
+    let pem = std::fs::read(path).map_err(ClientError::UnreadableCa)?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) | Err(_) => Err(ClientError::NoCertificate),
+    }
+}
+
+fn url(scheme: &str, host: &str, port: u16) -> String {
+    if host.contains(':') { format!("{scheme}://[{host}]:{port}") } else { format!("{scheme}://{host}:{port}") }
+}
+
+// The address may carry a key in its query.
+fn failed(error: reqwest::Error) -> Failure {
+    if error.is_timeout() { Failure::TimedOut } else { Failure::Request(error.without_url()) }
+}
