@@ -10,6 +10,7 @@ pub mod limits;
 pub mod listen;
 pub mod load;
 pub mod problem;
+pub mod rebind;
 pub mod routes;
 pub mod sessions;
 pub mod telemetry;
@@ -35,6 +36,7 @@ pub use limits::Limits;
 pub use listen::{Address, Admin, Tls};
 pub use load::Loaded;
 pub use problem::{Problem, Problems, Warning};
+pub use rebind::Rebind;
 pub use routes::{Auth, IdentityHeaders, RouteRule};
 pub use sessions::{OnUnavailable, Sessions};
 pub use telemetry::Telemetry;
@@ -58,6 +60,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// Devices, users and the outbox.
     pub directory: Directory,
+    /// How what a guest made becomes the user's.
+    pub rebind: Rebind,
     /// The Clerk instance whose session JWTs may be exchanged.
     pub clerk: Option<Issuer>,
     /// Further issuers of the same kind, by name.

@@ -4,6 +4,7 @@
 
 mod issuers;
 mod network;
+mod rebind;
 mod routes;
 mod sessions;
 
@@ -23,6 +24,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     network::check(config, &mut found);
     sessions::check(&config.sessions, &mut found);
     issuers::check(config, &mut found);
+    rebind::check(config, &mut found);
     routes::check(&config.routes, &mut found);
     found
 }

@@ -7,8 +7,12 @@ use serde_json::{Map, Value};
 use super::problem::{KeyPath, Step};
 
 /// Where secrets are, list positions left out.
-const SECRETS: [&[&str]; 3] =
-    [&["sessions", "token", "keys", "secret"], &["sessions", "redis", "password"], &["directory", "password"]];
+const SECRETS: [&[&str]; 4] = [
+    &["sessions", "token", "keys", "secret"],
+    &["sessions", "redis", "password"],
+    &["directory", "password"],
+    &["rebind", "hook", "secret"],
+];
 const HIDDEN: &str = "[redacted]";
 /// How much of a wrong value is worth showing.
 const SHOWN_MAX: usize = 120;
