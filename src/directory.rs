@@ -6,16 +6,25 @@
 
 mod devices;
 mod open;
+mod outbox;
+mod rebind;
+mod receipts;
+mod reown;
 mod sql;
 
 use std::time::Duration;
 
 pub use self::devices::Generation;
+use self::outbox::Woken;
+pub use self::outbox::{EventId, EventKind, OutboxEvent};
+pub use self::rebind::{Answer, Asked, Claim, Claimed, Moved};
+pub use self::reown::Reown;
 use self::sql::Pool;
 
 /// The directory.
 pub struct Directory {
     pool: Pool,
+    woken: Woken,
 }
 
 /// Why the directory did not do what it was asked.
@@ -36,6 +45,9 @@ pub enum DirectoryError {
     /// The database cannot be reached, or refused the statement.
     #[error("the directory cannot be asked")]
     Unavailable(#[from] self::sql::EngineError),
+    /// Tables cannot be re-owned as they are configured; one text for each thing that is wrong.
+    #[error("{}", .0.join("; "))]
+    Tables(Vec<String>),
     /// The database holds what Doorward never wrote.
     #[error("the directory contradicts itself: {0}")]
     Inconsistent(&'static str),

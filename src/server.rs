@@ -43,7 +43,7 @@ use crate::proxy::tally::Tallies;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, Settings};
 use crate::secret::random_bytes;
-use crate::session::{Policy, Sessions, Setup};
+use crate::session::{Policy, Rebinds, Sessions, Setup};
 use crate::telemetry::Verbosity;
 use crate::time::{Clock, SystemClock};
 
@@ -93,6 +93,7 @@ pub fn serve(
     let (store, keys) = background.block_on(open_store(config, &shared))?;
     let directory = background.block_on(directory::open(config, &shared))?;
     let sessions = start_sessions(config, &store, keys, &shared);
+    let rebinds = background.block_on(directory::open_rebinds(config, &directory, &sessions, &shared))?;
     let providers = Providers::new(config, &shared.clock, &shared.metrics);
     let providers = Arc::new(providers.map_err(|error| start_error("cannot set up identity providers", &error))?);
     let upstream =
@@ -114,7 +115,7 @@ pub fn serve(
     };
     background.spawn(reload.run(loaded.clone(), config.lifecycle.reload_interval));
 
-    let gateway = gateway(config, &sessions, &directory, &providers, &upstream, &shared)?;
+    let gateway = gateway(config, &sessions, (&directory, &rebinds), &providers, &upstream, &shared)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
     spawn_readiness(&background, store, &sessions, &providers, &shared);
     shared.health.mark_started();
@@ -298,7 +299,7 @@ fn spawn_readiness(
 fn gateway(
     config: &Config,
     sessions: &Arc<Sessions>,
-    directory: &Arc<Directory>,
+    (directory, rebinds): (&Arc<Directory>, &Arc<Rebinds>),
     providers: &Arc<Providers>,
     upstream: &Arc<Upstream>,
     shared: &Shared,
@@ -308,6 +309,8 @@ fn gateway(
     let app = App {
         sessions: sessions.clone(),
         directory: directory.clone(),
+        rebinds: rebinds.clone(),
+        rebind_fields: Arc::new(config.rebind.fields.clone()),
         providers: providers.clone(),
         clock: shared.clock.clone(),
         limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),

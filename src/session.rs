@@ -8,6 +8,7 @@ mod cache;
 mod find;
 mod outcome;
 mod policy;
+mod rebind;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -23,6 +24,7 @@ use uuid::Uuid;
 use self::cache::SessionCache;
 pub use self::outcome::{Refusal, Source, StartError, Started, Validated};
 pub use self::policy::Policy;
+pub use self::rebind::{InvalidHook, RebindError, Rebinds, Rebound};
 use crate::config;
 use crate::directory::Generation;
 use crate::metrics::Metrics;

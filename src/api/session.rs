@@ -1,12 +1,13 @@
 //! Surface session-exchange: a provider's JWT, or a device, becomes a session; a session ends.
 //!
-//! Three operations under `/auth` (contracts §5.1, §5.2, §5.4). A caller learns a token once, from
+//! Four operations under `/auth` (contracts §5.1 to §5.4): a guest may become a user, too. A caller learns a token once, from
 //! the response that started its session. Paths match exactly.
 
 mod anonymous;
 mod dialect;
 mod exchange;
 mod logout;
+mod rebind;
 
 use std::sync::Arc;
 
@@ -22,11 +23,12 @@ use serde::Serialize;
 use crate::api::error::{Error, json_text};
 use crate::api::extract::ClientAddr;
 use crate::api::limit::Limits;
+use crate::config::rebind::Fields;
 use crate::directory::Directory;
 use crate::identity::Providers;
 use crate::metrics::Metrics;
 use crate::model::Session;
-use crate::session::{Sessions, Started};
+use crate::session::{Rebinds, Sessions, Started};
 use crate::time::Clock;
 
 /// What the surface works with.
@@ -36,6 +38,10 @@ pub struct App {
     pub sessions: Arc<Sessions>,
     /// Devices and users.
     pub directory: Arc<Directory>,
+    /// Makes guests users.
+    pub rebinds: Arc<Rebinds>,
+    /// What two keys of a rebind's answer are called.
+    pub rebind_fields: Arc<Fields>,
     /// Believes or refuses JWTs.
     pub providers: Arc<Providers>,
     /// How often callers may try.
@@ -75,6 +81,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .route("/auth/session", post(exchange::handle).merge(delete(logout::handle)))
         .route("/auth/anonymous", post(anonymous::handle))
+        .route("/auth/rebind", post(rebind::handle))
         .route("/auth/revoke", post(logout::handle))
         .route("/auth/logout", post(logout::handle))
         .layer(from_fn_with_state(Arc::clone(&app.random), dialect::speak))

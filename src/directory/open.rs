@@ -11,6 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqlSafeStr};
 
+use super::outbox::Woken;
 use super::sql::Pool;
 use super::{Directory, DirectoryError};
 use crate::config;
@@ -33,7 +34,7 @@ impl Directory {
             DirectoryUrl::Sqlite(path) => sqlite(path, config)?,
             DirectoryUrl::Postgres(_) => postgres(config)?,
         };
-        Ok(Self { pool })
+        Ok(Self { pool, woken: Woken::default() })
     }
 
     /// Brings the schema up to date; safe for several replicas at once. Returns what was applied.

@@ -45,9 +45,14 @@ fn app() -> App {
         random: random.clone(),
         metrics: metrics.clone(),
     });
+    let directory = Arc::new(Directory::open(&config.directory).unwrap());
+    let rebinds =
+        Rebinds::new(&config, directory.clone(), sessions.clone(), true, clock.clone(), metrics.clone()).unwrap();
     App {
         sessions,
-        directory: Arc::new(Directory::open(&config.directory).unwrap()),
+        directory,
+        rebinds: Arc::new(rebinds),
+        rebind_fields: Arc::new(config.rebind.fields.clone()),
         clock: clock.clone(),
         providers: Arc::new(Providers::new(&config, &clock, &metrics).unwrap()),
         limits: Arc::new(Limits::new(&limits(), &clock, &metrics)),

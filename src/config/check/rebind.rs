@@ -41,7 +41,8 @@ fn needs_hook(hook: &Hook, found: &mut Vec<Finding>) {
     }
     // Whoever may call the application through Doorward may call this path too.
     if hook.upstream_path().is_some() && hook.secret.is_none() {
-        let message = "is missing: callers can reach a path of the upstream too, and only this tells them from Doorward";
+        let message =
+            "is missing: callers can reach a path of the upstream too, and only this tells them from Doorward";
         let finding = Finding::new(KeyPath::of("rebind.hook.secret"), message);
         found.push(finding.resting_on("rebind.hook.url"));
     }
