@@ -12,6 +12,7 @@ pub mod listen;
 pub mod load;
 pub mod outbox;
 pub mod problem;
+pub mod rebind;
 pub mod routes;
 pub mod sessions;
 pub mod telemetry;
@@ -40,6 +41,7 @@ pub use listen::{Address, Admin, Tls};
 pub use load::Loaded;
 pub use outbox::Outbox;
 pub use problem::{Problem, Problems, Warning};
+pub use rebind::Rebind;
 pub use routes::{Auth, IdentityHeaders, RouteRule};
 pub use sessions::{OnUnavailable, Sessions};
 pub use telemetry::Telemetry;
@@ -68,6 +70,8 @@ pub struct Config {
     pub outbox: Outbox,
     /// What `GET /auth/bootstrap` is composed of.
     pub bootstrap: Bootstrap,
+    /// How what a guest made becomes the user's.
+    pub rebind: Rebind,
     /// The Clerk instance whose session JWTs may be exchanged.
     pub clerk: Option<Issuer>,
     /// Further issuers of the same kind, by name.

@@ -8,7 +8,9 @@ mod accounts;
 mod devices;
 mod open;
 mod outbox;
+mod rebind;
 mod receipts;
+mod reown;
 mod sql;
 mod statements;
 mod users;
@@ -22,7 +24,9 @@ pub use self::accounts::Account;
 pub use self::devices::Generation;
 use self::outbox::Woken;
 pub use self::outbox::{Depth, EventId, EventKind, EventState, Lease, Leased, ListedEvent, OutboxEvent};
+pub use self::rebind::{Answer, Asked, Claim, Claimed, Moved};
 pub use self::receipts::Receipt;
+pub use self::reown::Reown;
 use self::sql::Pool;
 pub use self::users::{Marks, Person, Standing};
 
@@ -52,6 +56,9 @@ pub enum DirectoryError {
     /// The database cannot be reached, or refused the statement.
     #[error("the directory cannot be asked")]
     Unavailable(#[from] self::sql::EngineError),
+    /// Tables cannot be re-owned as they are configured; one text for each thing that is wrong.
+    #[error("{}", .0.join("; "))]
+    Tables(Vec<String>),
     /// The database holds what Doorward never wrote.
     #[error("the directory contradicts itself: {0}")]
     Inconsistent(&'static str),

@@ -91,6 +91,10 @@ metrics! {
     sessions_created: IntCounterVec = counters("sessions_created_total", &["kind", "method"]);
     /// Sessions ended before their time, by reason.
     sessions_revoked: IntCounterVec = counters("sessions_revoked_total", &["reason"]);
+    /// Guests to be made users, by outcome.
+    rebinds: IntCounterVec = counters("rebinds_total", &["outcome"]);
+    /// Rows of the application that changed hands in rebinds.
+    rebound_rows: IntCounter = counter("rebound_rows_total");
     /// Open exchanges cut because their session ended.
     streams_cut: IntCounterVec = counters("streams_cut_total", &["reason"]);
     /// Sign-ins by method and outcome.

@@ -47,7 +47,7 @@ use crate::proxy::tally::Tallies;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, Settings};
 use crate::secret::random_bytes;
-use crate::session::{Policy, Sessions, Setup};
+use crate::session::{Policy, Rebinds, Sessions, Setup};
 use crate::telemetry::Verbosity;
 use crate::time::{Clock, SystemClock};
 
@@ -97,6 +97,7 @@ pub fn serve(
     let (store, keys) = background.block_on(open_store(config, &shared))?;
     let directory = background.block_on(directory::open(config, &shared))?;
     let sessions = start_sessions(config, &store, keys, &shared);
+    let rebinds = background.block_on(directory::open_rebinds(config, &directory, &sessions, &shared))?;
     let providers = Providers::new(config, &shared.clock, &shared.metrics);
     let providers = Arc::new(providers.map_err(|error| start_error("cannot set up identity providers", &error))?);
     let upstream =
@@ -119,7 +120,7 @@ pub fn serve(
     };
     background.spawn(reload.run(loaded.clone(), config.lifecycle.reload_interval));
 
-    let gateway = gateway(config, &sessions, &directory, &providers, &upstream, &shared)?;
+    let gateway = gateway(config, &sessions, (&directory, &rebinds), &providers, &upstream, &shared)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
     spawn_readiness(&background, store, &sessions, &providers, &shared);
     shared.health.mark_started();
@@ -304,7 +305,7 @@ fn spawn_readiness(
 fn gateway(
     config: &Config,
     sessions: &Arc<Sessions>,
-    directory: &Arc<Directory>,
+    (directory, rebinds): (&Arc<Directory>, &Arc<Rebinds>),
     providers: &Arc<Providers>,
     upstream: &Arc<Upstream>,
     shared: &Shared,
@@ -320,6 +321,8 @@ fn gateway(
         bootstrap: Arc::new(bootstrap),
         directory: directory.clone(),
         hears_of_ends: config.webhooks.clerk.is_some(),
+        rebinds: rebinds.clone(),
+        rebind_fields: Arc::new(config.rebind.fields.clone()),
         providers: providers.clone(),
         clock: shared.clock.clone(),
         limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),

@@ -9,6 +9,7 @@ mod find;
 pub mod headers;
 mod outcome;
 mod policy;
+mod rebind;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -25,6 +26,7 @@ use self::cache::SessionCache;
 pub use self::headers::Caller;
 pub use self::outcome::{Refusal, Source, StartError, Started, Validated};
 pub use self::policy::Policy;
+pub use self::rebind::{InvalidHook, RebindError, Rebinds, Rebound};
 use crate::config;
 use crate::directory::Generation;
 use crate::metrics::Metrics;

@@ -12,12 +12,17 @@ create table doorward_devices (
     -- Whom the device was rebound to, for good.
     user_id text,
     rebound_at bigint,
-    -- A rebind through a hook whose end is not known yet.
+    -- A rebind through a hook whose end is not known yet: for whom, under which idempotency key,
+    -- of which guest, and when the hook was asked last.
     pending_user text,
     pending_key text,
+    pending_guest text,
+    pending_at bigint,
     created_at bigint not null,
     primary key (tenant, device)
 );
+
+create index doorward_devices_pending on doorward_devices (pending_at);
 
 -- People whom a provider vouched for.
 create table doorward_users (

@@ -55,6 +55,8 @@ pub enum Kind {
     NotFound,
     /// Something is there, but not for this method.
     MethodNotAllowed,
+    /// Somebody else has it.
+    Conflict,
     /// The body is larger than the endpoint reads.
     TooLarge,
     /// The body is not of a type that the endpoint reads.
@@ -137,6 +139,7 @@ impl Kind {
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Insufficient permissions", None),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not Found", None),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method Not Allowed", None),
+            Self::Conflict => (StatusCode::CONFLICT, "conflict", "Conflict", None),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "Request body too large", None),
             Self::UnsupportedMediaType =>
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type", None),
@@ -260,7 +263,7 @@ mod tests {
     use super::*;
     use crate::identity::Reason;
 
-    const EVERY_KIND: [Kind; 15] = [
+    const EVERY_KIND: [Kind; 16] = [
         Kind::BadRequest,
         Kind::MissingToken,
         Kind::InvalidToken,
@@ -268,6 +271,7 @@ mod tests {
         Kind::Forbidden,
         Kind::NotFound,
         Kind::MethodNotAllowed,
+        Kind::Conflict,
         Kind::TooLarge,
         Kind::UnsupportedMediaType,
         Kind::Unprocessable,

@@ -8,6 +8,7 @@ mod bootstrap;
 pub(super) mod dialect;
 mod exchange;
 mod logout;
+mod rebind;
 mod standing;
 
 use std::sync::Arc;
@@ -25,11 +26,12 @@ use crate::api::error::{Error, json_text};
 use crate::api::extract::ClientAddr;
 use crate::api::limit::Limits;
 use crate::bootstrap::Bootstrap;
+use crate::config::rebind::Fields;
 use crate::directory::Directory;
 use crate::identity::Providers;
 use crate::metrics::Metrics;
 use crate::model::Session;
-use crate::session::{Sessions, Started};
+use crate::session::{Rebinds, Sessions, Started};
 use crate::time::Clock;
 
 /// What the surface works with.
@@ -43,6 +45,10 @@ pub struct App {
     pub directory: Arc<Directory>,
     /// Whether webhooks tell of users and logins that end: then the directory has to be asked.
     pub hears_of_ends: bool,
+    /// Makes guests users.
+    pub rebinds: Arc<Rebinds>,
+    /// What two keys of a rebind's answer are called.
+    pub rebind_fields: Arc<Fields>,
     /// Believes or refuses JWTs.
     pub providers: Arc<Providers>,
     /// How often callers may try.
@@ -83,6 +89,7 @@ pub fn router(app: App) -> Router {
         .route("/auth/session", post(exchange::handle).merge(delete(logout::handle)))
         .route("/auth/anonymous", post(anonymous::handle))
         .route("/auth/bootstrap", get(bootstrap::handle))
+        .route("/auth/rebind", post(rebind::handle))
         .route("/auth/revoke", post(logout::handle))
         .route("/auth/logout", post(logout::handle))
         .layer(from_fn_with_state(Arc::clone(&app.random), dialect::speak))

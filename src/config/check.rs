@@ -6,6 +6,7 @@ mod bootstrap;
 mod issuers;
 mod network;
 mod outbox;
+mod rebind;
 mod routes;
 mod sessions;
 mod webhooks;
@@ -27,6 +28,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     sessions::check(&config.sessions, &mut found);
     bootstrap::check(&config.bootstrap, &mut found);
     issuers::check(config, &mut found);
+    rebind::check(config, &mut found);
     routes::check(&config.routes, &mut found);
     outbox::check(config, &mut found);
     webhooks::check(config, &mut found);

@@ -7,12 +7,13 @@ use serde_json::{Map, Value};
 use super::problem::{KeyPath, Step};
 
 /// Where secrets are, list positions left out.
-const SECRETS: [&[&str]; 5] = [
+const SECRETS: [&[&str]; 6] = [
     &["sessions", "token", "keys", "secret"],
     &["sessions", "redis", "password"],
     &["directory", "password"],
     &["outbox", "alias", "api_key"],
     &["webhooks", "clerk", "secrets"],
+    &["rebind", "hook", "secret"],
 ];
 const HIDDEN: &str = "[redacted]";
 /// How much of a wrong value is worth showing.

@@ -1,10 +1,15 @@
 //! What was done already and must not be done again.
 //!
-//! A receipt is found until its time is up; by then nobody may repeat what it stands for.
+//! A receipt is found until its time is up; by then nobody may repeat what it stands for. One that
+//! is kept in the transaction of what it is for exists exactly if that happened.
 
 use super::Directory;
-use super::sql::Result;
+use super::sql::{Result, Row, Tx};
 use crate::time::Timestamp;
+
+const FIND: &str = "select body from doorward_receipts where scope = $1 and id = $2 and until > $3";
+const KEEP: &str = "insert into doorward_receipts (scope, id, body, until) values ($1, $2, $3, $4) \
+                    on conflict (scope, id) do update set body = excluded.body, until = excluded.until";
 
 /// Something that was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,12 +21,10 @@ pub struct Receipt {
 impl Directory {
     /// Returns the receipt called `id` in `scope`, unless its time is up at `now`.
     pub async fn find_receipt(&self, scope: &str, id: &str, now: Timestamp) -> Result<Option<Receipt>> {
-        let find = "select body from doorward_receipts where scope = $1 and id = $2 and until > $3";
-        let rows = self.pool.rows(find, &[scope.into(), id.into(), now.into()]).await?;
-        rows.first().map(|row| Ok(Receipt { body: row.maybe_text(0)? })).transpose()
+        receipt(&self.pool.rows(FIND, &[scope.into(), id.into(), now.into()]).await?)
     }
 
-    /// Keeps a receipt `until` then, and throws away those whose time is up; the first one stands.
+    /// Keeps a receipt `until` then, and throws away those whose time is up.
     pub async fn keep_receipt(
         &self,
         scope: &str,
@@ -30,10 +33,34 @@ impl Directory {
         until: Timestamp,
         now: Timestamp,
     ) -> Result<()> {
-        self.pool.execute("delete from doorward_receipts where until <= $1", &[now.into()]).await?;
-        let keep = "insert into doorward_receipts (scope, id, body, until) values ($1, $2, $3, $4) \
-                    on conflict (scope, id) do nothing";
-        self.pool.execute(keep, &[scope.into(), id.into(), body.into(), until.into()]).await?;
-        Ok(())
+        self.prune_receipts(now).await?;
+        self.pool.execute(KEEP, &[scope.into(), id.into(), body.into(), until.into()]).await.map(drop)
     }
+
+    /// Forgets receipts whose time is up.
+    pub async fn prune_receipts(&self, now: Timestamp) -> Result<()> {
+        self.pool.execute("delete from doorward_receipts where until <= $1", &[now.into()]).await.map(drop)
+    }
+}
+
+impl Tx {
+    /// Returns the receipt called `id` in `scope`, unless its time is up at `now`.
+    pub(super) async fn find_receipt(&mut self, scope: &str, id: &str, now: Timestamp) -> Result<Option<Receipt>> {
+        receipt(&self.rows(FIND, &[scope.into(), id.into(), now.into()]).await?)
+    }
+
+    /// Keeps a receipt `until` then, if the transaction is committed.
+    pub(super) async fn keep_receipt(
+        &mut self,
+        scope: &str,
+        id: &str,
+        body: Option<&str>,
+        until: Timestamp,
+    ) -> Result<()> {
+        self.execute(KEEP, &[scope.into(), id.into(), body.into(), until.into()]).await.map(drop)
+    }
+}
+
+fn receipt(rows: &[Row]) -> Result<Option<Receipt>> {
+    rows.first().map(|row| Ok(Receipt { body: row.maybe_text(0)? })).transpose()
 }

@@ -163,6 +163,17 @@ impl Tx {
         }
     }
 
+    /// Gives every further statement `deadline` to finish, also after we stopped waiting for it.
+    pub(super) async fn allow(&mut self, deadline: Duration) -> Result<()> {
+        self.deadline = deadline;
+        if self.is_postgres() {
+            // Whoever gives up must not leave a statement behind that holds locks.
+            let limit = format!("{}ms", deadline.as_millis().max(1));
+            self.rows("select set_config('statement_timeout', $1, true)", &[limit.as_str().into()]).await?;
+        }
+        Ok(())
+    }
+
     /// Makes everything in the transaction so, or nothing of it. After an error nobody knows which.
     pub(super) async fn commit(self) -> Result<()> {
         match self.engine {

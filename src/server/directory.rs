@@ -1,4 +1,6 @@
 //! The directory of a running server: opened at once, its schema brought up to date when it can be.
+//!
+//! A mistake in the configuration ends the start; a database that is away does not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +8,7 @@ use std::time::Duration;
 use super::{Shared, StartError, start_error};
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryError};
+use crate::session::{Rebinds, Sessions};
 use crate::telemetry::with_causes;
 
 const RETRY: Duration = Duration::from_secs(1);
@@ -37,4 +40,45 @@ pub(super) async fn open(config: &Config, shared: &Shared) -> Result<Arc<Directo
         Err(error) => return Err(start_error("cannot open the directory", &error)),
     }
     Ok(directory)
+}
+
+/// Returns the rebind service, running. Its tables are looked at when the database can be asked.
+pub(super) async fn open_rebinds(
+    config: &Config,
+    directory: &Arc<Directory>,
+    sessions: &Arc<Sessions>,
+    shared: &Shared,
+) -> Result<Arc<Rebinds>, StartError> {
+    let (clock, metrics) = (shared.clock.clone(), shared.metrics.clone());
+    let rebinds = Rebinds::new(config, directory.clone(), sessions.clone(), true, clock, metrics);
+    let rebinds = Arc::new(rebinds.map_err(|error| start_error("cannot set up rebinding", &error))?);
+    match rebinds.check().await {
+        Ok(()) => {}
+        Err(error @ DirectoryError::Tables(_)) => {
+            return Err(start_error("the configuration does not fit the database", &error));
+        }
+        Err(_) => {
+            tokio::spawn(check_later(rebinds.clone()));
+        }
+    }
+    let running = rebinds.clone();
+    tokio::spawn(async move { running.run().await });
+    Ok(rebinds)
+}
+
+// Until it succeeds, rebinds are answered 503.
+async fn check_later(rebinds: Arc<Rebinds>) {
+    let mut every = tokio::time::interval(RETRY);
+    let mut told = None;
+    loop {
+        every.tick().await;
+        match rebinds.check().await {
+            Ok(()) => return,
+            Err(error @ DirectoryError::Tables(_)) if told.as_ref() != Some(&error.to_string()) => {
+                tracing::error!(error = %error, "The configuration does not fit the database");
+                told = Some(error.to_string());
+            }
+            Err(_) => {}
+        }
+    }
 }

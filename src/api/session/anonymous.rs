@@ -18,6 +18,8 @@ use crate::session::{StartError, Started};
 
 /// The longest device id, in Unicode scalar values.
 const DEVICE_ID_MAX: usize = 200;
+/// What is asked of a caller who names no device.
+pub(super) const REQUIRED: &str = "device_id required";
 
 pub(super) async fn handle(
     State(app): State<App>,
@@ -31,7 +33,7 @@ pub(super) async fn handle(
 
 async fn start(app: &App, client: Option<ClientAddr>, request: Request<Body>) -> Result<Started, Error> {
     let body = object(request).await?;
-    let device_id = device_id(&body)?;
+    let device_id = device_id(&body, REQUIRED)?;
     app.limits.anonymous.check(&Network::of(client))?;
     match sign_in(app, device_id).await? {
         // A rebind ended that guest meanwhile: the device has a new one.
@@ -50,11 +52,12 @@ async fn sign_in(app: &App, device_id: &str) -> Result<Result<Started, StartErro
     Ok(app.sessions.start(&guest, Method::Anonymous.label()).await)
 }
 
-fn device_id(body: &Map<String, Value>) -> Result<&str, Error> {
+/// Returns the device that a body names; `required` is what a body without one is told.
+pub(super) fn device_id<'a>(body: &'a Map<String, Value>, required: &'static str) -> Result<&'a str, Error> {
     let refused = |text| Err(Error::new(Kind::Unprocessable, text));
     match body.get("device_id") {
-        None | Some(Value::Null) => refused("device_id required"),
-        Some(Value::String(text)) if text.trim().is_empty() => refused("device_id required"),
+        None | Some(Value::Null) => refused(required),
+        Some(Value::String(text)) if text.trim().is_empty() => refused(required),
         Some(Value::String(text)) if text.chars().nth(DEVICE_ID_MAX).is_some() => {
             refused("device_id must be 1-200 characters")
         }
@@ -69,7 +72,7 @@ mod tests {
 
     fn read(value: Value) -> Result<String, String> {
         let body = Map::from_iter([("device_id".to_owned(), value), ("other".to_owned(), Value::Null)]);
-        device_id(&body).map(str::to_owned).map_err(|error| error.message.into_owned())
+        device_id(&body, REQUIRED).map(str::to_owned).map_err(|error| error.message.into_owned())
     }
 
     #[test]
@@ -85,7 +88,7 @@ mod tests {
 
     #[test]
     fn an_absent_or_blank_id_is_asked_for() {
-        assert_eq!(device_id(&Map::new()).unwrap_err().message, "device_id required");
+        assert_eq!(device_id(&Map::new(), REQUIRED).unwrap_err().message, "device_id required");
         for value in [Value::Null, "".into(), "  \t\n".into(), "\u{2003}".into(), " ".repeat(300).into()] {
             assert_eq!(read(value.clone()), Err("device_id required".to_owned()), "{value}");
         }

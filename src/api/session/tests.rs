@@ -48,11 +48,15 @@ fn app() -> App {
     let directory = Arc::new(Directory::open(&config.directory).unwrap());
     let headers = config.identity_headers;
     let bootstrap = Bootstrap::new(&config, directory.clone(), Box::new(move || headers), metrics.clone());
+    let rebinds =
+        Rebinds::new(&config, directory.clone(), sessions.clone(), true, clock.clone(), metrics.clone()).unwrap();
     App {
         sessions,
         bootstrap: Arc::new(bootstrap.unwrap()),
         directory,
         hears_of_ends: false,
+        rebinds: Arc::new(rebinds),
+        rebind_fields: Arc::new(config.rebind.fields.clone()),
         clock: clock.clone(),
         providers: Arc::new(Providers::new(&config, &clock, &metrics).unwrap()),
         limits: Arc::new(Limits::new(&limits(), &clock, &metrics)),

@@ -113,6 +113,7 @@ fn every_key_is_described_with_its_default() {
         ("clerk", "clerk: { '?': 1 }"),
         ("routes[]", "routes: [{ '?': 1 }]"),
         ("tls", "tls: { '?': 1 }"),
+        ("rebind.tables[]", "rebind: { tables: [{ '?': 1 }] }"),
         ("sessions.token.keys[]", "sessions: { token: { keys: [{ '?': 1 }] } }"),
         ("webhooks.clerk", "webhooks: { clerk: { '?': 1 } }"),
     ] {

@@ -1,0 +1,181 @@
+//! Asking the application to make a guest's rows the user's.
+//!
+//! One call, one deadline, no redirects, a small answer. Anything but a clear yes or a clear no is
+//! neither: the rows may have been moved, and only the same key may be asked again.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Certificate, Client, ClientBuilder, Url, redirect};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::config;
+use crate::config::rebind::Hook as Config;
+use crate::config::upstream::Target;
+use crate::model::PrincipalId;
+
+/// The largest answer that is read, in bytes.
+const ANSWER_MAX: usize = 64 * 1024;
+
+/// The application's hook.
+pub(super) struct Hook {
+    client: Client,
+    url: Url,
+    authorization: Option<HeaderValue>,
+    deadline: Duration,
+}
+
+/// Why the hook did not say yes.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// It said no, and moved nothing.
+    #[error("the hook refused with {0}")]
+    Refused(StatusCode),
+    /// It could not be asked, or the answer was lost.
+    #[error("the hook did not answer")]
+    Lost(#[source] reqwest::Error),
+    /// It answered neither yes nor no.
+    #[error("the hook answered {0}")]
+    Unclear(StatusCode),
+    /// It said yes, but not how many rows.
+    #[error("the hook's answer is not {{\"rows\": N}}")]
+    Unreadable,
+}
+
+#[derive(Deserialize)]
+struct Yes {
+    rows: u64,
+}
+
+/// Finds the upstream's host under whatever name its certificate has.
+struct Upstream {
+    host: String,
+}
+
+impl Hook {
+    pub(super) fn new(hook: &Config, upstream: &config::Upstream) -> Result<Self, String> {
+        let base = builder(hook.timeout, upstream.connect_timeout)?;
+        let (builder, url) = match (hook.upstream_path(), &hook.url) {
+            (Some(path), _) => at_upstream(base, path, upstream)?,
+            (None, Some(url)) => (trusting(base, hook.ca.as_deref(), url.starts_with("https://"))?, url.clone()),
+            (None, None) => return Err("url is missing".to_owned()),
+        };
+        let authorization =
+            hook.secret.as_ref().map(|secret| HeaderValue::from_str(&format!("Bearer {}", secret.expose())));
+        let mut authorization = authorization.transpose().map_err(|_| "secret is no header value".to_owned())?;
+        if let Some(value) = &mut authorization {
+            value.set_sensitive(true);
+        }
+        Ok(Self {
+            client: builder.build().map_err(|error| crate::telemetry::with_causes(&error))?,
+            url: Url::parse(&url).map_err(|_| "url cannot be read".to_owned())?,
+            authorization,
+            deadline: hook.timeout,
+        })
+    }
+
+    /// Returns how long a call takes at most.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Asks for the rows of `from` to become those of `to`; returns how many did, under `key`.
+    pub(super) async fn call(&self, from: &PrincipalId, to: &PrincipalId, key: &str) -> Result<u64, HookError> {
+        let body = json!({ "from": from.as_str(), "to": to.as_str(), "idempotency_key": key }).to_string();
+        let mut request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        let mut response = request.send().await.map_err(lost)?;
+        match response.status() {
+            StatusCode::OK => {}
+            status @ (StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS) => {
+                return Err(HookError::Unclear(status));
+            }
+            status if status.is_client_error() => return Err(HookError::Refused(status)),
+            status => return Err(HookError::Unclear(status)),
+        }
+        let mut answer = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(lost)? {
+            if answer.len() + chunk.len() > ANSWER_MAX {
+                return Err(HookError::Unreadable);
+            }
+            answer.extend_from_slice(&chunk);
+        }
+        serde_json::from_slice(&answer).map(|Yes { rows }| rows).map_err(|_| HookError::Unreadable)
+    }
+}
+
+impl Resolve for Upstream {
+    fn resolve(&self, _: Name) -> Resolving {
+        let host = self.host.clone();
+        Box::pin(async move {
+            // The port is the URL's.
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn builder(deadline: Duration, connect: Duration) -> Result<ClientBuilder, String> {
+    // reqwest panics without one; `main` installs it first of all.
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        return Err("no TLS provider is installed in this process".to_owned());
+    }
+    let builder = Client::builder()
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .timeout(deadline)
+        .connect_timeout(connect.min(deadline))
+        // A connection kept for long is one more that can be dead when it is needed.
+        .pool_max_idle_per_host(0)
+        // A call that was lost is repeated by whoever knows that it was.
+        .retry(reqwest::retry::never())
+        .user_agent(concat!("doorward/", env!("CARGO_PKG_VERSION")));
+    Ok(builder)
+}
+
+/// Returns what asks the application where requests are forwarded to, and its URL there.
+fn at_upstream(
+    base: ClientBuilder,
+    path: &str,
+    upstream: &config::Upstream,
+) -> Result<(ClientBuilder, String), String> {
+    match &upstream.url {
+        Target::Unix(socket) => {
+            Ok((base.unix_socket(socket.as_path()).tls_certs_only([]), format!("http://localhost{path}")))
+        }
+        Target::Tcp { host, port, tls } => {
+            let scheme = if *tls { "https" } else { "http" };
+            let name = upstream.server_name.as_ref().filter(|_| *tls).unwrap_or(host);
+            let name = if name.contains(':') { format!("[{name}]") } else { name.clone() };
+            let builder = trusting(base, upstream.ca.as_deref(), *tls)?;
+            Ok((builder.dns_resolver(Upstream { host: host.clone() }), format!("{scheme}://{name}:{port}{path}")))
+        }
+    }
+}
+
+fn trusting(builder: ClientBuilder, ca: Option<&Path>, tls: bool) -> Result<ClientBuilder, String> {
+    match ca {
+        Some(path) => {
+            let pem = std::fs::read(path).map_err(|error| format!("ca cannot be read: {error}"))?;
+            match Certificate::from_pem_bundle(&pem) {
+                Ok(certificates) if !certificates.is_empty() => Ok(builder.tls_certs_only(certificates)),
+                Ok(_) | Err(_) => Err("ca holds no PEM certificate".to_owned()),
+            }
+        }
+        // Lets a container without system certificates ask a neighbour in clear.
+        None if !tls => Ok(builder.tls_certs_only([])),
+        None => Ok(builder),
+    }
+}
+
+// The address may carry a key in its query.
+fn lost(error: reqwest::Error) -> HookError {
+    HookError::Lost(error.without_url())
+}
