@@ -35,6 +35,7 @@ pub(super) async fn handle(
         return Ok(answer(composed));
     }
     let identity = app.providers.verify(token).await?;
+    app.check_login(&identity).await?;
     let principal = Principal {
         kind: identity.kind,
         id: identity.subject,

@@ -45,6 +45,7 @@ async fn user(app: &App, headers: &HeaderMap) -> Result<Principal, Error> {
     let token = bearer(headers)?;
     let principal = if is_jwt_shaped(token) {
         let identity = app.providers.verify(token).await?;
+        app.check_login(&identity).await?;
         let tenant = identity.tenant.unwrap_or_else(|| app.sessions.default_tenant().clone());
         Principal { kind: identity.kind, id: identity.subject, tenant }
     } else {
