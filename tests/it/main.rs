@@ -54,3 +54,5 @@ mod support;
 mod support_works;
 #[cfg(test)]
 mod surface;
+#[cfg(test)]
+mod webhooks;

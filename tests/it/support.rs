@@ -15,6 +15,7 @@ pub mod postgres;
 pub mod redis;
 pub mod replica;
 pub mod stage;
+pub mod svix;
 pub mod temp;
 pub mod tls;
 pub mod upstream;
