@@ -36,6 +36,8 @@ mod metrics;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+mod outbox;
+#[cfg(test)]
 mod protocols;
 #[cfg(test)]
 mod reload;

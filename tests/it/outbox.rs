@@ -1,0 +1,62 @@
+//! What must happen after a commit does, at least once and in order, whatever fails meanwhile.
+
+mod cli;
+mod crashes;
+mod database;
+mod failures;
+mod guests;
+mod posthog;
+mod sink;
+
+use std::collections::BTreeMap;
+
+use self::database::Database;
+use self::sink::Sink;
+use crate::support::doorward::{Builder, Doorward};
+use crate::support::eventually;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_doorward");
+
+/// Returns a Doorward that delivers `database`'s aliases to `sink`, with short waits after failures.
+fn delivering(database: &Database, sink: &Sink) -> Builder {
+    Doorward::builder().database(&database.url()).config(&format!(
+        "outbox: {{ alias: {{ url: '{}', api_key: phc_canary, timeout: 2s }}, poll_interval: 50ms, lease: 7s, \
+         retry: {{ first: 10ms, max: 100ms }} }}",
+        sink.url()
+    ))
+}
+
+fn people(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("user_{number}")).collect()
+}
+
+/// Waits until nothing is left to deliver.
+async fn delivered(database: &Database) {
+    eventually("the outbox to be empty", async || (database.depth().await == 0).then_some(())).await;
+}
+
+/// Returns how often the sink has accepted each of `ids`.
+fn times(sink: &Sink, ids: &[String]) -> Vec<usize> {
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    for event in sink.accepted() {
+        *times.entry(event.uuid).or_default() += 1;
+    }
+    ids.iter().map(|id| times.get(id).copied().unwrap_or(0)).collect()
+}
+
+/// Checks that nobody's alias was accepted after a later one of theirs.
+#[track_caller]
+fn assert_in_order(sink: &Sink) {
+    let mut last: BTreeMap<String, String> = BTreeMap::new();
+    for event in sink.accepted() {
+        let before = last.insert(event.person.clone(), event.alias.clone());
+        assert!(before.is_none_or(|before| before <= event.alias), "{event:?} came too late");
+    }
+}
+
+/// Returns the value of a series on the admin port.
+async fn metric(doorward: &Doorward, series: &str) -> f64 {
+    let text = doorward.admin_get("/metrics").await.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("doorward_{series} ")));
+    line.unwrap_or_else(|| panic!("no series {series}")).parse().expect("a number")
+}
