@@ -67,7 +67,7 @@ fn unmigrated(error: MigrateError) -> DirectoryError {
 
 // PostgreSQL answers errors of class 57 while it starts or stops, of class 53 when it is full.
 fn is_away(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.is_none_or(|code| ["57", "53", "08"].iter().any(|class| code.starts_with(class)))
 }
 

@@ -16,7 +16,7 @@ use super::DirectoryError;
 use crate::time::Timestamp;
 
 /// What the database's driver says.
-pub type EngineError = sqlx::Error;
+pub(super) type EngineError = sqlx::Error;
 
 /// What `?` gives within the directory.
 pub(super) type Result<T> = std::result::Result<T, DirectoryError>;

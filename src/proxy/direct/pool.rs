@@ -69,10 +69,10 @@ impl Pool {
     pub(super) async fn release(&self, mut upstream: HttpSession, peer: &Arc<HttpPeer>) {
         upstream.respect_keepalive();
         let Some(stream) = upstream.reuse().await else { return };
-        let shelf = self.shelf();
+        let place = self.shelf();
         let idle = Idle { stream, peer: peer.clone(), since: Instant::now() };
-        if shelf.put(idle, self.capacity) {
-            tokio::spawn(shelf.clone().sweep());
+        if place.put(idle, self.capacity) {
+            tokio::spawn(place.clone().sweep());
         }
     }
 
