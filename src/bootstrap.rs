@@ -13,6 +13,8 @@ mod source;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -179,8 +181,7 @@ impl Call {
             context.update(part.as_bytes());
             context.update(&[0]);
         }
-        let digest = context.finish();
-        digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        URL_SAFE_NO_PAD.encode(context.finish())
     }
 }
 

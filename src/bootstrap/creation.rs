@@ -35,10 +35,10 @@ impl Creations {
         deadline: Duration,
     ) -> Result<Document, Failure> {
         let key = call.key(section);
-        let cell = self.cell(&key);
+        let shared = self.shared(&key);
         let (application, source, create, call) = (application.clone(), source.clone(), create.clone(), call.clone());
         let making = tokio::spawn(async move {
-            let made = cell.get_or_try_init(|| make(&application, &source, &create, &call, &key));
+            let made = shared.get_or_try_init(|| make(&application, &source, &create, &call, &key));
             match tokio::time::timeout(deadline, made).await {
                 Ok(made) => made.cloned(),
                 Err(_) => Err(Failure::TimedOut),
@@ -48,7 +48,7 @@ impl Creations {
     }
 
     // Whoever finds the document missing while it is made shares the cell; later ones get another.
-    fn cell(&self, key: &str) -> Arc<Cell> {
+    fn shared(&self, key: &str) -> Arc<Cell> {
         let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cell) = under_way.get(key).and_then(Weak::upgrade) {
             return cell;
@@ -117,11 +117,11 @@ mod tests {
     #[test]
     fn callers_share_a_making_only_while_it_lasts() {
         let creations = Creations::default();
-        let first = creations.cell("a");
-        assert!(Arc::ptr_eq(&first, &creations.cell("a")));
-        assert!(!Arc::ptr_eq(&first, &creations.cell("b")));
+        let first = creations.shared("a");
+        assert!(Arc::ptr_eq(&first, &creations.shared("a")));
+        assert!(!Arc::ptr_eq(&first, &creations.shared("b")));
         drop(first);
-        creations.cell("c");
+        creations.shared("c");
         assert!(creations.0.lock().unwrap().len() <= 1, "what is over is forgotten");
     }
 }

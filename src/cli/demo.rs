@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::secret::Secret;
 use crate::time::Clock;
 use idp::{Idp, KeyError};
 
@@ -28,6 +29,10 @@ pub struct Demo {
     pub idp_url: String,
     /// `http://127.0.0.1:port` of the application.
     pub app_url: String,
+    /// What the application knows Doorward by.
+    secret: Secret,
+    /// A device that has never been seen.
+    device: String,
     _tasks: JoinSet<()>,
 }
 
@@ -49,8 +54,10 @@ pub async fn start(clock: Arc<dyn Clock>) -> Result<Demo, DemoError> {
     let idp = Idp::generate(idp_url.clone(), clock)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(serve(idp_listener, idp::routes(idp)));
-    tasks.spawn(serve(app_listener, app::routes()));
-    Ok(Demo { idp_url, app_url, _tasks: tasks })
+    let unguessable = || uuid::Uuid::new_v4().simple().to_string();
+    let secret = Secret::new(unguessable());
+    tasks.spawn(serve(app_listener, app::routes(secret.clone())));
+    Ok(Demo { idp_url, app_url, secret, device: unguessable(), _tasks: tasks })
 }
 
 impl Demo {
@@ -64,6 +71,7 @@ impl Demo {
             "upstream": { "url": self.app_url },
             "sessions": { "store": format!("sqlite://{}", directory.join("sessions.db").display()) },
             "directory": { "url": format!("sqlite://{}", directory.join("directory.db").display()) },
+            "rebind": { "backend": "http", "hook": { "url": app::REBIND_PATH, "secret": self.secret.expose() } },
             "clerk": { "issuer": self.idp_url, "jwks_url": format!("{}{}", self.idp_url, idp::JWKS_PATH) },
         })
         .to_string()
@@ -72,24 +80,42 @@ impl Demo {
     /// Writes what to try, as lines to paste into a shell that has curl and sed, for a Doorward
     /// that listens on `proxy`.
     pub fn tell(&self, proxy: SocketAddr, out: &mut dyn Write) -> io::Result<()> {
-        let (idp, app) = (&self.idp_url, &self.app_url);
+        let (idp, app, device) = (&self.idp_url, &self.app_url, &self.device);
         write!(
             out,
             r#"
-Doorward listens on http://{proxy}, in front of an application ({app}) that answers with
-what it received. An identity provider ({idp}) signs JWTs for anyone: this is a demo.
-Paste into another terminal:
+Doorward listens on http://{proxy}, in front of an application ({app}) that keeps notes
+and answers anything else with what it received. An identity provider ({idp}) signs
+JWTs for anyone: this is a demo. Paste into another terminal:
 
-1. Sign in: exchange a JWT of the provider for a session.
+1. Come as a guest, known by nothing but a device, and leave two notes with the application.
+
+    DEVICE='{{"device_id":"{device}"}}'
+    GUEST=$(curl -s -X POST -H 'Content-Type: application/json' -d "$DEVICE" http://{proxy}/auth/anonymous | sed 's/.*"token": *"\([^"]*\)".*/\1/')
+    curl -s -X POST -H "Authorization: Bearer $GUEST" -d 'buy milk' http://{proxy}/notes
+    curl -s -X POST -H "Authorization: Bearer $GUEST" -d 'call home' http://{proxy}/notes
+
+2. Sign in: exchange a JWT of the provider for a session.
 
     JWT=$(curl -s -X POST '{idp}/token?user=alice')
     TOKEN=$(curl -s -X POST -H "Authorization: Bearer $JWT" http://{proxy}/auth/session | sed 's/.*"token": *"\([^"]*\)".*/\1/')
 
-2. Call the application and claim to be mallory. It is told user_alice, and never sees the token.
+3. Rebind: the guest's notes are alice's now, and the guest is no more. Again, and nothing is left to do.
+
+    curl -s -X POST -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d "$DEVICE" http://{proxy}/auth/rebind; echo
+    curl -s -X POST -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d "$DEVICE" http://{proxy}/auth/rebind; echo
+    curl -s -H "Authorization: Bearer $TOKEN" http://{proxy}/notes
+    curl -s -w ' %{{http_code}}\n' -H "Authorization: Bearer $GUEST" http://{proxy}/notes
+
+4. Fetch what a front end needs first: profile, subscription and masked secrets.
+
+    curl -s -H "Authorization: Bearer $TOKEN" http://{proxy}/auth/bootstrap; echo
+
+5. Call the application and claim to be mallory. It is told user_alice, and never sees the token.
 
     curl -s -H "Authorization: Bearer $TOKEN" -H 'X-User-ID: mallory' http://{proxy}/hello
 
-3. Sign out. The same call is now answered 401.
+6. Sign out. The same call is now answered 401.
 
     curl -s -X DELETE -H "Authorization: Bearer $TOKEN" http://{proxy}/auth/session; echo
     curl -s -w ' %{{http_code}}\n' -H "Authorization: Bearer $TOKEN" http://{proxy}/hello
@@ -125,6 +151,7 @@ mod tests {
     use crate::time::SystemClock;
 
     const TOKEN: &str = "dw_token";
+    const GUEST_TOKEN: &str = "dw_guest";
 
     /// The shell lines of the story, in order.
     fn commands(story: &str) -> String {
@@ -137,9 +164,11 @@ mod tests {
     }
 
     /// Answers as Doorward answers, so that the shell lines can be run without it.
-    fn stand_in() -> Router {
+    fn stand_in(secret: &Secret) -> Router {
         let signed_in = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let guest_is_here = Arc::new(std::sync::atomic::AtomicBool::new(true));
         let order = std::sync::atomic::Ordering::SeqCst;
+        let app = app::routes(secret.clone());
         let (start, end, check) = (Arc::clone(&signed_in), Arc::clone(&signed_in), signed_in);
         let start = async move |headers: HeaderMap| {
             assert_eq!(bearer(&headers).split('.').count(), 3, "a JWT");
@@ -151,15 +180,41 @@ mod tests {
             end.store(false, order);
             json!({ "revoked": true }).to_string()
         };
-        let guarded = async move |mut request: Request| -> Response {
-            if !check.load(order) || bearer(request.headers()) != TOKEN {
-                return (StatusCode::UNAUTHORIZED, "no session").into_response();
-            }
-            request.headers_mut().remove(AUTHORIZATION);
-            request.headers_mut().insert("x-user-id", "user_alice".parse().unwrap());
-            app::routes().oneshot(request).await.into_response()
+        let anonymous = async |body: String| {
+            let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(body["device_id"].as_str().map(str::len), Some(32));
+            json!({ "token": GUEST_TOKEN, "expires_in": 1800 }).to_string()
         };
-        Router::new().route("/auth/session", post(start).delete(end)).fallback(guarded)
+        let (hook, still_here) = (app.clone(), Arc::clone(&guest_is_here));
+        let authorization = format!("Bearer {}", secret.expose());
+        let rebind = async move |headers: HeaderMap| {
+            assert_eq!(bearer(&headers), TOKEN);
+            if !still_here.swap(false, order) {
+                return json!({ "rebound": false, "rows_updated": 0, "anonymous_id": null }).to_string();
+            }
+            let body = json!({ "from": "anon:1", "to": "user_alice", "idempotency_key": "1" }).to_string();
+            let request =
+                Request::post(app::REBIND_PATH).header(AUTHORIZATION, authorization).body(axum::body::Body::from(body));
+            let answer = hook.oneshot(request.unwrap()).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            json!({ "rebound": true, "rows_updated": 2, "anonymous_id": "1" }).to_string()
+        };
+        let guarded = async move |mut request: Request| -> Response {
+            let caller = match bearer(request.headers()) {
+                TOKEN if check.load(order) => "user_alice",
+                GUEST_TOKEN if guest_is_here.load(order) => "anon:1",
+                _ => return (StatusCode::UNAUTHORIZED, "no session").into_response(),
+            };
+            request.headers_mut().remove(AUTHORIZATION);
+            request.headers_mut().insert("x-user-id", caller.parse().unwrap());
+            app.oneshot(request).await.into_response()
+        };
+        Router::new()
+            .route("/auth/session", post(start).delete(end))
+            .route("/auth/anonymous", post(anonymous))
+            .route("/auth/rebind", post(rebind))
+            .route("/auth/bootstrap", axum::routing::get(async || "{}"))
+            .fallback(guarded)
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -169,14 +224,21 @@ mod tests {
         let mut story = Vec::new();
         demo.tell(proxy.local_addr().unwrap(), &mut story).unwrap();
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(proxy, stand_in()));
+        tasks.spawn(serve(proxy, stand_in(&demo.secret)));
         let commands = commands(&String::from_utf8(story).unwrap());
         let shell = move || std::process::Command::new("sh").args(["-e", "-c", &commands]).output();
         let output = tokio::task::spawn_blocking(shell).await.unwrap().unwrap();
         let printed = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{}: install curl; it printed {printed}", output.status);
         let lines: Vec<_> = printed.lines().collect();
-        let [hello, revoked, refused] = lines.as_slice() else { panic!("three answers, not {printed}") };
+        let [milk, home, moved, again, owned, gone, bootstrap, hello, revoked, refused] = lines.as_slice() else {
+            panic!("ten answers, not {printed}")
+        };
+        assert_eq!(*milk, r#"{"owner":"anon:1","text":"buy milk"}"#);
+        assert_eq!(*home, r#"{"owner":"anon:1","text":"call home"}"#);
+        assert!(moved.contains(r#""rebound":true"#) && again.contains(r#""rebound":false"#), "{moved} {again}");
+        let expected = r#"[{"owner":"user_alice","text":"buy milk"},{"owner":"user_alice","text":"call home"}]"#;
+        assert_eq!((*owned, *gone, *bootstrap), (expected, "no session 401", "{}"));
         let hello: serde_json::Value = serde_json::from_str(hello).unwrap();
         assert_eq!(hello["path"], "/hello");
         assert_eq!(hello["headers"]["x-user-id"], json!(["user_alice"]));
@@ -196,6 +258,7 @@ mod tests {
             "upstream": { "url": demo.app_url },
             "sessions": { "store": "sqlite:///tmp/the \"demo\"/sessions.db" },
             "directory": { "url": "sqlite:///tmp/the \"demo\"/directory.db" },
+            "rebind": { "backend": "http", "hook": { "url": "/rebind", "secret": demo.secret.expose() } },
             "clerk": { "issuer": demo.idp_url, "jwks_url": format!("{}/.well-known/jwks.json", demo.idp_url) },
         });
         assert_eq!(parsed, expected);

@@ -75,7 +75,10 @@ impl Repair<'_> {
                 self.fill_in(reported, key) || self.mend(reported)
             }
             Complaint::Unfit(message) => {
-                let value = layers::find(&self.layers.tree, &original).map(|value| redact::shown(&original, value));
+                // A whole section says nothing that its key does not.
+                let value = layers::find(&self.layers.tree, &original);
+                let value = value.filter(|value| !value.is_object() || redact::names_a_file(value));
+                let value = value.map(|value| redact::shown(&original, value));
                 self.note(original, value, message.clone());
                 self.mend(reported)
             }
@@ -173,10 +176,11 @@ impl Complaint {
 /// was noted as a problem before.
 fn stand_in(section: &KeyPath, key: &str) -> Option<Value> {
     match (section.names().as_slice(), key) {
-        (["routes"], "path") | (["tls"], "cert" | "key") => Some(Value::from("/")),
+        (["routes"] | ["bootstrap", _, "http"], "path") | (["tls"], "cert" | "key") => Some(Value::from("/")),
         (["routes"], "auth") => Some(Value::from("required")),
         (["sessions", "token", "keys"], "id") => Some(Value::from(0)),
         (["sessions", "token", "keys"], "secret") => Some(Value::from("stands in for a secret of at least 32 bytes")),
+        (["bootstrap", _, "sql"], "select") => Some(Value::from("stands in for a statement")),
         (["clerk"] | ["issuers", _], "issuer") => Some(Value::from("https://missing.invalid")),
         _ => None,
     }

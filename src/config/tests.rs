@@ -501,6 +501,49 @@ fn rules_about_issuers_and_routes() {
 }
 
 #[test]
+fn rules_about_bootstrap() {
+    assert_each_has_one_problem(&[
+        (
+            "bootstrap: { profile: { source: http } }",
+            "bootstrap.profile: has source: http and needs http: { path: … } beside it (from a.yaml)",
+        ),
+        (
+            "bootstrap: { profile: { source: sql } }",
+            "bootstrap.profile: has source: sql and needs sql: { select: … } beside it",
+        ),
+        (
+            "bootstrap: { secrets: { http: { path: /a } } }",
+            "bootstrap.secrets: has an http section that only source: http reads (from a.yaml)",
+        ),
+        (
+            "bootstrap: { secrets: { sql: { select: x } } }",
+            "bootstrap.secrets: has a sql section that only source: sql reads",
+        ),
+        (
+            "bootstrap: { profile: { source: http, http: { path: a } } }",
+            r#"bootstrap.profile.http.path: "a" must be a path of the application"#,
+        ),
+        (
+            "bootstrap: { profile: { source: http, http: { path: /a, create: { path: 'http://b/' } } } }",
+            r#"bootstrap.profile.http.create.path: "http://b/" must be a path of the application"#,
+        ),
+        (
+            "bootstrap: { profile: { source: sql, sql: { select: 'select $3' } } }",
+            r#"bootstrap.profile.sql.select: "select $3" may name $1 (the user) and $2 (the tenant)"#,
+        ),
+        (
+            "bootstrap: { profile: { source: sql, sql: { select: 'select 1', create: ' ' } } }",
+            r#"bootstrap.profile.sql.create: " " is empty"#,
+        ),
+        ("bootstrap: { secrets: { timeout: 2m } }", r#"bootstrap.secrets.timeout: "2m" must be at most 1m"#),
+        ("bootstrap: { profile: { defaults: 3 } }", "bootstrap.profile.defaults: 3 must be a map"),
+        ("bootstrap: { profile: { htp: 3 } }", "bootstrap.profile.htp: is not a known key; known here: source, http"),
+        ("bootstrap: { profile: { source: http, http: {} } }", "bootstrap.profile.http.path: is missing"),
+    ]);
+    overlay("bootstrap: { profile: { defaults: null }, secrets: { source: directory } }").loaded();
+}
+
+#[test]
 fn route_paths_that_no_request_can_have_are_refused() {
     for good in ["/", "/a", "/a/", "/a/*/b", "/a/**", "/**", "/*", "/.well-known/x", "/a%20b", "/a%2A", "/%C3%A9"] {
         overlay(&format!("routes: [{{ path: '{good}', auth: none }}]")).loaded();

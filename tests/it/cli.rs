@@ -201,7 +201,22 @@ async fn the_demo_does_what_it_prints_and_leaves_nothing_behind() {
     assert!(pasted.status.success(), "{}", text(&pasted.stderr));
     let printed = text(&pasted.stdout);
     let lines: Vec<&str> = printed.lines().collect();
-    let [hello, revoked, refused] = lines.as_slice() else { panic!("three answers, not {printed}") };
+    let [milk, call, moved, again, owned, gone, bootstrap, hello, revoked, refused] = lines.as_slice() else {
+        panic!("ten answers, not {printed}")
+    };
+    let json = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+    let guest = json(milk)["owner"].as_str().expect("a note has an owner").to_owned();
+    assert!(guest.starts_with("anon:"), "{guest}");
+    assert_eq!(json(call), serde_json::json!({ "owner": guest, "text": "call home" }));
+    let id = guest.trim_start_matches("anon:");
+    assert_eq!(json(moved), serde_json::json!({ "rebound": true, "rows_updated": 2, "anonymous_id": id }));
+    assert_eq!(json(again), serde_json::json!({ "rebound": false, "rows_updated": 0, "anonymous_id": null }));
+    let note = |text: &str| serde_json::json!({ "owner": "user_alice", "text": text });
+    assert_eq!(json(owned), serde_json::json!([note("buy milk"), note("call home")]));
+    assert_eq!(*gone, r#"{"detail":"Invalid token: session revoked"} 401"#);
+    let first = json(bootstrap);
+    let sections: Vec<&str> = first.as_object().expect("an object").keys().map(String::as_str).collect();
+    assert_eq!(sections, ["profile", "secrets", "subscription"]);
     let hello: serde_json::Value = serde_json::from_str(hello).expect("the application answers in JSON");
     assert_eq!(hello["path"], "/hello");
     assert_eq!(hello["headers"]["x-user-id"], serde_json::json!(["user_alice"]));
