@@ -23,7 +23,7 @@ use pingora::server::{RunArgs, Server};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use self::drain::Drain;
+use self::drain::{Drain, Signals};
 use self::listener::pingora_server;
 use self::outbox::Delivery;
 use self::reload::Reload;
@@ -122,11 +122,14 @@ pub fn serve(
 
     let gateway = gateway(config, &sessions, (&directory, &rebinds), &providers, &upstream, &shared)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
+    // Whoever sees a ready process may end it: from now on, that is an orderly end.
+    let signals = background.block_on(async { Signals::listen() });
+    let signals = signals.map_err(|error| start_error("cannot listen for signals", &error))?;
     spawn_readiness(&background, store, &sessions, &providers, &shared);
     shared.health.mark_started();
     tracing::info!(listen = %config.listen, admin = %config.admin.listen, "Serving");
     announce();
-    run(server, config, &background, &shared);
+    run(server, signals, config, &background, &shared);
     delivery.end(&background);
     background.shutdown_timeout(Duration::from_millis(100));
     Ok(())
@@ -134,9 +137,10 @@ pub fn serve(
 
 // pingora sleeps its whole grace period however idle it is, so it does that on a thread of its
 // own, and this one returns as soon as nothing is under way.
-fn run(server: Server, config: &Config, background: &Runtime, shared: &Shared) {
+fn run(server: Server, signals: Signals, config: &Config, background: &Runtime, shared: &Shared) {
     let (ended, wait) = std::sync::mpsc::channel();
     let drain = Drain {
+        signals: Arc::new(tokio::sync::Mutex::new(signals)),
         delay: config.lifecycle.drain_delay,
         streams: shared.streams.clone(),
         health: shared.health.clone(),

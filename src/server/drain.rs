@@ -13,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::server::{ExecutionPhase, ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Mutex;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
@@ -28,8 +29,16 @@ const LOOK: Duration = Duration::from_millis(10);
 /// accepted a moment ago has a request that has not been counted yet.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// The signals that end the process, heard from when this is made: one that comes before anybody
+/// waits for it counts.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
 /// Turns signals into an orderly end.
 pub(super) struct Drain {
+    pub(super) signals: Arc<Mutex<Signals>>,
     pub(super) delay: Duration,
     pub(super) streams: Arc<Streams>,
     pub(super) health: Arc<Health>,
@@ -37,6 +46,20 @@ pub(super) struct Drain {
     pub(super) draining: Arc<AtomicBool>,
     /// Ends the process.
     pub(super) exit: Sender<()>,
+}
+
+impl Signals {
+    /// Listens from now on; must be called within a runtime.
+    pub(super) fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 impl Drain {
@@ -52,15 +75,11 @@ impl Drain {
 #[async_trait]
 impl ShutdownSignalWatch for Drain {
     async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            tracing::error!("Cannot listen for signals");
-            return std::future::pending().await;
-        };
-        either(&mut terminate, &mut interrupt).await;
+        let mut signals = self.signals.clone().lock_owned().await;
+        signals.next().await;
         tokio::select! {
             () = self.drain() => {}
-            () = either(&mut terminate, &mut interrupt) => {
+            () = signals.next() => {
                 // Not by pingora's fast way: it takes the runtime from under its own listener, which
                 // then fails to accept for ever and may never let go of its thread.
                 let _ = self.exit.send(());
@@ -70,7 +89,7 @@ impl ShutdownSignalWatch for Drain {
         // pingora asks only once, and what is under way may take long.
         let exit = self.exit.clone();
         tokio::spawn(async move {
-            either(&mut terminate, &mut interrupt).await;
+            signals.next().await;
             // The receiver is gone only if everything has ended already.
             let _ = exit.send(());
         });
@@ -96,11 +115,4 @@ pub(super) async fn idle(mut phases: Receiver<ExecutionPhase>, streams: Arc<Stre
     };
     // Out of time: whatever is still under way is cut.
     let _ = timeout(at_most, settled).await;
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }
