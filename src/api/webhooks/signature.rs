@@ -121,8 +121,8 @@ mod tests {
         assert!(!good(&SIGNATURE.replace("8O", "8P"), &[&right]));
         assert!(!good("v1,", &[&right]), "nothing");
         assert!(!good("v1,8OihtheEwfs=", &[&right]), "the beginning");
-        assert!(!proof("msg_other", DATE, SIGNATURE).covers(BODY, &[right.clone()]));
-        assert!(!proof(ID, "1767225601", SIGNATURE).covers(BODY, &[right.clone()]));
+        assert!(!proof("msg_other", DATE, SIGNATURE).covers(BODY, std::slice::from_ref(&right)));
+        assert!(!proof(ID, "1767225601", SIGNATURE).covers(BODY, std::slice::from_ref(&right)));
         assert!(!proof(ID, DATE, SIGNATURE).covers(br#"{"type":"session.revoked"} "#, &[right]));
     }
 

@@ -20,7 +20,7 @@ use crate::surface::answers::{PATIENT, assert_answer, assert_refused, token_of};
 /// The default lease.
 const LEASE: Duration = Duration::from_secs(2);
 /// How often it is tried.
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 80;
 /// Sign-ins at once, in several tenants.
 const SIGN_INS: usize = 6;
 

@@ -22,7 +22,7 @@ async fn nothing_secret_is_in_logs_metrics_or_answers() {
         for (delivery, status) in [(&good, 200), (&good, 200), (&next, 200), (&stale, 400), (&malformed, 400)] {
             let answer = send(&site.doorward, delivery).await;
             assert_eq!(answer.status, status, "{}", answer.text());
-            shown += &format!("{:?} {}", answer.headers, answer.text());
+            shown.extend([format!("{:?}", answer.headers), answer.text()]);
         }
         assert_eq!(site.person("user_alice").await, format!("{canary} {canary}@example.com"));
         shown += &site.doorward.admin_get("/metrics").await.text();
