@@ -38,6 +38,8 @@ mod outage;
 #[cfg(test)]
 mod protocols;
 #[cfg(test)]
+mod rebind;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod revocation;
