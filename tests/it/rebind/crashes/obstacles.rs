@@ -197,14 +197,14 @@ impl Monitor {
                 (Step::Sessions, _) => self.ask(moved).await != "0",
                 (Step::Lock, true) => {
                     let text = doorward.admin_get("/metrics").await.text();
-                    text.contains("doorward_http_requests_in_flight{handler=\"auth\"} 1")
+                    text.contains("doorward_http_requests_in_flight{handler=\"proxy\"} 1")
                 }
                 (Step::Forget, true) => locked >= 3 && self.ask(moved).await != "0",
                 (_, true) => locked >= 3,
                 (_, false) => {
                     let waits = "select count(*) from pg_stat_activity where application_name = 'doorward' \
                                  and datname = current_database() and wait_event_type = 'Lock'";
-                    self.ask(waits).await == "1"
+                    self.ask(waits).await != "0"
                 }
             };
             arrived.then_some(())
