@@ -42,6 +42,8 @@ mod outbox;
 #[cfg(test)]
 mod protocols;
 #[cfg(test)]
+mod rebind;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod revocation;

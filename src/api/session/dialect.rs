@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::api::error::{Error, Kind, complete, detail_body, json_text, with_body};
 use crate::api::extract::RequestId;
+use crate::telemetry::with_causes;
 
 /// The 404 body that both surfaces under `/auth` understand (contracts §2.3).
 #[derive(Serialize)]
@@ -79,6 +80,7 @@ pub(in crate::api) fn log(error: &Error, request_id: RequestId) {
     if let Some(cause) = &error.source
         && error.kind.status().is_server_error()
     {
-        tracing::warn!(http.request.id = %request_id, "error.type" = error.kind.label(), error.cause = %cause, "{error}");
+        let (kind, cause) = (error.kind.label(), with_causes(cause.as_ref()));
+        tracing::warn!(http.request.id = %request_id, "error.type" = kind, error.cause = cause, "{error}");
     }
 }
