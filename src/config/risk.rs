@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::check::{all_issuers, speaks_tls};
+use super::directory::DirectoryUrl;
 use super::problem::{Finding, KeyPath};
 use super::sessions::StoreUrl;
 use super::{Config, OnUnavailable, RouteRule};
@@ -17,6 +18,7 @@ const GRACE_PERIOD: Duration = Duration::from_secs(30);
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     sessions(config, &mut found);
+    directory(config, &mut found);
     issuers(config, &mut found);
     routes(&config.routes, &mut found);
     if config.outbox.alias.url.as_deref().is_some_and(|url| url.starts_with("http://") && !is_local(url)) {
@@ -62,6 +64,15 @@ fn sessions(config: &Config, found: &mut Vec<Finding>) {
     if sessions.revocation.lease < 2 * sessions.revocation.heartbeat {
         let message = "is less than two heartbeats: a single late one makes this replica refuse everybody for a moment";
         found.push(Finding::new(KeyPath::of("sessions.revocation.lease"), message));
+    }
+}
+
+fn directory(config: &Config, found: &mut Vec<Finding>) {
+    let shared = !matches!(config.sessions.store, StoreUrl::Sqlite(_));
+    if shared && matches!(config.directory.url, DirectoryUrl::Sqlite(_)) {
+        let message = "is a file of this replica alone: what one replica remembers of devices, users and deliveries, \
+                       the others do not know; postgres:// serves several";
+        found.push(Finding::new(KeyPath::of("directory.url"), message));
     }
 }
 

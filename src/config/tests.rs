@@ -570,15 +570,16 @@ fn risky_combinations_are_warned_of() {
     let table = [
         ("sessions: { on_unavailable: serve_stale }", "sessions.on_unavailable"),
         (
-            "sessions: { store: 'redis+cluster://r', token: { keys: [{ id: 1, secret: KEY }] } }",
+            "sessions: { store: 'redis+cluster://r', token: { keys: [{ id: 1, secret: KEY }] } }\nDATABASE",
             "sessions.cache.max_ttl",
         ),
         ("sessions: { store: 'sqlite:///tmp/x.db' }", "sessions.store"),
         ("sessions: { revocation: { lease: 900ms } }", "sessions.revocation.lease"),
         (
-            "sessions: { store: 'redis://r', redis: { password: x }, token: { keys: [{ id: 1, secret: KEY }] } }",
+            "sessions: { store: 'redis://r', redis: { password: x }, token: { keys: [{ id: 1, secret: KEY }] } }\nDATABASE",
             "sessions.store",
         ),
+        ("sessions: { store: 'redis://r', token: { keys: [{ id: 1, secret: KEY }] } }", "directory.url"),
         ("issuers: { x: { issuer: 'https://p', jwks_url: 'https://p/j' } }", "issuers.x.authorized_parties"),
         (
             "issuers: { x: { issuer: 'https://p', jwks_url: 'http://p/j', authorized_parties: [a] } }",
@@ -589,7 +590,8 @@ fn risky_combinations_are_warned_of() {
         ("lifecycle: { drain_timeout: 60s }", "lifecycle.drain_timeout"),
     ];
     for (text, expected) in table {
-        let loaded = overlay(&format!("clerk: {CLERK}\n{}", text.replace("KEY", KEY))).loaded();
+        let text = text.replace("KEY", KEY).replace("DATABASE", "directory: { url: 'postgres://d' }");
+        let loaded = overlay(&format!("clerk: {CLERK}\n{text}")).loaded();
         let keys: Vec<String> = loaded.warnings.iter().map(|warning| warning.key.to_string()).collect();
         assert_eq!(keys, [expected], "{text}");
     }
