@@ -13,6 +13,8 @@ use std::time::Duration;
 
 pub use self::devices::Generation;
 use self::outbox::Woken;
+#[cfg(test)]
+pub(crate) use self::outbox::tests::embedded;
 pub use self::outbox::{Depth, EventId, EventKind, EventState, Lease, Leased, ListedEvent, OutboxEvent};
 use self::sql::Pool;
 
