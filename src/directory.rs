@@ -23,6 +23,8 @@ use tokio::sync::Semaphore;
 pub use self::accounts::Account;
 pub use self::devices::Generation;
 use self::outbox::Woken;
+#[cfg(test)]
+pub(crate) use self::outbox::tests::embedded;
 pub use self::outbox::{Depth, EventId, EventKind, EventState, Lease, Leased, ListedEvent, OutboxEvent};
 pub use self::rebind::{Answer, Asked, Claim, Claimed, Moved};
 pub use self::receipts::Receipt;

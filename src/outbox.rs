@@ -9,6 +9,8 @@ mod backoff;
 mod guests;
 mod lane;
 mod sink;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -230,6 +230,20 @@ fn what_stands_beside_a_missing_or_wrong_key_is_looked_at_too() {
                 "sessions.token.keys[1].secret",
             ],
         ),
+        (
+            "outbox: { alias: { url: 'https://me@sink/', ca: /nowhere }, batch: 0, poll_interval: 1ms, lease: 14s, \
+             retry: { first: 2s, max: 1s, attempts_max: 0 } }",
+            &[
+                "outbox.alias.api_key",
+                "outbox.alias.ca",
+                "outbox.alias.url",
+                "outbox.batch",
+                "outbox.lease",
+                "outbox.poll_interval",
+                "outbox.retry.attempts_max",
+                "outbox.retry.max",
+            ],
+        ),
         ("sessions: null", &["sessions"]),
         ("sessions: 7\nlimits: 5\nroutes: {}", &["limits", "routes", "sessions"]),
     ];
@@ -298,6 +312,8 @@ fn a_password_variable_is_text_whatever_it_looks_like() {
     for password in ["12345", "true", "a: b", "[x", "*alias", "null"] {
         let config = Sources::new().variable("DOORWARD__SESSIONS__REDIS__PASSWORD", password).loaded().config;
         assert_eq!(config.sessions.redis.password.unwrap().expose(), password);
+        let config = Sources::new().variable("DOORWARD__OUTBOX__ALIAS__API_KEY", password).loaded().config;
+        assert_eq!(config.outbox.alias.api_key.unwrap().expose(), password);
     }
 }
 
@@ -305,9 +321,11 @@ fn a_password_variable_is_text_whatever_it_looks_like() {
 fn nothing_secret_is_shown_of_a_good_configuration() {
     let text = format!(
         "sessions: {{ store: 'redis://me:hunter2/h@nter2@redis:6379/0', redis: {{ password: hunter2 }}, \
-         token: {{ keys: [{{ id: 1, secret: {KEY} }}] }} }}"
+         token: {{ keys: [{{ id: 1, secret: {KEY} }}] }} }}\n\
+         outbox: {{ alias: {{ url: 'http://sink.example.com', api_key: hunter2 }} }}"
     );
     let loaded = overlay(&text).loaded();
+    assert!(loaded.warnings.iter().any(|warning| warning.to_string().starts_with("outbox.alias.url: ")));
     let shown = format!("{loaded:?} {}", loaded.effective);
     assert!(!shown.contains("hunter2") && !shown.contains("nter2") && !shown.contains(KEY), "{shown}");
     assert!(loaded.effective.contains("redis://[redacted]@redis:6379/0"), "{}", loaded.effective);
@@ -333,6 +351,8 @@ fn nothing_secret_is_shown_of_a_bad_configuration() {
         "sessions: { store: 'redis:/me:hunter2@redis' }",
         "sessions: { store: 'redsi://:hunter2@redis' }",
         "upstream: { url: 'http://me:hunter2@app' }",
+        "outbox: { alias: { api_key: [hunter2] } }",
+        "outbox: { alias: hunter2 }",
     ] {
         let problem = only_problem(text);
         assert!(!problem.contains("hunter2"), "{problem}");

@@ -7,7 +7,7 @@
 
 mod delivery;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upkeep;
 
 use serde_json::json;

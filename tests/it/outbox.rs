@@ -15,9 +15,14 @@ use self::sink::Sink;
 use crate::support::doorward::{Builder, Doorward};
 use crate::support::eventually;
 
+/// A sink may take as long as a loaded machine needs.
+const PATIENT: &str = "outbox: { alias: { timeout: 20s }, lease: 30s }";
+
 const BINARY: &str = env!("CARGO_BIN_EXE_doorward");
 
 /// Returns a Doorward that delivers `database`'s aliases to `sink`, with short waits after failures.
+///
+/// Who counts deliveries by a sink that is slow on purpose adds [`PATIENT`].
 fn delivering(database: &Database, sink: &Sink) -> Builder {
     Doorward::builder().database(&database.url()).config(&format!(
         "outbox: {{ alias: {{ url: '{}', api_key: phc_canary, timeout: 2s }}, poll_interval: 50ms, lease: 7s, \
@@ -54,9 +59,22 @@ fn assert_in_order(sink: &Sink) {
     }
 }
 
-/// Returns the value of a series on the admin port.
-async fn metric(doorward: &Doorward, series: &str) -> f64 {
+/// Returns the value of a series on the admin port, as it is written there.
+async fn metric(doorward: &Doorward, series: &str) -> String {
     let text = doorward.admin_get("/metrics").await.text();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("doorward_{series} ")));
-    line.unwrap_or_else(|| panic!("no series {series}")).parse().expect("a number")
+    let value = text.lines().find_map(|line| line.strip_prefix(&format!("doorward_{series} ")));
+    value.unwrap_or_else(|| panic!("no series {series}")).to_owned()
+}
+
+/// Returns how many attempts to deliver an event of `kind` ended like this.
+async fn attempts(doorward: &Doorward, kind: &str, outcome: &str) -> u64 {
+    let series = format!("outbox_deliveries_total{{kind=\"{kind}\",outcome=\"{outcome}\"}}");
+    metric(doorward, &series).await.parse().expect("a count")
+}
+
+/// Waits until this many events of `kind` are counted in `state`.
+async fn counted(doorward: &Doorward, kind: &str, state: &str, count: u64) {
+    let series = format!("outbox_depth{{kind=\"{kind}\",state=\"{state}\"}}");
+    let what = format!("{series} to be {count}");
+    eventually(&what, async || (metric(doorward, &series).await == count.to_string()).then_some(())).await;
 }

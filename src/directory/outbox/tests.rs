@@ -8,7 +8,7 @@ use crate::config::tests::TestDirectory;
 use crate::config::{self};
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 
 struct Outbox {
     directory: Directory,
@@ -18,17 +18,7 @@ struct Outbox {
 impl Outbox {
     async fn new() -> Self {
         let files = TestDirectory::new();
-        let directory = Directory::open(&config::Directory {
-            url: DirectoryUrl::Sqlite(files.path().join("directory.db")),
-            password: None,
-            ca: None,
-            timeout: Duration::from_secs(10),
-            max_connections: 2,
-            migrate: true,
-        })
-        .unwrap();
-        directory.migrate().await.unwrap();
-        Self { directory, _files: files }
+        Self { directory: embedded(&files).await, _files: files }
     }
 
     async fn alias(&self, user: &str, now: Timestamp) -> EventId {
@@ -39,6 +29,21 @@ impl Outbox {
     async fn lease(&self, limit: u32, now: Timestamp) -> Lease {
         self.directory.lease_events(EventKind::Alias, limit, LEASE, now).await.unwrap()
     }
+}
+
+/// Returns a migrated directory in `files`.
+pub(crate) async fn embedded(files: &TestDirectory) -> Directory {
+    let directory = Directory::open(&config::Directory {
+        url: DirectoryUrl::Sqlite(files.path().join("directory.db")),
+        password: None,
+        ca: None,
+        timeout: Duration::from_secs(10),
+        max_connections: 2,
+        migrate: true,
+    })
+    .unwrap();
+    directory.migrate().await.unwrap();
+    directory
 }
 
 fn names(lease: &Lease) -> Vec<EventId> {

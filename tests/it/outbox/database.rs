@@ -94,19 +94,23 @@ impl Database {
              values {}",
             rows.collect::<Vec<_>>().join(", ")
         );
-        self.execute(&sql).await;
+        self.execute(sql).await;
         ids
     }
 
-    /// Runs a statement.
-    pub(super) async fn execute(&self, sql: &str) {
-        let sql = AssertSqlSafe(sql.to_owned());
+    /// Makes everything that is leased anybody's.
+    pub(super) async fn end_leases(&self) {
+        self.execute("update doorward_outbox set leased_until = 0, due_at = 0".to_owned()).await;
+    }
+
+    async fn execute(&self, sql: String) {
+        let sql = AssertSqlSafe(sql);
         match self {
             Self::Sqlite(_) => {
-                drop(sqlx::query(sql).execute(&mut self.sqlite_connection().await).await.expect("it runs"))
+                sqlx::query(sql).execute(&mut self.sqlite_connection().await).await.expect("it runs");
             }
             Self::Postgres(_) => {
-                drop(sqlx::query(sql).execute(&mut self.postgres_connection().await).await.expect("it runs"));
+                sqlx::query(sql).execute(&mut self.postgres_connection().await).await.expect("it runs");
             }
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::database::Database;
-use super::metric;
+use super::{attempts, counted};
 use crate::support::chaos::Chaos;
 use crate::support::client::sign_in_guest;
 use crate::support::doorward::{Builder, Doorward};
@@ -44,9 +44,7 @@ async fn ends_sessions(database: Database) {
     assert_eq!(database.number(dead).await, 1, "what nobody understands is dead at once");
     // Without a sink, an alias that was written earlier is neither delivered nor dropped.
     assert_eq!((alias.len(), database.depth().await), (1, 2));
-    let told =
-        async || (metric(&doorward, "outbox_depth{kind=\"alias\",state=\"pending\"}").await == 1.0).then_some(());
-    eventually("the alias to be counted", told).await;
+    counted(&doorward, "alias", "pending", 1).await;
 }
 
 #[tokio::test]
@@ -67,8 +65,8 @@ async fn a_store_that_is_away_only_delays_the_end_of_a_guest() {
     let (token, name) = guest(&doorward, &upstream).await;
     chaos.cut();
     revoke(&database, &name).await;
-    let retried = "outbox_deliveries_total{kind=\"revoke_guest\",outcome=\"retried\"}";
-    eventually("a failed attempt", async || (metric(&doorward, retried).await >= 1.0).then_some(())).await;
+    let failed = async || (attempts(&doorward, "revoke_guest", "retried").await > 0).then_some(());
+    eventually("a failed attempt", failed).await;
     assert_eq!(database.depth().await, 1);
     chaos.restore();
     super::delivered(&database).await;

@@ -1,0 +1,126 @@
+//! A lane on its own, with a destination that does as it is told.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use aws_lc_rs::rand::SystemRandom;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::lane::Verdict;
+use super::*;
+use crate::config::tests::TestDirectory;
+use crate::directory::{Leased, OutboxEvent, embedded};
+use crate::time::SystemClock;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Says how many events it got at once, and then what it was told to say.
+struct Scripted {
+    got: UnboundedSender<usize>,
+    verdicts: Mutex<VecDeque<Verdict>>,
+}
+
+/// A lane that is running.
+struct Running {
+    directory: Arc<Directory>,
+    got: UnboundedReceiver<usize>,
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+    _files: TestDirectory,
+}
+
+#[async_trait]
+impl Destination for Scripted {
+    fn kind(&self) -> EventKind {
+        EventKind::Alias
+    }
+
+    async fn deliver(&self, events: &[Leased]) -> Verdict {
+        self.got.send(events.len()).unwrap();
+        self.verdicts.lock().unwrap().pop_front().unwrap_or(Verdict::Delivered)
+    }
+}
+
+impl Running {
+    /// Starts a lane with `events` in its outbox, which nothing but a call wakes.
+    async fn start(events: usize, verdicts: Vec<Verdict>) -> Self {
+        let files = TestDirectory::new();
+        let directory = Arc::new(embedded(&files).await);
+        for number in 0..events {
+            directory.enqueue(&alias(number), SystemClock::new().now()).await.unwrap();
+        }
+        let (sender, got) = unbounded_channel();
+        let lane = Lane {
+            destination: Box::new(Scripted { got: sender, verdicts: Mutex::new(verdicts.into()) }),
+            directory: directory.clone(),
+            clock: Arc::new(SystemClock::new()),
+            random: Arc::new(SystemRandom::new()),
+            outcomes: Outcomes::new(&Metrics::new().unwrap(), EventKind::Alias),
+            batch: 8,
+            poll_interval: Duration::from_hours(1),
+            lease: Duration::from_mins(1),
+            backoff: Backoff { first: Duration::ZERO, max: Duration::ZERO },
+            attempts_max: 100,
+        };
+        let (stop, stopped) = watch::channel(false);
+        Self { directory, got, stop, task: tokio::spawn(lane.run(stopped)), _files: files }
+    }
+
+    async fn next(&mut self) -> usize {
+        tokio::time::timeout(PATIENCE, self.got.recv()).await.expect("something is delivered").unwrap()
+    }
+
+    /// Ends the lane; returns how many events it left behind.
+    async fn end(self) -> u64 {
+        self.stop.send_replace(true);
+        tokio::time::timeout(PATIENCE, self.task).await.expect("it ends when told").unwrap();
+        self.directory.outbox_depth().await.unwrap().iter().map(|depth| depth.count).sum()
+    }
+}
+
+fn alias(number: usize) -> OutboxEvent {
+    OutboxEvent::Alias { user: format!("user_{number}").parse().unwrap(), guest: "anon:1".parse().unwrap() }
+}
+
+fn failed() -> Verdict {
+    Verdict::Failed { error: "not now".to_owned(), after: None }
+}
+
+#[tokio::test]
+async fn a_commit_in_this_process_wakes_the_lane() {
+    let mut running = Running::start(0, Vec::new()).await;
+    for number in 0..3 {
+        running.directory.enqueue(&alias(number), SystemClock::new().now()).await.unwrap();
+        assert_eq!(running.next().await, 1);
+    }
+    assert_eq!(running.end().await, 0);
+}
+
+#[tokio::test]
+async fn less_and_less_is_tried_while_the_destination_fails() {
+    let mut running = Running::start(20, vec![failed(), failed(), failed(), failed(), Verdict::Delivered]).await;
+    let mut sizes = Vec::new();
+    while sizes.iter().skip(4).sum::<usize>() < 20 {
+        sizes.push(running.next().await);
+    }
+    assert_eq!(sizes, [8, 4, 2, 1, 1, 8, 8, 3]);
+    assert_eq!(running.end().await, 0);
+}
+
+#[tokio::test]
+async fn a_refused_batch_is_halved_until_one_event_stands_alone() {
+    let refused = || Verdict::Refused("no".to_owned());
+    // 4 of which the third is bad: 4, then 2, then 2, then 1 and 1.
+    let verdicts = vec![refused(), Verdict::Delivered, refused(), refused(), Verdict::Delivered];
+    let mut running = Running::start(4, verdicts).await;
+    let mut sizes = Vec::new();
+    for _ in 0..5 {
+        sizes.push(running.next().await);
+    }
+    assert_eq!(sizes, [4, 2, 2, 1, 1]);
+    let directory = running.directory.clone();
+    assert_eq!(running.end().await, 1);
+    let [dead] = &directory.list_events(Some(EventState::Dead), 10).await.unwrap()[..] else { panic!("one is dead") };
+    assert_eq!((dead.person.as_str(), dead.error.as_deref()), ("user_2", Some("no")));
+}
