@@ -182,3 +182,119 @@ fn standing(row: &Row, identity: &Identity, now: Timestamp) -> Result<Standing> 
         Standing::Good(marks)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::tests::TestDirectory;
+    use crate::model::PrincipalKind;
+
+    const NOON: Timestamp = Timestamp(1_800_000_000_000);
+
+    async fn directory(place: &TestDirectory) -> Directory {
+        let url = format!("sqlite://{}", place.path().join("directory.db").display());
+        let environment = [("DOORWARD__DIRECTORY__URL".to_owned(), url)].into();
+        let directory = Directory::open(&Config::load(&[], &environment).unwrap().config.directory).unwrap();
+        directory.migrate().await.unwrap();
+        directory
+    }
+
+    fn login(authenticated_at: u64) -> Identity {
+        Identity {
+            issuer: "https://clerk.example.com".to_owned(),
+            kind: PrincipalKind::User,
+            subject: "user_alice".parse().unwrap(),
+            tenant: None,
+            roles: vec!["org:admin".to_owned(), "org:owner".to_owned()],
+            provider_session: Some("sess_1".to_owned()),
+            actor: None,
+            authenticated_at: Timestamp(NOON.0 + authenticated_at),
+            proof_id: None,
+        }
+    }
+
+    fn tenant(name: &str) -> TenantId {
+        name.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_sign_in_notices_what_ended_meanwhile_even_by_a_clock_that_is_behind() {
+        let place = TestDirectory::new();
+        let directory = directory(&place).await;
+        // Ten seconds ahead of whoever ends it.
+        let (login, here) = (login(10_000), tenant("default"));
+        let before = directory.sign_in(&login, &here, NOON).await.unwrap();
+        assert!(matches!(before, Standing::Good(_)), "{before:?}");
+        assert_eq!(directory.find_standing(&login, &here, NOON).await.unwrap(), before);
+
+        directory.end_logins(&login.subject, NOON).await.unwrap();
+        let after = directory.find_standing(&login, &here, NOON).await.unwrap();
+        assert!(matches!(after, Standing::Good(_)) && after != before, "{after:?}");
+        directory.end_logins(&login.subject, NOON).await.unwrap();
+        let again = directory.find_standing(&login, &here, NOON).await.unwrap();
+        assert!(again != after && again != before, "at the same moment: {again:?}");
+
+        directory.end_membership(&login.subject, &tenant("other"), NOON).await.unwrap();
+        assert_eq!(directory.find_standing(&login, &here, NOON).await.unwrap(), again, "another tenant");
+        directory.end_membership(&login.subject, &here, NOON).await.unwrap();
+        let left = directory.find_standing(&login, &here, NOON).await.unwrap();
+        assert!(matches!(left, Standing::Good(_)) && left != again, "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn logins_from_before_are_refused_and_later_ones_are_not() {
+        let place = TestDirectory::new();
+        let directory = directory(&place).await;
+        let (here, there, user) = (tenant("default"), tenant("org_1"), login(0).subject);
+        let standing = async |at, tenant: &TenantId| directory.find_standing(&login(at), tenant, NOON).await.unwrap();
+        directory.end_logins(&user, Timestamp(NOON.0 + 5)).await.unwrap();
+        assert_eq!(standing(5, &here).await, Standing::LoginEnded);
+        assert!(matches!(standing(6, &here).await, Standing::Good(_)));
+        directory.end_membership(&user, &there, Timestamp(NOON.0 + 8)).await.unwrap();
+        assert_eq!(standing(8, &there).await, Standing::LoginEnded);
+        assert!(matches!(standing(9, &there).await, Standing::Good(_)));
+        assert!(matches!(standing(8, &here).await, Standing::Good(_)));
+
+        directory.end_login("sess_1", Timestamp(NOON.0 + 50), NOON).await.unwrap();
+        directory.end_login("sess_1", Timestamp(NOON.0 + 40), NOON).await.unwrap();
+        let at = async |now| directory.find_standing(&login(100), &here, Timestamp(NOON.0 + now)).await.unwrap();
+        assert_eq!(at(49).await, Standing::LoginEnded, "the later end stands");
+        assert!(matches!(at(50).await, Standing::Good(_)));
+        directory.delete_user(&user, NOON).await.unwrap();
+        assert_eq!(at(1_000).await, Standing::UserDeleted);
+        assert!(!directory.refresh_user(&user, &Person::default(), NOON).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_sign_in_is_noted_with_its_tenant_and_roles() {
+        let place = TestDirectory::new();
+        let directory = directory(&place).await;
+        let user = login(0).subject;
+        assert_eq!(directory.list_tenants(&user).await.unwrap(), []);
+        for name in ["org_2", "org_1", "org_2"] {
+            directory.sign_in(&login(0), &tenant(name), NOON).await.unwrap();
+        }
+        assert_eq!(directory.list_tenants(&user).await.unwrap(), [tenant("org_1"), tenant("org_2")]);
+        let roles = async || {
+            let sql = "select roles from doorward_user_tenants where tenant = 'org_1'";
+            directory.pool.rows(sql, &[]).await.unwrap()[0].text(0).unwrap()
+        };
+        assert_eq!(roles().await, "org:admin,org:owner");
+        let demoted = Identity { roles: Vec::new(), ..login(0) };
+        directory.sign_in(&demoted, &tenant("org_1"), NOON).await.unwrap();
+        assert_eq!(roles().await, "");
+    }
+
+    #[tokio::test]
+    async fn a_receipt_is_found_until_its_time_is_up() {
+        let place = TestDirectory::new();
+        let directory = directory(&place).await;
+        let until = Timestamp(NOON.0 + 10);
+        directory.keep_receipt("clerk", "msg_1", None, until, NOON).await.unwrap();
+        let found = async |scope, now| directory.find_receipt(scope, "msg_1", Timestamp(NOON.0 + now)).await.unwrap();
+        assert!(found("clerk", 9).await.is_some());
+        assert!(found("other", 9).await.is_none());
+        assert!(found("clerk", 10).await.is_none());
+    }
+}

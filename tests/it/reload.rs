@@ -121,6 +121,18 @@ async fn sections_that_wait_for_a_restart_are_named_until_they_get_one() {
 }
 
 #[tokio::test]
+async fn a_signing_secret_that_changes_in_its_file_waits_for_a_restart() {
+    let (upstream, idp, directory) = (Upstream::start().await, Idp::start().await, TempDir::new("webhooks"));
+    let secret = directory.join("secret");
+    write(&secret, "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3");
+    let webhooks = format!("webhooks: {{ clerk: {{ secrets: [{{ file: '{}' }}] }} }}", secret.display());
+    let doorward = watching(&upstream).idp(&idp).config(&webhooks).start().await;
+    write(&secret, "whsec_NzY1NDMyMTBmZWRjYmE5ODc2NTQzMjEw");
+    doorward.wait_log(r#""sections":"webhooks""#).await;
+    assert!(!doorward.logs().contains("whsec_"), "{}", doorward.logs());
+}
+
+#[tokio::test]
 async fn a_volume_that_swaps_its_symlink_is_followed_and_a_rotated_key_keeps_the_old_one() {
     let (redis, idp, upstream) = (Redis::start().await, Idp::start().await, Upstream::start().await);
     let volume = TempDir::new("volume");

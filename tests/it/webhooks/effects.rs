@@ -204,3 +204,17 @@ async fn effects_are_in_the_audit_log_with_ids_and_counts_only() {
         assert_eq!(told, expected);
     }
 }
+
+#[tokio::test]
+async fn sessions_in_the_default_tenant_end_even_if_their_sign_in_was_never_noted() {
+    for site in Site::both().await {
+        let claims = json!({ "sub": "user_alice", "sid": "sess_1" });
+        let (first, second) = (site.sign_in(&claims).await, site.sign_in(&json!({ "sub": "user_alice" })).await);
+        site.ask("delete from doorward_user_tenants").await;
+        site.tell("session.ended", &session("sess_1", "user_alice")).await;
+        site.assert_ended(&first).await;
+        site.assert_live(&second).await;
+        site.tell("user.deleted", &deleted("user_alice")).await;
+        site.assert_ended(&second).await;
+    }
+}
