@@ -88,8 +88,9 @@ fn samples_are_accepted_by_check() {
     std::fs::write(&secret, "a secret of more than thirty-two bytes").expect("it is writable");
     for sample in ["conf/default.yaml", "conf/sidecar.yaml", "conf/gateway.yaml"] {
         let text = read(sample);
-        let text = text.replace("/run/secrets/token-key", &secret.display().to_string());
-        let text = text.replace("/run/secrets/redis-password", &secret.display().to_string());
+        let text = ["token-key", "redis-password", "directory-password"]
+            .iter()
+            .fold(text, |text, name| text.replace(&format!("/run/secrets/{name}"), &secret.display().to_string()));
         let file = directory.join("sample.yaml");
         std::fs::write(&file, text).expect("it is writable");
         let check = Command::new(env!("CARGO_BIN_EXE_doorward")).args(["check", "--config"]).arg(&file).output();
