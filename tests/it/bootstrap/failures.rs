@@ -75,7 +75,10 @@ async fn a_required_section_that_fails_is_502_or_504_and_an_optional_one_is_name
         );
         let body = answer.json();
         assert_eq!((&body["subscription"], &body["secrets"]), (&Value::Null, &Value::Null), "{path}");
-        assert_eq!((body["profile"]["plan"].as_str(), body.as_object().map(|body| body.len())), (Some("pro"), Some(3)));
+        assert_eq!(
+            (body["profile"]["plan"].as_str(), body.as_object().map(serde_json::Map::len)),
+            (Some("pro"), Some(3))
+        );
     }
     let required =
         BROKEN.map(|path| format!("bootstrap: {{ profile: {{ source: http, http: {{ path: '{path}' }} }} }}"));

@@ -16,16 +16,17 @@ fn canary(prefix: &str) -> String {
 
 /// Asks twice and returns everything that came out: answers, logs to the end, metrics.
 async fn everything_said(mut doorward: Doorward, idp: &Idp) -> String {
-    let mut said = String::new();
+    let mut said = Vec::new();
     for _ in 0..2 {
         let answer = ask(&doorward, &idp.mint_for("user_jordan")).await;
-        said += &format!("{} {:?} {}\n", answer.status, answer.headers, answer.text());
+        said.push(format!("{} {:?} {}", answer.status, answer.headers, answer.text()));
     }
-    said += &doorward.admin_get("/metrics").await.text();
+    said.push(doorward.admin_get("/metrics").await.text());
     doorward.signal("TERM");
     doorward.wait_exit().await;
-    assert!(doorward.logs().contains("/auth/bootstrap"), "something was logged");
-    said + &doorward.logs()
+    said.push(doorward.logs());
+    assert!(said[3].contains("/auth/bootstrap"), "something was logged");
+    said.join("\n")
 }
 
 #[tokio::test]
