@@ -3,6 +3,7 @@
 //! An event is deleted only after its destination had it. While a destination fails, less and less
 //! is tried at once: one event that it cannot bear does not take the others down with it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,10 @@ use super::backoff::Backoff;
 use crate::directory::{Directory, DirectoryError, EventKind, Lease, Leased};
 use crate::metrics::Metrics;
 use crate::telemetry::with_causes;
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
+
+/// How many future attempts a lane keeps in mind; the others it finds when it looks anyway.
+const DUES_MAX: usize = 1000;
 
 /// Where events of one kind go.
 #[async_trait]
@@ -64,8 +68,8 @@ enum Round {
     Idle,
     /// Something left the outbox, or died.
     Settled,
-    /// The destination failed and wants to be left alone for a while.
-    Failed { after: Option<Duration> },
+    /// The destination failed and wants to be left alone for a while; what it did not take is due then.
+    Failed { after: Option<Duration>, due: Timestamp },
     /// The directory cannot be asked.
     Away,
 }
@@ -73,8 +77,9 @@ enum Round {
 impl Lane {
     /// Delivers until `stop` holds true; finishes the round that is under way.
     pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let (mut failures, mut away) = (0_u32, false);
+        let (mut failures, mut away, mut dues) = (0_u32, false, BTreeSet::new());
         while !*stop.borrow() {
+            let asked_at = self.clock.now();
             let round = self.round(failures).await;
             away = self.report(&round, away);
             let wait = match round {
@@ -82,19 +87,28 @@ impl Lane {
                     failures = 0;
                     continue;
                 }
-                Round::Failed { after } => {
+                Round::Failed { after, due } => {
                     failures = failures.saturating_add(1);
+                    dues.insert(due);
+                    if dues.len() > DUES_MAX {
+                        dues.pop_last();
+                    }
                     let wait = self.backoff.wait(failures, self.random.as_ref());
-                    Some(after.map_or(wait, |after| after.max(wait)))
+                    after.map_or(wait, |after| after.max(wait))
                 }
-                Round::Away => Some(self.poll_interval),
-                Round::Idle => None,
+                Round::Away => self.poll_interval,
+                Round::Idle => {
+                    dues.retain(|due| *due > asked_at);
+                    let due = dues.first().map(|due| due.since(self.clock.now()));
+                    due.map_or(self.poll_interval, |due| due.min(self.poll_interval))
+                }
             };
+            let idle = matches!(round, Round::Idle);
             let ended = stop.wait_for(|stop| *stop);
             tokio::select! {
                 _ = ended => return,
-                () = tokio::time::sleep(wait.unwrap_or(self.poll_interval)) => {}
-                () = self.directory.outbox_woken(self.destination.kind()), if wait.is_none() => {}
+                () = tokio::time::sleep(wait) => {}
+                () = self.directory.outbox_woken(self.destination.kind()), if idle => {}
             }
         }
     }
@@ -137,8 +151,8 @@ impl Lane {
                 Verdict::Refused(error) => self.bury(&lease, &error).await,
                 Verdict::Failed { error, after } => {
                     lease.events.append(&mut rest);
-                    self.failed(lease, &error, after).await;
-                    return Round::Failed { after };
+                    let due = self.failed(lease, &error, after).await;
+                    return Round::Failed { after, due };
                 }
             }
             if rest.is_empty() {
@@ -166,13 +180,14 @@ impl Lane {
         }
     }
 
-    async fn failed(&self, lease: Lease, error: &str, after: Option<Duration>) {
+    /// Returns when the events are tried again.
+    async fn failed(&self, lease: Lease, error: &str, after: Option<Duration>) -> Timestamp {
         let Lease { events, until } = lease;
         let (spent, rest): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event.attempts >= self.attempts_max);
         if !spent.is_empty() {
             self.bury(&Lease { events: spent, until }, error).await;
         }
-        let Some(attempts) = rest.iter().map(|event| event.attempts).max() else { return };
+        let Some(attempts) = rest.iter().map(|event| event.attempts).max() else { return self.clock.now() };
         let wait = self.backoff.wait(attempts, self.random.as_ref()).max(after.unwrap_or_default());
         let (kind, events) = (self.destination.kind().as_str(), rest.len());
         tracing::warn!(kind, events, attempts, error, wait_ms = wait.as_millis(), "Events were not delivered");
@@ -181,6 +196,7 @@ impl Lane {
         if let Err(error) = self.directory.events_failed(&Lease { events: rest, until }, retry_at, error).await {
             tracing::debug!(error = %with_causes(&error), "A lease was not given back; it ends by itself");
         }
+        retry_at
     }
 
     async fn bury(&self, lease: &Lease, error: &str) {

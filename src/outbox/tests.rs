@@ -45,6 +45,11 @@ impl Destination for Scripted {
 impl Running {
     /// Starts a lane with `events` in its outbox, which nothing but a call wakes.
     async fn start(events: usize, verdicts: Vec<Verdict>) -> Self {
+        Self::waiting(events, verdicts, Duration::ZERO).await
+    }
+
+    /// As [`start`](Self::start), with waits of up to `backoff` after a failure.
+    async fn waiting(events: usize, verdicts: Vec<Verdict>, backoff: Duration) -> Self {
         let files = TestDirectory::new();
         let directory = Arc::new(embedded(&files).await);
         for number in 0..events {
@@ -60,7 +65,7 @@ impl Running {
             batch: 8,
             poll_interval: Duration::from_hours(1),
             lease: Duration::from_mins(1),
-            backoff: Backoff { first: Duration::ZERO, max: Duration::ZERO },
+            backoff: Backoff { first: backoff, max: backoff },
             attempts_max: 100,
         };
         let (stop, stopped) = watch::channel(false);
@@ -105,6 +110,17 @@ async fn less_and_less_is_tried_while_the_destination_fails() {
         sizes.push(running.next().await);
     }
     assert_eq!(sizes, [8, 4, 2, 1, 1, 8, 8, 3]);
+    assert_eq!(running.end().await, 0);
+}
+
+#[tokio::test]
+async fn what_failed_is_tried_when_it_is_due_and_not_when_the_lane_looks_again() {
+    // Lane and event draw their waits apart: in one of two failures the lane is ready first.
+    let failures = (0..12).map(|_| failed()).collect();
+    let mut running = Running::waiting(1, failures, Duration::from_millis(20)).await;
+    for _ in 0..13 {
+        assert_eq!(running.next().await, 1);
+    }
     assert_eq!(running.end().await, 0);
 }
 

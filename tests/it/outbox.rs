@@ -6,6 +6,7 @@ mod database;
 mod failures;
 mod guests;
 mod posthog;
+mod rebinds;
 mod sink;
 
 use std::collections::BTreeMap;
