@@ -1,6 +1,7 @@
 //! Loading as a whole: layers, environment, every problem at once, secrets, and the documents.
 
 mod documents;
+mod rebind;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
