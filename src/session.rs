@@ -256,7 +256,7 @@ impl Sessions {
     pub fn device_key(&self, device_id: &str) -> String {
         let tenant = self.policy.default_tenant.as_str().as_bytes();
         let digest = self.guest_key.digest("directory", &[tenant, device_id.as_bytes()]);
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
     }
 
     /// Returns whether a session's end may be moved; if not, its time is up when its time is up.

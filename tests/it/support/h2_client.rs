@@ -151,11 +151,14 @@ impl H2Call {
 
     /// Waits for the rest of the answer; an error when the stream was reset before its end.
     pub async fn whole(&mut self) -> Result<Response, h2::Error> {
-        let mut response = self.try_head().await?;
-        while let Some(piece) = self.next().await? {
-            response.body.extend(piece);
-        }
-        Ok(response)
+        let whole = async {
+            let mut response = self.try_head().await?;
+            while let Some(piece) = self.next().await? {
+                response.body.extend(piece);
+            }
+            Ok(response)
+        };
+        within("the rest of an HTTP/2 answer", whole).await
     }
 
     /// Waits for the trailers that follow the body.
