@@ -103,9 +103,10 @@ impl Directory {
         }
         let (mut steps, mut problems) = (Vec::new(), Vec::new());
         for (position, table) in reown.tables.iter().enumerate() {
-            let described = match self.pool.is_postgres() {
-                true => postgres::describe(&self.pool, table).await?,
-                false => sqlite::describe(&self.pool, table).await?,
+            let described = if self.pool.is_postgres() {
+                postgres::describe(&self.pool, table).await?
+            } else {
+                sqlite::describe(&self.pool, table).await?
             };
             let found = described.problems.iter();
             problems.extend(found.map(|problem| format!("rebind.tables[{position}]: {} {problem}", table.table)));
@@ -254,8 +255,8 @@ fn indexes(rows: Vec<(String, Column)>, owner: &str, nulls_equal: impl Fn(&str) 
             }
         }
     }
-    let owned = |index: &Index| index.columns.iter().any(|column| column.name == owner);
-    found.into_iter().map(|(_, index)| index).filter(owned).collect()
+    let by_user = |index: &Index| index.columns.iter().any(|column| column.name == owner);
+    found.into_iter().map(|(_, index)| index).filter(by_user).collect()
 }
 
 #[cfg(test)]
@@ -296,9 +297,7 @@ mod tests {
         assert_eq!(steps.len(), 3);
         let of = |gone, kept| {
             let table = r#""app"."the ""notes""""#;
-            format!(
-                r#"delete from {table} as gone where {gone} and exists (select 1 from {table} as kept where {kept})"#
-            )
+            format!("delete from {table} as gone where {gone} and exists (select 1 from {table} as kept where {kept})")
         };
         assert_eq!(steps[0], of(r#"gone."Owner" = $1"#, r#"kept."Owner" = $2"#));
         assert_eq!(steps[1], of(r#"gone."Owner" = $1"#, r#"kept."Owner" = $2 and kept."slug" = gone."slug""#));

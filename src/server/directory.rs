@@ -50,7 +50,8 @@ pub(super) async fn open_rebinds(
     shared: &Shared,
 ) -> Result<Arc<Rebinds>, StartError> {
     let (clock, metrics) = (shared.clock.clone(), shared.metrics.clone());
-    let rebinds = Rebinds::new(config, directory.clone(), sessions.clone(), true, clock, metrics);
+    let rebinds =
+        Rebinds::new(config, directory.clone(), sessions.clone(), config.outbox.alias.url.is_some(), clock, metrics);
     let rebinds = Arc::new(rebinds.map_err(|error| start_error("cannot set up rebinding", &error))?);
     match rebinds.check().await {
         Ok(()) => {}

@@ -205,7 +205,7 @@ impl Rebinds {
     async fn conclude(&self, asked: &Asked, answer: Result<Answer, RebindError>) -> Result<Rebound, RebindError> {
         let (outcome, rebound) = match answer {
             Ok(Answer::Moved(moved)) => {
-                self.audit(asked, &moved);
+                audit(asked, &moved);
                 self.end_guest(&asked.tenant, &moved).await;
                 ("moved", Ok(Rebound::Moved { rows: moved.rows, guest: moved.guest }))
             }
@@ -229,18 +229,18 @@ impl Rebinds {
         }
         self.directory.wake_outbox();
     }
+}
 
-    fn audit(&self, asked: &Asked, moved: &Moved) {
-        tracing::event!(
-            target: "audit",
-            tracing::Level::INFO,
-            event.action = "guest-rebound",
-            user.id = asked.user.id.as_str(),
-            guest.id = moved.guest.as_str(),
-            organization.id = asked.user.tenant.as_str(),
-            rows = moved.rows,
-        );
-    }
+fn audit(asked: &Asked, moved: &Moved) {
+    tracing::event!(
+        target: "audit",
+        tracing::Level::INFO,
+        event.action = "guest-rebound",
+        user.id = asked.user.id.as_str(),
+        guest.id = moved.guest.as_str(),
+        organization.id = asked.user.tenant.as_str(),
+        rows = moved.rows,
+    );
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -22,7 +22,7 @@ const ALICE: &str = "user_alice";
 const BOB: &str = "user_bob";
 
 /// Makes outbox rows for the alias be written. What is never delivered stays where it can be counted.
-const SINK: &str = "{}";
+const SINK: &str = "outbox: { alias: { url: 'http://127.0.0.1:1', api_key: nobody } }";
 
 /// A Doorward, what is behind it, and what it keeps.
 struct Scene {

@@ -24,12 +24,11 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         hook_url(url, &rebind.hook, found);
     }
     match rebind.backend {
-        Backend::None => {}
         Backend::Sql if rebind.tables.is_empty() => {
             let finding = Finding::new(KeyPath::of("rebind.tables"), "is empty: backend sql has nothing to re-own");
             found.push(finding.resting_on("rebind.backend"));
         }
-        Backend::Sql => {}
+        Backend::None | Backend::Sql => {}
         Backend::Http => needs_hook(&rebind.hook, found),
     }
 }

@@ -63,10 +63,9 @@ fn about_relation(relation: &Row, table: &Table) -> Result<Vec<&'static str>> {
     let deletes = table.on_conflict != OnConflict::Fail;
     let mut problems = Vec::new();
     match kind.as_str() {
-        "r" | "p" => {}
         "v" if deletes => problems.push("is a view, which has no unique indexes: on_conflict must be fail"),
         "v" if relation.int(2)? & CAN_UPDATE == 0 => problems.push("is a view that cannot be updated"),
-        "v" => {}
+        "r" | "p" | "v" => {}
         _ => problems.push("is no table"),
     }
     if relation.int(3)? == 1 {

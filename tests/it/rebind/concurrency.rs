@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 
 use super::{ALICE, BOB, Scene, sql};
+use crate::support::client::Response;
 use crate::support::database::Database;
 
 const NOTES: &str = "create table app.notes (id bigint, owner text not null)";
@@ -27,7 +28,7 @@ async fn of_fifty_rebinds_by_one_user_one_moves_and_the_rest_have_nothing_to_do(
         let alice = scene.user(ALICE).await;
         let answers = join_all((0..50).map(|_| scene.rebind(&alice, "a-device"))).await;
         assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
-        let moved: Vec<_> = answers.iter().map(|answer| answer.json()).filter(|body| body["rebound"] == true).collect();
+        let moved: Vec<_> = answers.iter().map(Response::json).filter(|body| body["rebound"] == true).collect();
         assert_eq!(moved.len(), 1, "{answers:?}");
         assert_eq!(moved[0]["rows_updated"], 10);
         assert_eq!(moved[0]["anonymous_id"], name.trim_start_matches("anon:"));
@@ -45,7 +46,7 @@ async fn of_two_users_one_wins_and_the_other_is_told() {
         let asked = (0..50).map(|turn| scene.rebind(&tokens[turn % 2], "a-device"));
         let answers = join_all(asked).await;
         let winner = scene.database.sql("select user_id from doorward_devices").await;
-        let won = if winner == ALICE { 0 } else { 1 };
+        let won = usize::from(winner != ALICE);
         assert!([ALICE, BOB].contains(&winner.as_str()));
         let mut moved = 0;
         for (turn, answer) in answers.iter().enumerate() {

@@ -112,32 +112,31 @@ impl Monitor {
             database.sql(&sql).await;
             return;
         }
-        let mut sql = "create function app.wait() returns trigger language plpgsql as $$ begin \
+        let function = "create function app.wait() returns trigger language plpgsql as $$ begin \
                        perform pg_advisory_xact_lock_shared(tg_argv[0]::bigint); \
-                       if tg_op = 'DELETE' then return old; end if; return new; end $$;"
-            .to_owned();
+                       if tg_op = 'DELETE' then return old; end if; return new; end $$;";
+        database.sql(function).await;
         for step in Step::ALL {
             let number = step.number();
-            sql += &match (step.trigger(), step) {
+            let trigger = match (step.trigger(), step) {
                 (Some((when, table, rows)), _) => format!(
                     "create trigger wait_{number} {when} on {table} for each row {rows} \
-                     execute function app.wait('{number}');"
+                     execute function app.wait('{number}')"
                 ),
                 (None, Step::Commit) => format!(
                     "create constraint trigger wait_{number} after update on doorward_devices \
-                     deferrable initially deferred for each row execute function app.wait('{number}');"
+                     deferrable initially deferred for each row execute function app.wait('{number}')"
                 ),
-                (None, _) => String::new(),
+                (None, _) => continue,
             };
+            database.sql(&trigger).await;
         }
-        database.sql(&sql).await;
     }
 
     /// Puts something in the way of a step. `sessions` is the sessions' file.
     pub(super) async fn obstruct(&mut self, database: &Database, sessions: &Path, step: Step) -> Obstacle {
         let locks = match (step, database.is_postgres()) {
-            (Step::Sessions, _) => ["begin immediate".to_owned(), String::new()],
-            (Step::Lock, false) => ["begin immediate".to_owned(), String::new()],
+            (Step::Sessions, _) | (Step::Lock, false) => ["begin immediate".to_owned(), String::new()],
             (Step::Lock, true) => ["begin".to_owned(), "select 1 from doorward_devices for update".to_owned()],
             (_, true) => ["begin".to_owned(), format!("select pg_advisory_xact_lock({})", step.number())],
             (_, false) => {
