@@ -81,6 +81,16 @@ async fn without_a_backend_only_whose_the_device_is_is_recorded() {
 }
 
 #[tokio::test]
+async fn without_a_sink_no_alias_is_written() {
+    let (database, idp) = (Database::sqlite(), Idp::start().await);
+    let doorward = Doorward::builder().database(&database.url()).idp(&idp).start().await;
+    sign_in_guest(&doorward, "a-device").await;
+    let alice = sign_in(&doorward, &idp, ALICE).await;
+    assert_eq!(rebind(&doorward, &alice, "a-device").await.json()["rebound"], true);
+    assert_eq!(database.sql("select count(*) from doorward_outbox").await, "0");
+}
+
+#[tokio::test]
 async fn a_device_without_a_guest_has_nothing_to_rebind() {
     for database in Database::both().await {
         let scene = scene(database).await;

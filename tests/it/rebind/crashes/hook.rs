@@ -1,6 +1,7 @@
 //! The same where the application moves the rows: nothing is forgotten that it may have done.
 
 use std::collections::BTreeSet;
+use std::future::ready;
 
 use serde_json::Value;
 
@@ -8,6 +9,7 @@ use super::obstacles::{Monitor, Step};
 use super::{ALICE, Guest, MOVED, Stage, assert_moved, assert_no_op, rebind};
 use crate::support::database::Database;
 use crate::support::eventually;
+use crate::support::upstream::Recorded;
 use crate::surface::answers::assert_refused;
 
 const HOOK: &str = "/internal/rebind";
@@ -70,12 +72,10 @@ async fn kill_around_the_hook(database: Database, times: usize) {
         assert_moved(&answer, MOVED, name);
     }
     let doorward = stage.doorward(&config(HOOK, PATIENT)).await;
-    for (round, Guest { name, device, token }) in stage.guests.iter().enumerate() {
+    for (round, Guest { name, device, .. }) in stage.guests.iter().enumerate() {
         assert_eq!(stage.events(round, "alias", &mut monitor).await, "1", "{device}");
         assert_no_op(&rebind(&doorward, &stage.alice, device).await);
-        let seen = doorward.client().get("/").bearer(token).send().await.status;
-        let left = stage.events(round, "revoke_guest", &mut monitor).await;
-        assert!(seen == 401 || left == "1", "{device}: {seen}, and nobody is to end the guest's sessions");
+        stage.guest_ends(&doorward, round, &mut monitor).await;
         let asked =
             stage.upstream.requests().into_iter().filter(|request| request.method == "POST" && request.complete);
         let bodies: Vec<Value> = asked.filter_map(|request| serde_json::from_slice(&request.body).ok()).collect();
@@ -89,24 +89,32 @@ async fn kill_around_the_hook(database: Database, times: usize) {
 }
 
 async fn kill_at(stage: &Stage, moment: Moment, round: usize, monitor: &mut Monitor) {
-    let step = match moment {
-        Moment::Claim => Step::Record,
-        Moment::Answered => Step::Alias,
+    let name = stage.guests[round].name.clone();
+    let asked = async |path: &str| {
+        let wanted = |request: &Recorded| {
+            request.target == path && request.complete && String::from_utf8_lossy(&request.body).contains(&name)
+        };
+        stage.upstream.wait_for(wanted).await;
+    };
+    match moment {
+        Moment::Claim => {
+            let doorward = stage.doorward(&config(HOOK, PATIENT)).await;
+            stage.kill_at(doorward, (Step::Record, ready(())), round, monitor).await;
+        }
+        Moment::Answered => {
+            let doorward = stage.doorward(&config(HOOK, PATIENT)).await;
+            stage.kill_at(doorward, (Step::Alias, asked(HOOK)), round, monitor).await;
+        }
         Moment::Asked => {
             let doorward = stage.doorward(&config("/hang", PATIENT)).await;
-            let name = stage.guests[round].name.clone();
             let asking = stage.ask(doorward.client(), round);
             tokio::pin!(asking);
             tokio::select! {
                 answer = &mut asking => panic!("a hook that hangs was not waited for: {answer:?}"),
-                _ = stage.upstream.wait_for(|request| {
-                    request.target == "/hang" && request.complete && String::from_utf8_lossy(&request.body).contains(&name)
-                }) => {}
+                () = asked("/hang") => {}
             }
             drop(doorward);
             assert!(asking.await.is_none(), "nobody is left to answer");
-            return;
         }
-    };
-    stage.kill_at(stage.doorward(&config(HOOK, PATIENT)).await, step, round, monitor).await;
+    }
 }
