@@ -31,14 +31,16 @@ pub struct Leased {
     pub created_at: Timestamp,
 }
 
+// `|| ''` keeps the planner from the index that finds every pending event instead of one person's:
+// a table that was just filled has no statistics, and each look would read all of it.
 macro_rules! leasing {
     ($locking:literal) => {
         concat!(
             "with due as materialized (\
              select id from doorward_outbox event \
              where kind = $1 and state = 'pending' and due_at <= $2 and leased_until <= $2 and not exists (\
-             select 1 from doorward_outbox older where older.person = event.person and older.kind = event.kind \
-             and older.state = 'pending' and older.id < event.id) \
+             select 1 from doorward_outbox older where older.person = event.person and older.id < event.id \
+             and older.kind || '' = event.kind and older.state || '' = 'pending') \
              order by id limit $3",
             $locking,
             ") update doorward_outbox set leased_until = $4, attempts = attempts + 1 \
