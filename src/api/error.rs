@@ -17,7 +17,6 @@ use crate::api::extract::{BearerError, RequestId};
 use crate::directory::DirectoryError;
 use crate::identity::IdentityError;
 use crate::session::{Refusal, StartError};
-use crate::telemetry::with_causes;
 
 /// How long callers are asked to wait after a 503, in seconds (contracts §3.1).
 const UNAVAILABLE_RETRY_AFTER: u64 = 3;
@@ -205,7 +204,6 @@ impl From<StartError> for Error {
 // Whether the database is away or broken, nobody can say what the answer would have been.
 impl From<DirectoryError> for Error {
     fn from(error: DirectoryError) -> Self {
-        tracing::warn!(error = %with_causes(&error), "The directory failed");
         Self::from(Kind::Unavailable).because(error)
     }
 }
