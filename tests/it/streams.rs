@@ -68,7 +68,7 @@ async fn begin(doorward: &Doorward, request_line: &str, token: &str, rest: &str)
 }
 
 async fn arrived(upstream: &Upstream, path: &str) -> Recorded {
-    upstream.wait_for(|request| request.target == path && upstream.is_open(request)).await
+    upstream.wait_for_open(path).await
 }
 
 fn assert_says(response: &Response, status: u16, body: &str) {

@@ -193,6 +193,18 @@ impl Upstream {
         found(&seen.expect("the upstream outlives the wait")).expect("it was there a moment ago")
     }
 
+    /// Waits for a request for `target`, past or to come, whose connection is still open.
+    pub async fn wait_for_open(&self, target: &str) -> Recorded {
+        let mut log = self.shared.log.subscribe();
+        // On the log at hand: whoever asked for it again in here could wait for a writer that waits for us.
+        let found = |log: &Log| {
+            let wanted = |request: &&Recorded| request.target == target && !log.closed.contains(&request.connection);
+            log.requests.iter().find(wanted).cloned()
+        };
+        let seen = within("an open request at the upstream", log.wait_for(|log| found(log).is_some())).await;
+        found(&seen.expect("the upstream outlives the wait")).expect("it was there a moment ago")
+    }
+
     /// Waits until the connection that carried `request` is closed.
     pub async fn closed(&self, request: &Recorded) {
         let mut log = self.shared.log.subscribe();
