@@ -107,11 +107,7 @@ impl Sessions {
     pub async fn start(&self, identity: &Identity, method: &'static str) -> Result<Started, StartError> {
         let now = self.clock.now();
         self.claim_proof(identity, now).await?;
-        let principal = Principal {
-            kind: identity.kind,
-            id: identity.subject.clone(),
-            tenant: identity.tenant.clone().unwrap_or_else(|| self.policy.default_tenant.clone()),
-        };
+        let principal = self.principal_of(identity);
         let shard = shard_of(&principal);
         let expires_at = whole_seconds(now.plus(self.policy.ttl));
         let minted = self.keys.load().mint(TokenKind::Access, shard, expires_at, self.random.as_ref());
@@ -267,6 +263,16 @@ impl Sessions {
     /// Returns whether `text` begins like one of our tokens.
     pub fn is_own(&self, text: &str) -> bool {
         self.keys.load().has_prefix(text)
+    }
+
+    /// Returns who a session of this identity acts for.
+    pub fn principal_of(&self, identity: &Identity) -> Principal {
+        Principal { kind: identity.kind, id: identity.subject.clone(), tenant: self.tenant_of(identity).clone() }
+    }
+
+    /// Returns the tenant that the provider asserted, or else the deployment's default.
+    pub fn tenant_of<'a>(&'a self, identity: &'a Identity) -> &'a TenantId {
+        identity.tenant.as_ref().unwrap_or(&self.policy.default_tenant)
     }
 
     /// Returns the tenant of sessions whose provider names none.

@@ -138,6 +138,11 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, BearerError> {
     std::str::from_utf8(token).map_err(|_| BearerError::Invalid)
 }
 
+/// Returns whether a token has a JWT's two dots; our own have none, whatever their version.
+pub fn is_jwt_shaped(token: &str) -> bool {
+    token.bytes().filter(|&byte| byte == b'.').count() == 2
+}
+
 /// Returns the JSON object in a request's body; an absent body is an empty object (contracts §3 rule 2).
 pub async fn object(request: Request<Body>) -> Result<Map<String, Value>, Error> {
     let (head, body) = request.into_parts();

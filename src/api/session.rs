@@ -128,11 +128,6 @@ impl Method {
     }
 }
 
-// A JWT has two dots; our own tokens have none, whatever their version.
-fn is_jwt_shaped(token: &str) -> bool {
-    token.bytes().filter(|&byte| byte == b'.').count() == 2
-}
-
 /// Counts an attempt to sign in, writes it to the audit log if it succeeded, and answers it.
 fn answer(
     app: &App,

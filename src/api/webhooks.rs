@@ -6,7 +6,6 @@
 //! a receipt written at the end spares most of it.
 
 mod actions;
-mod dialect;
 mod payload;
 mod signature;
 
@@ -28,6 +27,7 @@ use self::payload::{Event, Type};
 use self::signature::Proof;
 use crate::api::error::{Error, Kind, json_text};
 use crate::api::extract::{is_json, whole};
+use crate::api::session::dialect;
 use crate::config::Config;
 use crate::config::webhooks::SigningSecret;
 use crate::directory::Directory;

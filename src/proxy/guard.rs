@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 
 use super::route::Policy;
-use crate::api::extract::{BearerError, bearer};
+use crate::api::extract::{BearerError, bearer, is_jwt_shaped};
 use crate::config::{Auth, Cookie};
 use crate::model::{PrincipalKind, Session};
 use crate::session::{Refusal, Sessions, Source, Validated};
@@ -104,7 +104,7 @@ pub async fn authorize(
         Credentials::None if policy.auth == Auth::Required => return Err(Rejection::MissingToken),
         Credentials::None => return Ok(Permit::open()),
     };
-    if is_jwt(token) && !sessions.is_own(token) {
+    if is_jwt_shaped(token) && !sessions.is_own(token) {
         return Err(Rejection::NotASessionToken);
     }
     let Validated { session, source } = sessions.validate(token).await.map_err(Rejection::Refused)?;
@@ -167,10 +167,6 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
-}
-
-fn is_jwt(token: &str) -> bool {
-    token.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

@@ -8,11 +8,10 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{App, Json, is_jwt_shaped};
+use super::{App, Json};
 use crate::api::error::{Error, Kind};
-use crate::api::extract::{RequestId, bearer};
+use crate::api::extract::{RequestId, bearer, is_jwt_shaped};
 use crate::bootstrap::{BootstrapError, Composed};
-use crate::model::Principal;
 use crate::session::{Caller, Refusal};
 
 /// Names the optional sections that failed.
@@ -34,13 +33,8 @@ pub(super) async fn handle(
         }
         return Ok(answer(composed));
     }
-    let identity = app.providers.verify(token).await?;
-    app.check_login(&identity).await?;
-    let principal = Principal {
-        kind: identity.kind,
-        id: identity.subject,
-        tenant: identity.tenant.unwrap_or_else(|| app.sessions.default_tenant().clone()),
-    };
+    let identity = app.verify_login(token).await?;
+    let principal = app.sessions.principal_of(&identity);
     let caller =
         Caller { principal: &principal, roles: &identity.roles, actor: identity.actor.as_deref(), session: None };
     compose(&app, caller, request_id).await.map(answer)

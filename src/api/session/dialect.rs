@@ -30,7 +30,7 @@ struct NoRoute<'a> {
     detail: &'a str,
 }
 
-pub(super) async fn speak(
+pub(in crate::api) async fn speak(
     State(random): State<Arc<dyn SecureRandom + Send + Sync>>,
     request: Request,
     next: Next,
@@ -53,7 +53,7 @@ pub(super) async fn speak(
 }
 
 // The router removes the body only on known paths; the length stays that of GET.
-pub(in crate::api) fn without_body(mut response: Response) -> Response {
+fn without_body(mut response: Response) -> Response {
     if let Some(length) = response.body().size_hint().exact() {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
@@ -61,7 +61,7 @@ pub(in crate::api) fn without_body(mut response: Response) -> Response {
 }
 
 // The router adds `Allow` to what this returns.
-pub(in crate::api) fn other_method(method: &Method) -> Response {
+fn other_method(method: &Method) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
@@ -76,7 +76,7 @@ fn no_route(method: &Method, path: &str) -> Bytes {
 }
 
 // Without a cause there is nothing to add to the access log's line, least of all during an outage.
-pub(in crate::api) fn log(error: &Error, request_id: RequestId) {
+fn log(error: &Error, request_id: RequestId) {
     if let Some(cause) = &error.source
         && error.kind.status().is_server_error()
     {

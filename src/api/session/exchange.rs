@@ -7,9 +7,9 @@ use axum::Extension;
 use axum::extract::State;
 use http::HeaderMap;
 
-use super::{App, Json, Method, StartedBody, answer, is_jwt_shaped, standing};
+use super::{App, Json, Method, StartedBody, answer, standing};
 use crate::api::error::{Error, Kind};
-use crate::api::extract::{ClientAddr, bearer};
+use crate::api::extract::{ClientAddr, bearer, is_jwt_shaped};
 use crate::api::limit::Subject;
 use crate::session::Started;
 

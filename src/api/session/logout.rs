@@ -8,9 +8,9 @@ use axum::extract::State;
 use http::HeaderMap;
 use serde::Serialize;
 
-use super::{App, Json, audit, is_jwt_shaped};
+use super::{App, Json, audit};
 use crate::api::error::{Error, Kind};
-use crate::api::extract::{ClientAddr, bearer};
+use crate::api::extract::{ClientAddr, bearer, is_jwt_shaped};
 
 #[derive(Serialize)]
 pub(super) struct Ended {

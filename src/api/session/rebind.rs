@@ -10,9 +10,9 @@ use http::{HeaderMap, Request};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::anonymous::device_id;
-use super::{App, Json, is_jwt_shaped};
+use super::{App, Json};
 use crate::api::error::{Error, Kind};
-use crate::api::extract::{bearer, object};
+use crate::api::extract::{bearer, is_jwt_shaped, object};
 use crate::config::rebind::Fields;
 use crate::model::{Principal, PrincipalKind};
 use crate::session::{RebindError, Rebound};
@@ -44,10 +44,7 @@ pub(super) async fn handle(State(app): State<App>, request: Request<Body>) -> Re
 async fn user(app: &App, headers: &HeaderMap) -> Result<Principal, Error> {
     let token = bearer(headers)?;
     let principal = if is_jwt_shaped(token) {
-        let identity = app.providers.verify(token).await?;
-        app.check_login(&identity).await?;
-        let tenant = identity.tenant.unwrap_or_else(|| app.sessions.default_tenant().clone());
-        Principal { kind: identity.kind, id: identity.subject, tenant }
+        app.sessions.principal_of(&app.verify_login(token).await?)
     } else {
         app.sessions.validate(token).await?.session.principal.clone()
     };

@@ -8,30 +8,29 @@
 use super::{App, Method};
 use crate::api::error::{Error, Kind};
 use crate::directory::Standing;
-use crate::model::{Identity, TenantId};
+use crate::model::Identity;
 use crate::session::Started;
 use crate::store::RevokeReason;
 
 impl App {
-    /// Refuses a login whose user or provider session is gone: for endpoints that take a JWT as it is.
-    pub async fn check_login(&self, identity: &Identity) -> Result<(), Error> {
+    /// Returns the login that a JWT proves, unless its user or provider session is gone: for endpoints
+    /// that take a JWT as it is.
+    pub async fn verify_login(&self, jwt: &str) -> Result<Identity, Error> {
+        let identity = self.providers.verify(jwt).await?;
         if !self.hears_of_ends {
-            return Ok(());
+            return Ok(identity);
         }
-        match self.directory.find_standing(identity, self.tenant_of(identity), self.clock.now()).await? {
-            Standing::Good(_) => Ok(()),
+        let tenant = self.sessions.tenant_of(&identity);
+        match self.directory.find_standing(&identity, tenant, self.clock.now()).await? {
+            Standing::Good(_) => Ok(identity),
             gone => Err(refusal(gone)),
         }
-    }
-
-    fn tenant_of<'a>(&'a self, identity: &'a Identity) -> &'a TenantId {
-        identity.tenant.as_ref().unwrap_or_else(|| self.sessions.default_tenant())
     }
 }
 
 /// Starts a session for a login, unless user or login are gone.
 pub(super) async fn start(app: &App, identity: &Identity, method: Method) -> Result<Started, Error> {
-    let tenant = app.tenant_of(identity);
+    let tenant = app.sessions.tenant_of(identity);
     if !app.hears_of_ends {
         let started = app.sessions.start(identity, method.label()).await?;
         app.directory.note_sign_in(identity.clone(), tenant.clone(), app.clock.now());
