@@ -11,7 +11,7 @@ use super::lane::Verdict;
 use super::*;
 use crate::config::tests::TestDirectory;
 use crate::directory::{Leased, OutboxEvent, embedded};
-use crate::time::SystemClock;
+use crate::time::{SystemClock, Timestamp};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -52,8 +52,11 @@ impl Running {
     async fn waiting(events: usize, verdicts: Vec<Verdict>, backoff: Duration) -> Self {
         let files = TestDirectory::new();
         let directory = Arc::new(embedded(&files).await);
+        // A millisecond apart and all of them past: events of different persons within one have no order.
+        let now = SystemClock::new().now().0;
         for number in 0..events {
-            directory.enqueue(&alias(number), SystemClock::new().now()).await.unwrap();
+            let written = Timestamp(now - (events - number) as u64);
+            directory.enqueue(&alias(number), written).await.unwrap();
         }
         let (sender, got) = unbounded_channel();
         let lane = Lane {
