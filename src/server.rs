@@ -100,6 +100,7 @@ pub fn serve(
     let rebinds = background.block_on(directory::open_rebinds(config, &directory, &sessions, &shared))?;
     let providers = Providers::new(config, &shared.clock, &shared.metrics);
     let providers = Arc::new(providers.map_err(|error| start_error("cannot set up identity providers", &error))?);
+    listener::check_authorities(config)?;
     let upstream =
         Upstream::new(&config.upstream).map_err(|error| start_error("cannot set up the upstream", &error))?;
     let upstream = Arc::new(upstream);

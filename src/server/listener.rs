@@ -77,6 +77,16 @@ pub(super) fn pingora_server(
     Ok(server)
 }
 
+/// Refuses a machine without authorities to trust: pingora loads them for every connector, whether
+/// the application speaks TLS or not, and panics when there are none.
+pub(super) fn check_authorities(config: &Config) -> Result<(), StartError> {
+    if config.upstream.ca.is_some() {
+        return Ok(());
+    }
+    let what = "upstream.ca is not set, and the system's authorities (SSL_CERT_FILE, SSL_CERT_DIR) cannot be loaded";
+    pingora::tls::load_native_certs().map(drop).map_err(|error| start_error(what, &error))
+}
+
 fn listener(config: &Config, certificates: Option<Arc<tls::Certificates>>) -> Result<ListenerConfig, StartError> {
     let listener = match &config.listen {
         Address::Tcp(address) => ListenerConfig::tcp(address.to_string()),

@@ -227,3 +227,13 @@ async fn the_demo_does_what_it_prints_and_leaves_nothing_behind() {
     assert_eq!(status.code(), Some(0));
     assert_eq!(std::fs::read_dir(home.path()).expect("a directory").count(), 0, "nothing is kept");
 }
+
+#[tokio::test]
+async fn a_machine_without_authorities_to_trust_is_named_and_no_panic() {
+    let mut doorward =
+        Doorward::builder().env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent").spawn();
+    let status = doorward.wait_exit().await;
+    let logs = doorward.logs();
+    assert_eq!(status.code(), Some(1), "{logs}");
+    assert!(logs.contains("SSL_CERT_FILE") && !logs.contains("panicked"), "{logs}");
+}
