@@ -208,6 +208,7 @@ fn settings(config: &Config) -> Result<Settings, StartError> {
         identity_headers: config.identity_headers,
         cookie: config.cookie.clone(),
         trusted_proxies: config.trusted_proxies.clone(),
+        forward_auth: config.forward_auth.enabled,
         access_log_sample: config.telemetry.access_log_sample,
     })
 }

@@ -15,6 +15,7 @@ use super::respond::Verdict;
 use super::route::Rule;
 use super::streams::{Slot, Streams};
 use super::tally::{PROXY, Tallies, status_label};
+use super::verify::VERIFY;
 use super::{Gateway, Settings, client_of, edge};
 use crate::api::{Error as ApiError, RequestId};
 use crate::metrics::Metrics;
@@ -146,6 +147,29 @@ impl Context {
         self.verdict = Some(verdict);
     }
 
+    /// Takes down that the exchange asks about another one.
+    pub(super) fn answers_a_proxy(&mut self) {
+        self.handler = VERIFY;
+        self.tallies.in_flight.dec();
+        self.tallies.questions.inc();
+    }
+
+    /// Takes down which request is asked about.
+    pub(super) fn is_about(&mut self, method: &Method, target: &PathAndQuery) {
+        if let Some(line) = &mut self.line {
+            line.method = method.clone();
+            line.target = Some(target.clone());
+        }
+    }
+
+    /// Takes down why the request is refused before any rule is asked; returns the answer.
+    pub(super) fn turn_away(&mut self, rejection: Rejection) -> ApiError {
+        let verdict = rejection.verdict();
+        self.count(verdict, "none");
+        self.verdict = Some(verdict);
+        rejection.error()
+    }
+
     /// Takes down that the request cannot be read in one way only, so that no rule was asked.
     pub(super) fn refuse_unread(&mut self) {
         let verdict = Verdict { outcome: Outcome::Deny, reason: "bad_request" };
@@ -226,8 +250,13 @@ impl Context {
         let code = self.status.map_or(499, |status| status.as_u16());
         let now = Instant::now();
         let took = now - self.started;
-        self.tallies.in_flight.dec();
-        if let Some(rule) = &self.rule {
+        let asks = self.handler == VERIFY;
+        if asks {
+            self.tallies.questions.dec()
+        } else {
+            self.tallies.in_flight.dec()
+        }
+        if let Some(rule) = self.rule.as_ref().filter(|_| !asks) {
             rule.tally(metrics).count(route, code, took, metrics);
         } else {
             metrics.http_requests.with_label_values(&[self.handler, route, &status_label(code)]).inc();
@@ -260,6 +289,7 @@ impl Context {
             request_id: &self.request_id.to_string(),
             trace_id: line.traceparent.as_ref().and_then(trace_id),
             method: line.method.as_str(),
+            handler: self.handler,
             path: line.target.as_ref().map_or("", PathAndQuery::path),
             route,
             status: code,
