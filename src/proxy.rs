@@ -78,7 +78,7 @@ pub struct Gateway {
     /// Set while the process drains: every response then ends its connection.
     pub draining: Arc<AtomicBool>,
     /// Names for exchanges.
-    pub request_ids: RequestIds,
+    pub request_ids: Arc<RequestIds>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Handles of the metrics that every exchange touches.
@@ -107,7 +107,7 @@ impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(self)
+        Context::new(self.settings.load_full(), self.request_ids.next(), self.tallies.clone())
     }
 
     // Compression modules and the like would only cost: the application's bytes are not ours.

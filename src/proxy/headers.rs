@@ -91,6 +91,21 @@ pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metri
     misspelt
 }
 
+/// Returns the identity headers in every spelling but the one that Doorward writes; counts them all.
+pub(super) fn identity_in(headers: &HeaderMap, metrics: &Metrics) -> Vec<HeaderName> {
+    let mut misspelt = Vec::new();
+    for name in headers.keys() {
+        let folded = fold(name);
+        if let Some((_, label)) = IDENTITY.iter().find(|(identity, _)| *identity == folded) {
+            metrics.identity_headers_stripped.with_label_values(&[label]).inc();
+            if name.as_str() != *label {
+                misspelt.push(name.clone());
+            }
+        }
+    }
+    misspelt
+}
+
 /// Writes who calls. Needs the guard's permit; one that names nobody writes nothing.
 pub fn inject(request: &mut RequestHeader, permit: &Permit, which: IdentityHeaders) -> pingora::Result<()> {
     let Some(session) = permit.session() else { return Ok(()) };
@@ -170,9 +185,10 @@ fn lengthen(headers: &HeaderMap, peer: &HeaderValue) -> pingora::Result<HeaderVa
     value(&chain.join(", "))
 }
 
-// `None`: nothing to change. On bytes, because one that is no text must not hide the cookie beside
-// it. A rewritten header is one line, as HTTP/1 wants it from HTTP/2's crumbs (RFC 9113 §8.2.3).
-fn without_cookie(headers: &HeaderMap, cookie: &str) -> Option<Vec<u8>> {
+/// Returns the cookies without the one called `cookie`, as one line; `None` when nothing changes.
+// On bytes, because one that is no text must not hide the cookie beside it. A rewritten header is
+// one line, as HTTP/1 wants it from HTTP/2's crumbs (RFC 9113 §8.2.3).
+pub(super) fn without_cookie(headers: &HeaderMap, cookie: &str) -> Option<Vec<u8>> {
     let name_of = |pair: &[u8]| pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii().to_vec();
     let is_session = |pair: &&[u8]| name_of(pair) == cookie.as_bytes();
     let lines: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();

@@ -7,11 +7,13 @@
 //! the client made up through to the application.
 
 mod endpoint;
+mod grpc;
 mod original;
 
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
+pub use self::grpc::{Asker, Checker};
 use self::original::Original;
 use super::exchange::Context;
 use super::guard::{self, Permit, Rejection};

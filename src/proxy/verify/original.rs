@@ -71,6 +71,12 @@ impl Original {
         Self::new(method.ok_or(Unreadable)?, target.ok_or(Unreadable)?, host.as_deref(), headers)
     }
 
+    /// Reads what is told as a whole: nothing is in the headers.
+    pub(super) fn from_parts(verb: &str, path: &str, host: &str, headers: &HeaderMap) -> Result<Self, Unreadable> {
+        let host = Some(host).filter(|host| !host.is_empty()).map(str::to_ascii_lowercase);
+        Self::new(method(verb)?, target(path)?, host.as_deref(), headers)
+    }
+
     /// Returns the request with the `headers` that the guard looks at; `host` counts before theirs.
     fn new(method: Method, target: PathAndQuery, host: Option<&str>, headers: &HeaderMap) -> Result<Self, Unreadable> {
         let mut head = Request::new(()).into_parts().0;
