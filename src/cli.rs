@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod drain;
 pub mod explain;
 pub mod keys;
 pub mod migrate;
@@ -68,8 +69,14 @@ enum Command {
     /// Serve: answer the authentication endpoints, guard everything else.
     ///
     /// SIGTERM and SIGINT drain (unready first, then the listener closes, then what is under way
-    /// finishes); a second one exits at once. SIGHUP reads the configuration again.
+    /// finishes); a second one exits at once. SIGUSR1 is the first step only. SIGHUP reads the
+    /// configuration again.
     Serve(ConfigFiles),
+    /// Tell the server in this container to take no more traffic, and to go on serving.
+    ///
+    /// For a preStop hook: readiness fails and answers end their connections from now on. SIGTERM
+    /// then ends the server, and what has passed of lifecycle.drain_delay is not waited again.
+    Drain(drain::Server),
     /// Show the whole story on this machine: no server, no configuration, nothing kept.
     ///
     /// Starts Doorward with an embedded store, in front of a built-in application that echoes what
@@ -120,6 +127,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: &mut Sur
     };
     match command {
         Command::Serve(files) => serve::run(&files, surroundings),
+        Command::Drain(server) => drain::run(&server, surroundings),
         Command::Demo(listeners) => demo::run::run(&listeners, surroundings),
         Command::Check(files) => check::run(&files, surroundings),
         Command::Explain(request) => explain::run(&request, surroundings),

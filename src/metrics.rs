@@ -51,6 +51,8 @@ metrics! {
     downstream_connections: IntGauge = gauge("downstream_connections");
     /// Time from forwarding a request to the end of its response.
     upstream_request_duration: Histogram = histogram("upstream_request_duration_seconds", HTTP_SECONDS);
+    /// Whether the application also listens beyond loopback, where callers reach it without Doorward.
+    upstream_exposed: IntGauge = gauge("upstream_exposed");
     /// Failures of the application side, by kind.
     upstream_errors: IntCounterVec = counters("upstream_errors_total", &["kind"]);
     /// What the guard decided and why.
@@ -129,6 +131,8 @@ metrics! {
     config_last_reload_successful: IntGauge = gauge("config_last_reload_successful");
     /// When a reload was last accepted, in Unix seconds.
     config_last_reload_success_timestamp: Gauge = float_gauge("config_last_reload_success_timestamp_seconds");
+    /// When the value in force of a secret was taken up, in Unix seconds, by its key in the configuration.
+    secret_last_reload_success_timestamp: prometheus::GaugeVec = float_gauges("secret_last_reload_success_timestamp_seconds", &["name"]);
     /// When the certificate in use ends, in Unix seconds.
     tls_certificate_not_after_timestamp: prometheus::GaugeVec = float_gauges("tls_certificate_not_after_timestamp_seconds", &["name"]);
     /// Readiness, by check.

@@ -28,6 +28,7 @@ pub use self::sink::SinkError;
 use crate::config;
 use crate::directory::{Directory, EventKind, EventState};
 use crate::metrics::Metrics;
+use crate::secret::Rotating;
 use crate::session::Sessions;
 use crate::time::Clock;
 
@@ -39,6 +40,7 @@ const COUNTED_EVERY: Duration = Duration::from_secs(5);
 /// Delivers the outbox.
 pub struct Outbox {
     lanes: Vec<Lane>,
+    api_key: Option<Rotating>,
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -79,16 +81,23 @@ impl Outbox {
         let revoke_retry = Backoff { first: retry.first.min(REVOKE_RETRY_MAX), max: retry.max.min(REVOKE_RETRY_MAX) };
         // A store that is away is no reason to let sessions live: this never gives up.
         let mut lanes = vec![lane(Box::new(Guests { sessions }), revoke_retry, u32::MAX)];
-        if let Some(sink) = Sink::new(&config.alias)? {
+        let sink = Sink::new(&config.alias)?;
+        let api_key = sink.as_ref().map(Sink::api_key);
+        if let Some(sink) = sink {
             let backoff = Backoff { first: retry.first, max: retry.max };
             lanes.push(lane(Box::new(Aliases { sink, clock: clock.clone() }), backoff, retry.attempts_max));
         }
-        Ok(Self { lanes, directory, clock, metrics })
+        Ok(Self { lanes, api_key, directory, clock, metrics })
+    }
+
+    /// Returns the key of the sink, if there is one, to be replaced when it is rotated.
+    pub fn api_key(&self) -> Option<Rotating> {
+        self.api_key.clone()
     }
 
     /// Delivers until `stop` holds true; then finishes what is under way.
     pub async fn run(self, stop: watch::Receiver<bool>) {
-        let Self { lanes, directory, clock, metrics } = self;
+        let Self { lanes, directory, clock, metrics, .. } = self;
         let lanes = join_all(lanes.into_iter().map(|lane| lane.run(stop.clone())));
         tokio::select! {
             _ = lanes => {}

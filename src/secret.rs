@@ -1,7 +1,9 @@
 //! Values that must never be printed, and the randomness they are made of.
 
 use std::fmt;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::rand::SecureRandom;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
@@ -9,6 +11,10 @@ use zeroize::Zeroizing;
 /// A configured secret: wiped on drop, `[redacted]` in `Debug`, and never serialised.
 #[derive(Clone)]
 pub struct Secret(SecretString);
+
+/// A secret that may be replaced while it is in use; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Rotating(Arc<ArcSwap<Secret>>);
 
 /// The operating system refused to give random bytes.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -40,6 +46,23 @@ impl PartialEq for Secret {
     }
 }
 
+impl Rotating {
+    /// Returns one that is `secret` until it is replaced.
+    pub fn new(secret: Secret) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(secret)))
+    }
+
+    /// Puts `secret` in place of the one before: whoever asks from now on has it.
+    pub fn replace(&self, secret: Secret) {
+        self.0.store(Arc::new(secret));
+    }
+
+    /// Returns the secret as it is now.
+    pub fn current(&self) -> Arc<Secret> {
+        self.0.load_full()
+    }
+}
+
 /// Returns `N` random bytes, wiped on drop.
 pub fn random_bytes<const N: usize>(random: &dyn SecureRandom) -> Result<Zeroizing<[u8; N]>, NoEntropy> {
     let mut bytes = Zeroizing::new([0; N]);
@@ -54,5 +77,14 @@ mod tests {
     #[test]
     fn debug_shows_nothing() {
         assert_eq!(format!("{:?}", Secret::new("hunter2".to_owned())), "[redacted]");
+        assert!(!format!("{:?}", Rotating::new(Secret::new("hunter2".to_owned()))).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_replaced_secret_is_replaced_for_everybody() {
+        let held = Rotating::new(Secret::new("old".to_owned()));
+        let holder = held.clone();
+        held.replace(Secret::new("new".to_owned()));
+        assert_eq!(holder.current().expose(), "new");
     }
 }

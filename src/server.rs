@@ -7,9 +7,12 @@
 mod directory;
 mod drain;
 mod ext_authz;
+mod exposed;
 mod listener;
 mod outbox;
 mod reload;
+mod rotation;
+mod sockets;
 mod store;
 mod tls;
 
@@ -26,9 +29,11 @@ use tokio::runtime::Runtime;
 
 use self::drain::{Drain, Signals};
 use self::ext_authz::ExtAuthz;
+use self::exposed::SideDoor;
 use self::listener::pingora_server;
 use self::outbox::Delivery;
 use self::reload::Reload;
+use self::rotation::{Holders, Rotation};
 use self::store::{Store, open_store};
 use crate::api::admin::{self, Health};
 use crate::api::limit;
@@ -112,18 +117,27 @@ pub fn serve(
     store.spawn(&background);
     spawn_upkeep(&background, config, &sessions, &providers, &upstream, &shared);
     let delivery = Delivery::start(&background, config, &directory, &sessions, &shared)?;
+    let sender = webhooks::Sender::from_config(config).map(Arc::new);
+    let holders = Holders {
+        sessions: sessions.clone(),
+        redis: Holders::redis_of(&store),
+        directory: directory.clone(),
+        rebinds: rebinds.clone(),
+        sender: sender.clone(),
+        sink_key: delivery.api_key.clone(),
+    };
     let reload = Reload {
         reread,
         verbosity,
         certificates: certificates.clone(),
-        sessions: sessions.clone(),
+        rotation: Rotation::new(holders, config, &shared),
         settings: shared.settings.clone(),
         clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
     };
     background.spawn(reload.run(loaded.clone(), config.lifecycle.reload_interval));
 
-    let gateway = gateway(config, &sessions, (&directory, &rebinds), &providers, &upstream, &shared)?;
+    let gateway = gateway(config, &sessions, (&directory, &rebinds), sender, &providers, &upstream, &shared)?;
     let ext_authz = ExtAuthz::start(&background, config, &gateway)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
     if let Some(ext_authz) = &ext_authz {
@@ -177,8 +191,9 @@ impl Shared {
     fn new(config: &Config) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let metrics = Metrics::new().map_err(|error| start_error("cannot set up metrics", &error))?;
+        let health = Health::new(clock.clone(), &[BACKGROUND]);
         Ok(Self {
-            health: Arc::new(Health::new(clock.clone(), &[BACKGROUND])),
+            health: Arc::new(health.minding_exposure(exposed::ends_readiness(config))),
             clock,
             random: Arc::new(SystemRandom::new()),
             metrics: Arc::new(metrics),
@@ -272,6 +287,9 @@ fn spawn_upkeep(
     background.spawn(async move { owned.run().await });
     let owned = sessions.clone();
     background.spawn(async move { owned.run().await });
+    if let Some(side_door) = SideDoor::new(config, shared.health.clone(), shared.metrics.clone()) {
+        background.spawn(side_door.run());
+    }
     let (streams, sessions) = (shared.streams.clone(), sessions.clone());
     let (clock, metrics) = (shared.clock.clone(), shared.metrics.clone());
     background.spawn(async move { streams.run(&sessions, max_stale, clock.as_ref(), &metrics).await });
@@ -321,6 +339,7 @@ fn gateway(
     config: &Config,
     sessions: &Arc<Sessions>,
     (directory, rebinds): (&Arc<Directory>, &Arc<Rebinds>),
+    sender: Option<Arc<webhooks::Sender>>,
     providers: &Arc<Providers>,
     upstream: &Arc<Upstream>,
     shared: &Shared,
@@ -347,7 +366,7 @@ fn gateway(
     let webhooks = webhooks::App {
         sessions: sessions.clone(),
         directory: directory.clone(),
-        sender: webhooks::Sender::from_config(config),
+        sender,
         clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
         random: shared.random.clone(),

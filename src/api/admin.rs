@@ -1,7 +1,8 @@
 //! The operators' port: probes and metrics. Never reachable through the proxy port.
 //!
 //! Liveness depends on nothing outside the process. Readiness is latched: an outage of the store
-//! or of a provider must not empty a whole Service at once, so once ready, only draining ends it.
+//! or of a provider must not empty a whole Service at once, so once ready, only draining ends it, and an
+//! exposed application where the operator asked for that.
 //! Whoever reaches this port learns whether the process works, and nothing about callers.
 
 mod health;
@@ -171,6 +172,23 @@ mod tests {
         assert_eq!(port.status("/readyz").await, 503);
         assert_eq!(port.status("/livez").await, 200);
         assert_eq!(port.status("/startupz").await, 200);
+    }
+
+    #[tokio::test]
+    async fn an_exposed_application_ends_readiness_where_that_is_asked_for() {
+        let mut port = Port::new();
+        let clock = Arc::clone(&port.clock) as Arc<dyn Clock>;
+        port.health = Arc::new(Health::new(clock, &[]).minding_exposure(true));
+        port.health.mark_started();
+        port.health.mark_store_ready();
+        port.health.mark_keys_ready();
+        let verbose = async || port.request("GET", "/readyz?verbose").await.2;
+        assert!(verbose().await.ends_with("unexposed: failed\nfailed\n"), "nobody has looked yet");
+        port.health.mark_unexposed(true);
+        assert!(verbose().await.ends_with("unexposed: ok\nok\n"));
+        port.health.mark_unexposed(false);
+        assert_eq!(port.status("/readyz").await, 503);
+        assert_eq!(port.status("/livez").await, 200);
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ mod signature;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::rand::SecureRandom;
 use axum::Router;
 use axum::body::Body;
@@ -49,7 +50,7 @@ pub struct App {
     /// Users, and the deliveries that were seen to.
     pub directory: Arc<Directory>,
     /// Whom to believe; without it there is no endpoint.
-    pub sender: Option<Sender>,
+    pub sender: Option<Arc<Sender>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Counts deliveries.
@@ -60,7 +61,7 @@ pub struct App {
 
 /// The Clerk instance whose events are believed.
 pub struct Sender {
-    secrets: Vec<SigningSecret>,
+    secrets: ArcSwap<Vec<SigningSecret>>,
     instance_id: Option<String>,
     subject_prefix: String,
 }
@@ -100,10 +101,15 @@ impl Sender {
     pub fn from_config(config: &Config) -> Option<Self> {
         let (believed, issuer) = (config.webhooks.clerk.as_ref()?, config.clerk.as_ref()?);
         Some(Self {
-            secrets: believed.secrets.clone(),
+            secrets: ArcSwap::from_pointee(believed.secrets.clone()),
             instance_id: believed.instance_id.clone(),
             subject_prefix: issuer.subject_prefix.clone(),
         })
+    }
+
+    /// Believes what one of `secrets` signed, and nothing else, from now on.
+    pub fn use_secrets(&self, secrets: &[SigningSecret]) {
+        self.secrets.store(Arc::new(secrets.to_vec()));
     }
 }
 
@@ -147,7 +153,7 @@ async fn believe(app: &App, request: Request<Body>) -> Result<Delivery, Refused>
         return Err(Refused::Signature("stale"));
     }
     let body = whole(body, BODY_MAX).await.map_err(Refused::Request)?;
-    if !proof.covers(&body, &sender.secrets) {
+    if !proof.covers(&body, &sender.secrets.load()) {
         return Err(Refused::Signature("bad signature"));
     }
     if head.headers.contains_key(CONTENT_TYPE) && !is_json(&head.headers) {

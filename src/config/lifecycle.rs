@@ -16,6 +16,9 @@ pub struct Lifecycle {
     /// After that: how long exchanges under way may take to finish.
     #[serde(deserialize_with = "duration::deserialize")]
     pub drain_timeout: Duration,
+    /// The pod's `terminationGracePeriodSeconds`, to be checked against the two above.
+    #[serde(deserialize_with = "duration::option")]
+    pub termination_grace: Option<Duration>,
     /// How often files are looked at for changes.
     #[serde(deserialize_with = "duration::deserialize")]
     pub reload_interval: Duration,

@@ -25,9 +25,10 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         let message = "sends the project's key, and who is who, in clear";
         found.push(Finding::new(KeyPath::of("outbox.alias.url"), message));
     }
-    if config.lifecycle.drain_delay + config.lifecycle.drain_timeout > GRACE_PERIOD {
+    let told = config.lifecycle.termination_grace.is_some();
+    if !told && config.lifecycle.drain_delay + config.lifecycle.drain_timeout > GRACE_PERIOD {
         let message = "together with drain_delay this is longer than the 30 s that Kubernetes waits by default; \
-                       raise terminationGracePeriodSeconds";
+                       raise terminationGracePeriodSeconds and say so in termination_grace";
         found.push(Finding::new(KeyPath::of("lifecycle.drain_timeout"), message));
     }
     found

@@ -36,7 +36,7 @@ pub struct Sessions {
 }
 
 /// Where sessions live.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum StoreUrl {
     /// A `sqlite` file: one replica only.
     Sqlite(PathBuf),
@@ -58,7 +58,7 @@ pub enum StoreUrl {
 }
 
 /// Who to be at Redis.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RedisCredentials {
     /// ACL user.
     pub username: Option<String>,

@@ -484,6 +484,11 @@ fn rules_about_the_network() {
         ("telemetry: { access_log_sample: 1.1 }", "telemetry.access_log_sample: 1.1 must be from 0 to 1"),
         ("limits: { header_bytes_max: 10 }", "limits.header_bytes_max: 10 must be from 1024 to 1048576"),
         ("lifecycle: { drain_timeout: 2h }", r#"lifecycle.drain_timeout: "2h" must be at most 1h"#),
+        (
+            "lifecycle: { drain_delay: 5s, drain_timeout: 25s, termination_grace: 33s }",
+            r#"lifecycle.termination_grace: "33s" must be longer than drain_delay, drain_timeout and 3s together"#,
+        ),
+        ("upstream: { exposed: maybe }", "upstream.exposed: "),
     ]);
 }
 
@@ -616,6 +621,8 @@ fn risky_combinations_are_warned_of() {
         let keys: Vec<String> = loaded.warnings.iter().map(|warning| warning.key.to_string()).collect();
         assert_eq!(keys, [expected], "{text}");
     }
-    let quiet = overlay(&format!("clerk: {CLERK}")).loaded();
-    assert_eq!(quiet.warnings, []);
+    for text in ["", "lifecycle: { drain_timeout: 60s, termination_grace: 69s }"] {
+        let quiet = overlay(&format!("clerk: {CLERK}\n{text}")).loaded();
+        assert_eq!(quiet.warnings, [], "{text}");
+    }
 }

@@ -1,5 +1,6 @@
 //! The application behind Doorward.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Upstream {
     /// How long an unused connection is kept.
     #[serde(deserialize_with = "duration::deserialize")]
     pub idle_timeout: Duration,
+    /// What follows when the application also listens beyond loopback.
+    pub exposed: Exposed,
     /// How many unused connections are kept per worker; keep it above peak concurrency.
     pub pool_size: usize,
 }
@@ -63,6 +66,27 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 only; in clear this is h2c with prior knowledge. gRPC needs it.
     Http2,
+}
+
+/// What follows when the application can be reached without Doorward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Exposed {
+    /// A line in the log and a metric.
+    Warn,
+    /// The same, and no readiness. Nor is there any while nobody can know.
+    Unready,
+    /// Nothing: nobody looks.
+    Ignore,
+}
+
+impl Target {
+    /// Returns the port if the application is asked on loopback by TCP.
+    pub fn loopback_port(&self) -> Option<u16> {
+        let Self::Tcp { host, port, .. } = self else { return None };
+        let is_loopback = host == "localhost" || host.parse().is_ok_and(|host: IpAddr| host.is_loopback());
+        is_loopback.then_some(*port)
+    }
 }
 
 impl FromStr for Target {

@@ -41,6 +41,20 @@ impl Directory {
         Ok(Self { pool, woken: Woken::default(), notes: Arc::new(Semaphore::new(NOTES_MAX)) })
     }
 
+    /// Connects with the password and the authorities of `config` from now on, where that needs any.
+    /// Connections in use go on until their time is over.
+    pub fn use_credentials(&self, config: &config::Directory) -> Result<(), DirectoryError> {
+        if self.pool.is_postgres() {
+            self.pool.use_options(postgres_options(config)?);
+        }
+        Ok(())
+    }
+
+    /// Connects once more, to learn whether the database takes the credentials.
+    pub async fn try_credentials(&self) -> Result<(), DirectoryError> {
+        self.pool.try_options().await
+    }
+
     /// Brings the schema up to date; safe for several replicas at once. Returns what was applied.
     ///
     /// Refuses a schema newer than this build knows.
@@ -95,6 +109,11 @@ fn sqlite(path: &Path, config: &config::Directory) -> Result<Pool, DirectoryErro
 }
 
 fn postgres(config: &config::Directory) -> Result<Pool, DirectoryError> {
+    let pool = PgPoolOptions::new().max_connections(config.max_connections).acquire_timeout(config.timeout);
+    Ok(Pool::postgres(pool.connect_lazy_with(postgres_options(config)?), config.timeout))
+}
+
+fn postgres_options(config: &config::Directory) -> Result<PgConnectOptions, DirectoryError> {
     let DirectoryUrl::Postgres(url) = &config.url else { return Err(DirectoryError::Url) };
     let mut options = PgConnectOptions::from_str(url.expose()).map_err(|_| DirectoryError::Url)?;
     if let Some(password) = &config.password {
@@ -103,7 +122,5 @@ fn postgres(config: &config::Directory) -> Result<Pool, DirectoryError> {
     if let Some(ca) = &config.ca {
         options = options.ssl_root_cert(ca).ssl_mode(PgSslMode::VerifyFull);
     }
-    let options = options.application_name("doorward").disable_statement_logging();
-    let pool = PgPoolOptions::new().max_connections(config.max_connections).acquire_timeout(config.timeout);
-    Ok(Pool::postgres(pool.connect_lazy_with(options), config.timeout))
+    Ok(options.application_name("doorward").disable_statement_logging())
 }

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgRow};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{Postgres, Row as _, SqlSafeStr, Sqlite, Transaction, TypeInfo as _, ValueRef as _};
+use sqlx::{Connection as _, Postgres, Row as _, SqlSafeStr, Sqlite, Transaction, TypeInfo as _, ValueRef as _};
 use tokio::time::timeout;
 
 use super::DirectoryError;
@@ -128,6 +128,20 @@ impl Pool {
             Engine::Sqlite(pool) => migrator.run(pool).await,
             Engine::Postgres(pool) => migrator.run(pool).await,
         }
+    }
+
+    /// Makes further connections to PostgreSQL with `options`.
+    pub(super) fn use_options(&self, options: PgConnectOptions) {
+        if let Engine::Postgres(pool) = &self.engine {
+            pool.set_connect_options(options);
+        }
+    }
+
+    /// Makes a connection as the next one would be made, and closes it.
+    pub(super) async fn try_options(&self) -> Result<()> {
+        let Engine::Postgres(pool) = &self.engine else { return Ok(()) };
+        let options = pool.connect_options();
+        within(self.deadline, async { PgConnection::connect_with(&options).await?.close().await }).await
     }
 
     /// Returns whether the database is PostgreSQL, for what the two do not share.

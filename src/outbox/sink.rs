@@ -12,7 +12,7 @@ use reqwest::{Certificate, Client, Response, Url, redirect};
 use serde_json::{Value, json};
 
 use crate::config::outbox::Alias;
-use crate::secret::Secret;
+use crate::secret::Rotating;
 use crate::telemetry::with_causes;
 
 /// How much of an answer is read: then the connection is given up instead.
@@ -23,7 +23,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Sink {
     client: Client,
     url: Url,
-    api_key: Secret,
+    api_key: Rotating,
     timeout: Duration,
 }
 
@@ -66,7 +66,7 @@ impl Sink {
     /// Returns the configured sink, if there is one.
     pub(super) fn new(config: &Alias) -> Result<Option<Self>, SinkError> {
         let Some(url) = &config.url else { return Ok(None) };
-        let api_key = config.api_key.clone().ok_or(SinkError::NoKey)?;
+        let api_key = Rotating::new(config.api_key.clone().ok_or(SinkError::NoKey)?);
         let url = Url::parse(&format!("{}/batch/", url.trim_end_matches('/'))).map_err(|_| SinkError::Url)?;
         let plain = url.scheme() == "http";
         // reqwest panics without one; `main` installs it first of all.
@@ -90,9 +90,14 @@ impl Sink {
         Ok(Some(Self { client, url, api_key, timeout: config.timeout }))
     }
 
+    /// Returns the project's key, to be replaced when it is rotated.
+    pub(super) fn api_key(&self) -> Rotating {
+        self.api_key.clone()
+    }
+
     /// Sends events, in PostHog's form, as one request.
     pub(super) async fn send(&self, batch: Vec<Value>) -> Answer {
-        let body = json!({ "api_key": self.api_key.expose(), "batch": batch }).to_string();
+        let body = json!({ "api_key": self.api_key.current().expose(), "batch": batch }).to_string();
         let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
         match request.send().await {
             Ok(response) => self.read(response).await,

@@ -4,6 +4,7 @@
 //! requests: endpoints take a moment to leave the load balancers. So: unready first, go on
 //! accepting for `drain_delay` while every response ends its connection, then close the listener
 //! and let what is under way finish, for at most `drain_timeout`. A second signal exits at once.
+//! SIGUSR1 only begins: a pod's preStop hook sends it, and SIGTERM may come much later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::api::admin::Health;
 use crate::metrics::Metrics;
@@ -34,6 +35,16 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    begin: Signal,
+}
+
+/// What a signal asks for.
+#[derive(PartialEq, Eq)]
+enum Asked {
+    /// Take no more traffic, and go on serving.
+    Begin,
+    /// End.
+    End,
 }
 
 /// Turns signals into an orderly end.
@@ -51,24 +62,46 @@ pub(super) struct Drain {
 impl Signals {
     /// Listens from now on; must be called within a runtime.
     pub(super) fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            begin: signal(SignalKind::user_defined1())?,
+        })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.begin.recv() => Asked::Begin,
         }
+    }
+
+    async fn end(&mut self) {
+        while self.next().await != Asked::End {}
     }
 }
 
 impl Drain {
-    async fn drain(&self) {
+    /// Returns when the drain began: now.
+    fn begin(&self) -> Instant {
         self.draining.store(true, Ordering::SeqCst);
         self.health.mark_draining();
         self.metrics.draining.set(1);
         tracing::info!(under_way = self.streams.exchanges(), "Draining");
-        tokio::time::sleep(self.delay).await;
+        Instant::now()
+    }
+
+    /// Waits for the signal that ends the process; returns when the drain began.
+    async fn ended(&self, signals: &mut Signals) -> Instant {
+        let mut began = None;
+        loop {
+            let asked = signals.next().await;
+            let began = *began.get_or_insert_with(|| self.begin());
+            if asked == Asked::End {
+                return began;
+            }
+        }
     }
 }
 
@@ -76,10 +109,10 @@ impl Drain {
 impl ShutdownSignalWatch for Drain {
     async fn recv(&self) -> ShutdownSignal {
         let mut signals = self.signals.clone().lock_owned().await;
-        signals.next().await;
+        let began = self.ended(&mut signals).await;
         tokio::select! {
-            () = self.drain() => {}
-            () = signals.next() => {
+            () = tokio::time::sleep_until(began + self.delay) => {}
+            () = signals.end() => {
                 // Not by pingora's fast way: it takes the runtime from under its own listener, which
                 // then fails to accept for ever and may never let go of its thread.
                 let _ = self.exit.send(());
@@ -89,7 +122,7 @@ impl ShutdownSignalWatch for Drain {
         // pingora asks only once, and what is under way may take long.
         let exit = self.exit.clone();
         tokio::spawn(async move {
-            signals.next().await;
+            signals.end().await;
             // The receiver is gone only if everything has ended already.
             let _ = exit.send(());
         });

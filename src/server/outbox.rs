@@ -11,6 +11,7 @@ use super::{Shared, StartError, start_error};
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::outbox::{Outbox, Setup};
+use crate::secret::Rotating;
 use crate::session::Sessions;
 
 /// How long a delivery under way may take to finish; one that is cut off happens again.
@@ -19,6 +20,8 @@ const FINISH: Duration = Duration::from_secs(2);
 /// A delivery that can be ended.
 pub(super) struct Delivery {
     stop: watch::Sender<bool>,
+    /// The key of the sink, if there is one.
+    pub(super) api_key: Option<Rotating>,
     task: JoinHandle<()>,
 }
 
@@ -43,7 +46,7 @@ impl Delivery {
         );
         let outbox = outbox.map_err(|error| start_error("cannot set up the outbox", &error))?;
         let (stop, stopped) = watch::channel(false);
-        Ok(Self { stop, task: background.spawn(outbox.run(stopped)) })
+        Ok(Self { stop, api_key: outbox.api_key(), task: background.spawn(outbox.run(stopped)) })
     }
 
     /// Lets what is under way finish, within bounds.

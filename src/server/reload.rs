@@ -4,21 +4,18 @@
 //! updates a volume, which file watches on the old target never see. A new configuration is
 //! checked whole before any of it is used; one that is wrong changes nothing but a metric.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::store::configured_keys;
+use super::rotation::{Digests, Rotation, gives_up_keys, publish, without_rotating};
 use super::tls::Certificates;
 use super::{Reread, settings};
 use crate::config::{Config, Loaded};
 use crate::metrics::Metrics;
 use crate::proxy::Settings;
-use crate::session::Sessions;
 use crate::telemetry::Verbosity;
 use crate::time::Clock;
 
@@ -30,20 +27,38 @@ pub(super) struct Reload {
     pub(super) reread: Reread,
     pub(super) verbosity: Verbosity,
     pub(super) certificates: Option<Arc<Certificates>>,
-    pub(super) sessions: Arc<Sessions>,
+    pub(super) rotation: Rotation,
     pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
 }
 
+/// A configuration as it was read. Its own hash leaves secrets out; a rotated one must be noticed
+/// all the same.
+#[derive(Clone)]
+struct Seen {
+    loaded: Loaded,
+    secrets: Digests,
+}
+
+impl PartialEq for Seen {
+    fn eq(&self, other: &Self) -> bool {
+        let urls = |seen: &Self| {
+            let config = &seen.loaded.config;
+            (config.sessions.store.clone(), config.directory.url.clone())
+        };
+        self.loaded.effective == other.loaded.effective && self.secrets == other.secrets && urls(self) == urls(other)
+    }
+}
+
 impl Reload {
     /// Looks for changes until the runtime ends.
-    pub(super) async fn run(self, started_with: Loaded, every: Duration) {
+    pub(super) async fn run(mut self, started_with: Loaded, every: Duration) {
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
             tracing::error!("Cannot listen for SIGHUP");
             return;
         };
-        let mut current = started_with.clone();
+        let mut current = Seen { secrets: Digests::of(&started_with.config), loaded: started_with.clone() };
         let mut last_problem = None;
         let mut tick = tokio::time::interval(every);
         self.publish_certificate();
@@ -65,7 +80,7 @@ impl Reload {
         }
     }
 
-    async fn look(&self, started_with: &Config, current: &Loaded, asked: bool) -> Result<Option<Loaded>, String> {
+    async fn look(&mut self, started_with: &Config, current: &Seen, asked: bool) -> Result<Option<Seen>, String> {
         if let Some(certificates) = &self.certificates
             && certificates.reload()?
         {
@@ -73,7 +88,7 @@ impl Reload {
             tracing::info!("Certificate reloaded");
         }
         let new = self.read_settled(current).await?;
-        let unchanged = fingerprint(&new) == fingerprint(current);
+        let unchanged = new == *current;
         if !unchanged || asked {
             self.apply(started_with, &new)?;
         }
@@ -83,29 +98,26 @@ impl Reload {
 
     // Whoever writes a file in place empties it first, and an empty overlay is a good one: what
     // differs from the configuration in force counts only when a second look sees the same.
-    async fn read_settled(&self, current: &Loaded) -> Result<Loaded, String> {
-        let mut read = (self.reread)();
-        let mut seen = looks(&read);
-        if seen == Ok(fingerprint(current)) {
-            return read;
+    async fn read_settled(&self, current: &Seen) -> Result<Seen, String> {
+        let mut seen = read(&self.reread);
+        if seen.as_ref() == Ok(current) {
+            return seen;
         }
         loop {
             tokio::time::sleep(SETTLE).await;
-            let again = (self.reread)();
-            let now = looks(&again);
-            if now == seen {
-                return read;
+            let again = read(&self.reread);
+            if again == seen {
+                return seen;
             }
-            (read, seen) = (again, now);
+            seen = again;
         }
     }
 
-    fn apply(&self, started_with: &Config, new: &Loaded) -> Result<(), String> {
+    // First everything that can fail, then everything that counts.
+    fn apply(&mut self, started_with: &Config, Seen { loaded: new, secrets }: &Seen) -> Result<(), String> {
         let settings = settings(&new.config).map_err(|error| error.to_string())?;
-        let keys = configured_keys(&new.config).map_err(|error| error.to_string())?;
-        if let Some((keys, _)) = keys {
-            self.sessions.replace_keys(keys);
-        }
+        let rotated = self.rotation.check(&new.config, secrets)?;
+        self.rotation.take_up(rotated);
         self.settings.store(Arc::new(settings));
         self.verbosity.set(new.config.telemetry.log_level).map_err(|error| error.to_string())?;
         self.metrics.config_info.reset();
@@ -125,68 +137,53 @@ impl Reload {
         let Some(not_after) = self.certificates.as_ref().and_then(|certificates| certificates.not_after()) else {
             return;
         };
+        publish("tls.key", self.clock.as_ref(), &self.metrics);
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
         self.metrics.tls_certificate_not_after_timestamp.with_label_values(&["listener"]).set(not_after as f64);
     }
 }
 
-fn looks(read: &Result<Loaded, String>) -> Result<Vec<u8>, String> {
-    read.as_ref().map(fingerprint).map_err(Clone::clone)
-}
-
-// The configuration's own hash leaves secrets out; a rotated key must be noticed all the same.
-fn fingerprint(loaded: &Loaded) -> Vec<u8> {
-    let keys = loaded.config.sessions.token.keys.iter();
-    let secrets = keys.flat_map(|key| [&[key.id], key.secret.expose().as_bytes()].concat());
-    let single = password(&loaded.config).bytes().chain(sink_key(&loaded.config).bytes());
-    let all = loaded.effective.bytes().chain(secrets).chain(single).chain(webhook_secrets(&loaded.config));
-    digest(&SHA256, &all.collect::<Vec<_>>()).as_ref().to_vec()
-}
-
-fn password(config: &Config) -> &str {
-    config.sessions.redis.password.as_ref().map_or("", |secret| secret.expose())
-}
-
-fn sink_key(config: &Config) -> &str {
-    config.outbox.alias.api_key.as_ref().map_or("", |secret| secret.expose())
-}
-
-fn webhook_secrets(config: &Config) -> Vec<u8> {
-    let secrets = config.webhooks.clerk.iter().flat_map(|clerk| &clerk.secrets);
-    secrets.flat_map(|secret| secret.expose().iter().copied()).collect()
+fn read(reread: &Reread) -> Result<Seen, String> {
+    let loaded = reread()?;
+    Ok(Seen { secrets: Digests::of(&loaded.config), loaded })
 }
 
 // Against the configuration of the start, not the last one: what waits for a restart goes on waiting.
 fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
     let shown = |config: &Config| {
-        let mut sessions = String::new();
-        // `Debug` never fails on a `String`, and shows no secret.
-        let _ = write!(sessions, "{:?}{:?}", config.sessions.store, config.sessions.redis);
+        // What is left of the secrets is inside URLs, which `Debug` hides: those are compared below.
+        let config = without_rotating(config);
         [
             ("listen", format!("{:?}", config.listen)),
             ("tls", format!("{:?}", config.tls)),
             ("admin", format!("{:?}", config.admin)),
             ("forward_auth.grpc", format!("{:?}", config.forward_auth.grpc)),
             ("upstream", format!("{:?}", config.upstream)),
-            ("sessions.store", sessions),
-            // Compared only: `Debug` would show every password alike.
-            ("sessions.redis.password", password(config).to_owned()),
+            ("sessions.store", format!("{:?}{:?}", config.sessions.store, config.sessions.redis)),
             ("sessions.ttl", format!("{:?}{:?}", config.sessions.ttl, config.sessions.max_per_principal)),
             ("sessions.cache", format!("{:?}", config.sessions.cache)),
             ("sessions.revocation", format!("{:?}", config.sessions.revocation)),
             ("sessions.on_unavailable", format!("{:?}{:?}", config.sessions.on_unavailable, config.sessions.max_stale)),
-            ("outbox", format!("{:?}{}", config.outbox, sink_key(config))),
+            ("directory", format!("{:?}", config.directory)),
+            ("rebind", format!("{:?}", config.rebind)),
+            ("outbox", format!("{:?}", config.outbox)),
+            ("bootstrap", format!("{:?}", config.bootstrap)),
             ("clerk", format!("{:?}", config.clerk)),
             ("issuers", format!("{:?}", config.issuers)),
             ("routes (stream)", format!("{:?}", config.routes.iter().any(|rule| rule.stream))),
             ("tenants", format!("{:?}", config.tenants)),
-            // The secrets, too, are compared only.
-            ("webhooks", format!("{:?}{:?}", config.webhooks, webhook_secrets(config))),
+            ("webhooks", format!("{:?}", config.webhooks)),
             ("limits", format!("{:?}", config.limits)),
             ("lifecycle", format!("{:?}", config.lifecycle)),
             ("telemetry.log_format", format!("{:?}", config.telemetry.log_format)),
         ]
     };
-    let changed = shown(started_with).into_iter().zip(shown(new)).filter(|((_, old), (_, new))| old != new);
+    let hidden = |section: &str| match section {
+        "sessions.store" => started_with.sessions.store != new.sessions.store || gives_up_keys(started_with, new),
+        "directory" => started_with.directory.url != new.directory.url,
+        _ => false,
+    };
+    let sections = shown(started_with).into_iter().zip(shown(new));
+    let changed = sections.filter(|((section, old), (_, new))| old != new || hidden(section));
     changed.map(|((section, _), _)| section).collect()
 }

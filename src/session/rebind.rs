@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use self::hook::{Hook, HookError};
 use super::Sessions;
-use crate::config::Config;
 use crate::config::rebind::Backend;
+use crate::config::{self, Config};
 use crate::directory::{Answer, Asked, Claim, Claimed, Directory, DirectoryError, Moved, Reown};
 use crate::metrics::Metrics;
 use crate::model::{Principal, PrincipalId, PrincipalKind, TenantId};
@@ -103,6 +103,14 @@ impl Rebinds {
             Backend::Http => Way::Http(Hook::new(&config.rebind.hook, &config.upstream).map_err(InvalidHook)?),
         };
         Ok(Self { directory, sessions, way, alias, clock, metrics })
+    }
+
+    /// Sends the hook, if there is one, another secret from now on.
+    pub fn use_hook_secret(&self, hook: &config::rebind::Hook) -> Result<(), InvalidHook> {
+        match &self.way {
+            Way::Sql { .. } => Ok(()),
+            Way::Http(own) => own.use_secret(hook).map_err(InvalidHook),
+        }
     }
 
     /// Looks at the tables that are to be re-owned; [`DirectoryError::Tables`] is a mistake in the configuration.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use self::client::{Deadlines, Target};
@@ -45,9 +46,14 @@ const TOMBSTONE_MIN: Duration = Duration::from_hours(1);
 /// A cluster's bus promises nothing, so answers must not be kept long.
 const CLUSTER_CACHE_TTL: Duration = Duration::from_secs(5);
 
+/// A way to connect that has been checked and is not in use yet.
+pub struct NewCredentials(Target);
+
 /// A session store on Redis.
 pub struct RedisStore {
-    target: Target,
+    target: ArcSwap<Target>,
+    /// Another target was set.
+    rotated: Notify,
     keys: Arc<Keys>,
     scripts: Scripts,
     clock: Arc<dyn Clock>,
@@ -95,15 +101,28 @@ impl RedisStore {
             wait_at_most: config.redis.timeout / 2,
             instance: Uuid::new_v4().simple().to_string(),
             runs: AtomicU64::new(0),
-            target,
+            target: ArcSwap::from_pointee(target),
+            rotated: Notify::new(),
             clock,
             metrics,
         }))
     }
 
+    /// Returns how to connect with the password and the certificates of `config`; nothing changes yet.
+    pub fn check_credentials(&self, config: &config::Sessions) -> Result<NewCredentials, RedisConfigError> {
+        Target::new(config, self.deadlines).map(NewCredentials)
+    }
+
+    /// Connects with these from now on. The connections in use go on, under the new password if Redis
+    /// takes it; those of a cluster, which come and go by themselves, are made anew at once.
+    pub fn use_credentials(&self, NewCredentials(target): NewCredentials) {
+        self.target.store(Arc::new(target));
+        self.rotated.notify_one();
+    }
+
     /// Returns how long at most an answer may be cached; `None` where revocations are certain to be heard.
     pub fn cache_ttl_cap(&self) -> Option<Duration> {
-        self.target.is_cluster().then_some(CLUSTER_CACHE_TTL)
+        self.target.load().is_cluster().then_some(CLUSTER_CACHE_TTL)
     }
 
     fn linked(&self, op: Op) -> Result<Arc<Link>, StoreError> {

@@ -45,14 +45,14 @@ async fn every_command_explains_itself() {
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     assert_eq!(
         subcommands(&help),
-        ["serve", "demo", "check", "explain", "sessions", "migrate", "outbox", "keys", "probe"]
+        ["serve", "drain", "demo", "check", "explain", "sessions", "migrate", "outbox", "keys", "probe"]
     );
     let mut commands: Vec<Vec<String>> = subcommands(&help).into_iter().map(|name| vec![name]).collect();
     for parent in ["sessions", "outbox", "keys"] {
         let (_, help, _) = outcome(&[parent, "--help"]).await;
         commands.extend(subcommands(&help).into_iter().map(|name| vec![parent.to_owned(), name]));
     }
-    assert_eq!(commands.len(), 14, "{commands:?}");
+    assert_eq!(commands.len(), 15, "{commands:?}");
     for command in commands {
         let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
         let (code, help, errors) = outcome(&arguments).await;

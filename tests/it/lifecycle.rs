@@ -1,5 +1,6 @@
 //! From the start to the last byte: probes, signals, and starts that must fail.
 
+mod drain;
 mod load;
 
 use std::net::TcpListener;

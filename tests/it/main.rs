@@ -50,6 +50,8 @@ mod revocation;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod side_door;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod streams_http2;

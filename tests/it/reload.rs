@@ -1,5 +1,8 @@
 //! What changes while the server runs, and what a mistake in a file does not change.
 
+mod rotation;
+mod volumes;
+
 use std::path::Path;
 
 use rustls_pki_types::CertificateDer;
@@ -118,18 +121,6 @@ async fn sections_that_wait_for_a_restart_are_named_until_they_get_one() {
     rewrite(&doorward, &format!("{CLOSED}\n{limits}\nsessions: {{ ttl: 5m }}"));
     doorward.wait_log(r#""sections":"upstream, sessions.ttl, limits""#).await;
     assert_eq!(doorward.client().get("/").send().await.status, 401, "the rest is in force");
-}
-
-#[tokio::test]
-async fn a_signing_secret_that_changes_in_its_file_waits_for_a_restart() {
-    let (upstream, idp, directory) = (Upstream::start().await, Idp::start().await, TempDir::new("webhooks"));
-    let secret = directory.join("secret");
-    write(&secret, "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3");
-    let webhooks = format!("webhooks: {{ clerk: {{ secrets: [{{ file: '{}' }}] }} }}", secret.display());
-    let doorward = watching(&upstream).idp(&idp).config(&webhooks).start().await;
-    write(&secret, "whsec_NzY1NDMyMTBmZWRjYmE5ODc2NTQzMjEw");
-    doorward.wait_log(r#""sections":"webhooks""#).await;
-    assert!(!doorward.logs().contains("whsec_"), "{}", doorward.logs());
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ pub mod svix;
 pub mod temp;
 pub mod tls;
 pub mod upstream;
+pub mod volume;
 
 use std::future::Future;
 use std::process::Command;

@@ -1,7 +1,8 @@
 //! Whether the process has started, works, and should be given traffic.
 //!
 //! Facts only move forward: started, the store answered once, keys were loaded once, draining.
-//! None of them goes back, so no outage elsewhere can turn into a restart or an empty Service.
+//! None of them goes back, so no outage elsewhere can turn into a restart or an empty Service. The
+//! one that may is asked for: an application that callers reach without Doorward is given no traffic.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +30,9 @@ pub struct Health {
     draining: AtomicBool,
     store_ready: AtomicBool,
     keys_ready: AtomicBool,
+    /// Whether readiness needs `unexposed`.
+    minds_exposure: bool,
+    unexposed: AtomicBool,
     heartbeats: Box<[Heartbeat]>,
 }
 
@@ -49,7 +53,21 @@ impl Health {
             draining: AtomicBool::new(false),
             store_ready: AtomicBool::new(false),
             keys_ready: AtomicBool::new(false),
+            minds_exposure: false,
+            unexposed: AtomicBool::new(false),
         }
+    }
+
+    /// Makes readiness need that the application is known to be reached through Doorward only.
+    #[must_use]
+    pub fn minding_exposure(mut self, minds: bool) -> Self {
+        self.minds_exposure = minds;
+        self
+    }
+
+    /// Reports whether the application is known to be reached through Doorward only.
+    pub fn mark_unexposed(&self, unexposed: bool) {
+        self.unexposed.store(unexposed, Ordering::Release);
     }
 
     /// Reports that the configuration is read and all listeners are bound.
@@ -101,12 +119,16 @@ impl Health {
 
     /// Returns what `/readyz` looks at: whether store and keys were ever good, not whether they are now.
     pub fn readiness(&self) -> Vec<Check> {
-        vec![
+        let mut checks = vec![
             check("started", self.started.load(Ordering::Acquire)),
             check("serving", !self.is_draining()),
             check("store", self.store_ready.load(Ordering::Acquire)),
             check("keys", self.keys_ready.load(Ordering::Acquire)),
-        ]
+        ];
+        if self.minds_exposure {
+            checks.push(check("unexposed", self.unexposed.load(Ordering::Acquire)));
+        }
+        checks
     }
 }
 

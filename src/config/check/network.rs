@@ -10,6 +10,8 @@ use crate::config::{Address, Config, Cookie, Lifecycle, Limits, Upstream};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_hours(1);
+/// What an exit takes after the drain, deliveries of the outbox included.
+const EXIT: Duration = Duration::from_secs(3);
 
 pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
     listeners(config, found);
@@ -115,5 +117,13 @@ fn limits(limits: &Limits, found: &mut Vec<Finding>) {
 fn lifecycle(lifecycle: &Lifecycle, found: &mut Vec<Finding>) {
     duration_in("lifecycle.drain_delay", lifecycle.drain_delay, Duration::ZERO..=HOUR, found);
     duration_in("lifecycle.drain_timeout", lifecycle.drain_timeout, Duration::ZERO..=HOUR, found);
+    if let Some(grace) = lifecycle.termination_grace
+        && lifecycle.drain_delay + lifecycle.drain_timeout + EXIT >= grace
+    {
+        let message = "must be longer than drain_delay, drain_timeout and 3s together, or the process is killed \
+                       before it has drained";
+        let finding = Finding::new(KeyPath::of("lifecycle.termination_grace"), message);
+        found.push(finding.resting_on("lifecycle.drain_delay").resting_on("lifecycle.drain_timeout"));
+    }
     duration_in("lifecycle.reload_interval", lifecycle.reload_interval, 10 * MILLISECOND..=HOUR, found);
 }

@@ -5,8 +5,10 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -26,7 +28,7 @@ const ANSWER_MAX: usize = 64 * 1024;
 pub(super) struct Hook {
     client: Client,
     url: Url,
-    authorization: Option<HeaderValue>,
+    authorization: ArcSwapOption<HeaderValue>,
     deadline: Duration,
 }
 
@@ -65,18 +67,18 @@ impl Hook {
             (None, Some(url)) => (trusting(base, hook.ca.as_deref(), url.starts_with("https://"))?, url.clone()),
             (None, None) => return Err("url is missing".to_owned()),
         };
-        let authorization =
-            hook.secret.as_ref().map(|secret| HeaderValue::from_str(&format!("Bearer {}", secret.expose())));
-        let mut authorization = authorization.transpose().map_err(|_| "secret is no header value".to_owned())?;
-        if let Some(value) = &mut authorization {
-            value.set_sensitive(true);
-        }
         Ok(Self {
             client: builder.build().map_err(|error| crate::telemetry::with_causes(&error))?,
             url: Url::parse(&url).map_err(|_| "url cannot be read".to_owned())?,
-            authorization,
+            authorization: ArcSwapOption::new(authorization(hook)?.map(Arc::new)),
             deadline: hook.timeout,
         })
+    }
+
+    /// Sends the secret of `hook` from now on.
+    pub(super) fn use_secret(&self, hook: &Config) -> Result<(), String> {
+        self.authorization.store(authorization(hook)?.map(Arc::new));
+        Ok(())
     }
 
     /// Returns how long a call takes at most.
@@ -88,8 +90,8 @@ impl Hook {
     pub(super) async fn call(&self, from: &PrincipalId, to: &PrincipalId, key: &str) -> Result<u64, HookError> {
         let body = json!({ "from": from.as_str(), "to": to.as_str(), "idempotency_key": key }).to_string();
         let mut request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
+        if let Some(authorization) = self.authorization.load_full() {
+            request = request.header(AUTHORIZATION, HeaderValue::clone(&authorization));
         }
         let mut response = request.send().await.map_err(lost)?;
         match response.status() {
@@ -120,6 +122,15 @@ impl Resolve for Upstream {
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
+}
+
+fn authorization(hook: &Config) -> Result<Option<HeaderValue>, String> {
+    let value = hook.secret.as_ref().map(|secret| HeaderValue::from_str(&format!("Bearer {}", secret.expose())));
+    let mut value = value.transpose().map_err(|_| "secret is no header value".to_owned())?;
+    if let Some(value) = &mut value {
+        value.set_sensitive(true);
+    }
+    Ok(value)
 }
 
 fn builder(deadline: Duration, connect: Duration) -> Result<ClientBuilder, String> {

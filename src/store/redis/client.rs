@@ -56,7 +56,7 @@ pub(super) enum Target {
     /// One server.
     Single(Client),
     /// The primary that Sentinel names.
-    Sentinel { client: Mutex<SentinelClient>, sentinels: u32 },
+    Sentinel { client: Mutex<SentinelClient>, sentinels: u32, credentials: RedisCredentials },
     /// A cluster: data goes to the owners of slots, revocations are heard from any node.
     Cluster { data: ClusterClient, nodes: Vec<Client>, next: AtomicUsize },
 }
@@ -98,9 +98,11 @@ impl Target {
             StoreUrl::Sqlite(_) => Err(RedisConfigError::NotRedis),
             StoreUrl::Redis(url) => single(url, password, certificates.as_ref()).map(Self::Single),
             StoreUrl::Sentinel { nodes, master, credentials, tls } => {
-                let client = sentinel(nodes, master, credentials, password, (*tls, certificates))?;
+                let password = password.or(credentials.password.as_ref()).cloned();
+                let credentials = RedisCredentials { password, ..credentials.clone() };
+                let client = sentinel(nodes, master, &credentials, (*tls, certificates))?;
                 let sentinels = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-                Ok(Self::Sentinel { client: Mutex::new(client), sentinels })
+                Ok(Self::Sentinel { client: Mutex::new(client), sentinels, credentials })
             }
             StoreUrl::Cluster(nodes) => cluster(nodes, password, certificates, deadlines),
         }
@@ -109,6 +111,28 @@ impl Target {
     /// Returns whether the target is a cluster.
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster { .. })
+    }
+
+    /// Returns the command that says who we are on a connection that is open already; `None` when
+    /// there is no password, and for a cluster, whose connections are not ours to name.
+    pub(super) fn authentication(&self) -> Option<Cmd> {
+        let (username, password) = match self {
+            Self::Single(client) => {
+                let settings = client.get_connection_info().redis_settings();
+                (settings.username().map(str::to_owned), settings.password().map(str::to_owned))
+            }
+            Self::Sentinel { credentials, .. } => {
+                let password = credentials.password.as_ref().map(|password| password.expose().to_owned());
+                (credentials.username.clone(), password)
+            }
+            Self::Cluster { .. } => return None,
+        };
+        let mut command = redis::cmd("AUTH");
+        if let Some(username) = username {
+            command.arg(username);
+        }
+        command.arg(password?);
+        Some(command)
     }
 
     /// Returns how long one attempt to connect may take.
@@ -226,7 +250,6 @@ fn sentinel(
     nodes: &[String],
     master: &str,
     credentials: &RedisCredentials,
-    password: Option<&Secret>,
     (tls, certificates): (bool, Option<TlsCertificates>),
 ) -> Result<SentinelClient, RedisConfigError> {
     if !tls && certificates.is_some() {
@@ -242,7 +265,7 @@ fn sentinel(
     if let Some(username) = &credentials.username {
         builder = builder.set_client_to_redis_username(username);
     }
-    if let Some(password) = password.or(credentials.password.as_ref()) {
+    if let Some(password) = &credentials.password {
         builder = builder.set_client_to_redis_password(password.expose());
     }
     if tls {

@@ -102,8 +102,9 @@ impl RedisStore {
             self.journal.clone(),
         );
         let ears = hearing.clone();
-        let opening = self.target.open(self.deadlines, move |push| ears.push(&push));
-        let mut opened = within(self.target.patience(self.deadlines), opening).await?;
+        let target = self.target.load_full();
+        let opening = target.open(self.deadlines, move |push| ears.push(&push));
+        let mut opened = within(target.patience(self.deadlines), opening).await?;
         within(self.deadlines.connect, opened.ears.subscribe(self.keys.channel())).await?;
         let sent = self.clock.monotonic();
         for (control, count) in self.first_counts(&opened).await?.iter().enumerate() {
@@ -125,8 +126,34 @@ impl RedisStore {
     async fn keep(&self, link: &Link) -> Lost {
         tokio::select! {
             lost = self.beat(link) => lost,
+            lost = self.follow_rotation(link) => lost,
             reason = link.hearing.lost() => Lost { reason, cause: "noticed on the connection".to_owned() },
             never = async { tokio::join!(self.warn_of_eviction(link), self.retry(link)).1 } => match never {},
+        }
+    }
+
+    // A rotated password is told on the connections in use: they go on whatever Redis says to it, and
+    // the operator learns now whether the next connection will be made.
+    async fn follow_rotation(&self, link: &Link) -> Lost {
+        loop {
+            self.rotated.notified().await;
+            let target = self.target.load_full();
+            if target.is_cluster() {
+                return Lost { reason: Resync::Disconnected, cause: "credentials were rotated".to_owned() };
+            }
+            let Some(command) = target.authentication() else { continue };
+            let (mut ears, mut write) = (link.ears.clone(), link.write.connection());
+            let both = async {
+                command.query_async::<()>(&mut ears).await?;
+                command.query_async::<()>(&mut write).await
+            };
+            match within(self.deadlines.answer, both).await {
+                Ok(()) => tracing::info!("Redis takes the rotated password"),
+                Err(Lost { cause, .. }) => tracing::warn!(
+                    cause,
+                    "Redis does not take the rotated password: connections in use go on, new ones cannot be made"
+                ),
+            }
         }
     }
 
@@ -138,7 +165,7 @@ impl RedisStore {
         loop {
             ticks.tick().await;
             let sent = self.clock.monotonic();
-            let checked = if self.target.is_cluster() {
+            let checked = if self.target.load().is_cluster() {
                 self.check_cluster(link, &mut round).await
             } else {
                 self.check_single(link).await
@@ -211,7 +238,7 @@ impl RedisStore {
         // Best effort: Redis refuses it when out of memory. Without an epoch, a flush before the very
         // first revocation goes unnoticed, and cached answers outlive it by their lifetime.
         drop(within(self.deadlines.answer, async { Ok(join_all(marks).await) }).await);
-        if self.target.is_cluster() {
+        if self.target.load().is_cluster() {
             let counts = controls.iter().map(|control| count(opened.read.clone(), control));
             return within(self.deadlines.answer, async { join_all(counts).await.into_iter().collect() }).await;
         }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::get;
 use crate::support::client::{Client, RawConnection, Response};
@@ -18,9 +19,20 @@ const AFTERWARDS: u32 = 10;
 /// The least time between two requests of a worker: the server is what is tested, not the machine.
 const PACE: Duration = Duration::from_millis(4);
 
-/// The replicas that a balancer knows, by proxy and admin address.
+/// The replicas that a balancer knows.
 #[derive(Clone)]
-pub(super) struct Fleet(Arc<Mutex<Vec<(SocketAddr, SocketAddr)>>>);
+pub(super) struct Fleet {
+    replicas: Arc<Mutex<Vec<Replica>>>,
+    /// For how long a replica is still sent new connections after it was found unready.
+    lag: Duration,
+}
+
+#[derive(Clone, Copy)]
+struct Replica {
+    proxy: SocketAddr,
+    admin: SocketAddr,
+    unready_since: Option<Instant>,
+}
 
 /// Workers under way.
 pub(super) struct Load {
@@ -33,6 +45,8 @@ pub(super) struct Load {
 pub(super) struct Tally {
     /// Requests that got no complete 200.
     pub(super) lost: Vec<String>,
+    /// New connections that nobody took.
+    pub(super) refused: u64,
     /// Answers that ended their connection.
     pub(super) closing: u64,
     /// Answers to requests sent after the replica was withdrawn that did not.
@@ -48,8 +62,15 @@ struct Worker {
 }
 
 impl Fleet {
+    /// Returns one that leaves a replica alone as soon as it is unready.
     pub(super) fn of(replicas: &[&Doorward]) -> Self {
-        let fleet = Self(Arc::default());
+        Self::lagging(replicas, Duration::ZERO)
+    }
+
+    /// Returns one that takes `lag` to notice that a replica is unready, as endpoints and the rules
+    /// of nodes do.
+    pub(super) fn lagging(replicas: &[&Doorward], lag: Duration) -> Self {
+        let fleet = Self { replicas: Arc::default(), lag };
         for replica in replicas {
             fleet.enlist(replica);
         }
@@ -57,32 +78,43 @@ impl Fleet {
     }
 
     pub(super) fn enlist(&self, replica: &Doorward) {
-        self.all().push((replica.proxy_addr(), replica.admin_addr()));
+        let (proxy, admin) = (replica.proxy_addr(), replica.admin_addr());
+        self.all().push(Replica { proxy, admin, unready_since: None });
     }
 
     pub(super) fn withdraw(&self, replica: &Doorward) {
-        self.all().retain(|(proxy, _)| *proxy != replica.proxy_addr());
+        self.all().retain(|known| known.proxy != replica.proxy_addr());
     }
 
-    fn all(&self) -> std::sync::MutexGuard<'_, Vec<(SocketAddr, SocketAddr)>> {
-        self.0.lock().expect("no holder panics")
+    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Replica>> {
+        self.replicas.lock().expect("no holder panics")
     }
 
     fn is_empty(&self) -> bool {
         self.all().is_empty()
     }
 
-    /// Returns a replica that says it is ready.
+    /// Returns a replica that says, or said until a moment ago, that it is ready.
     async fn pick(&self, turn: usize) -> Option<SocketAddr> {
         let known = self.all().clone();
         for step in 0..known.len() {
-            let (proxy, admin) = known[(turn + step) % known.len()];
-            let probe = Client::new(admin).get("/readyz").try_send().await;
-            if probe.is_ok_and(|answer| answer.status == 200) {
-                return Some(proxy);
+            let replica = known[(turn + step) % known.len()];
+            let probe = Client::new(replica.admin).get("/readyz").try_send().await;
+            let ready = probe.is_ok_and(|answer| answer.status == 200);
+            if self.still_sends(replica.proxy, ready) {
+                return Some(replica.proxy);
             }
         }
         None
+    }
+
+    fn still_sends(&self, proxy: SocketAddr, ready: bool) -> bool {
+        let mut all = self.all();
+        let Some(replica) = all.iter_mut().find(|replica| replica.proxy == proxy) else { return ready };
+        if ready {
+            return true;
+        }
+        replica.unready_since.get_or_insert_with(Instant::now).elapsed() < self.lag
     }
 }
 
@@ -113,6 +145,7 @@ impl Load {
         while let Some(tally) = within("a worker to stop", self.workers.join_next()).await {
             let tally = tally.expect("a worker does not panic");
             sum.lost.extend(tally.lost);
+            sum.refused += tally.refused;
             sum.closing += tally.closing;
             sum.kept_open += tally.kept_open;
         }
@@ -143,8 +176,11 @@ impl Worker {
                 (None, Some(target)) => RawConnection::try_open(target).await,
                 (kept, _) => kept,
             };
-            // Refused before anything was sent: no request is lost.
-            let Some(mut open) = opened else { continue };
+            // Refused before anything was sent: no request is lost, but its caller is told an error.
+            let Some(mut open) = opened else {
+                tally.refused += 1;
+                continue;
+            };
             open.write(get("/work", &self.token)).await;
             match open.response().await {
                 Some(answer) if is_complete(&answer) => {

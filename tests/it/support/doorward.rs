@@ -27,6 +27,7 @@ pub struct Builder {
     admin: SocketAddr,
     base: Vec<String>,
     overlays: Vec<String>,
+    files: Vec<PathBuf>,
     store: Option<String>,
     database: Option<String>,
     environment: Vec<(String, String)>,
@@ -46,6 +47,7 @@ impl Doorward {
                 "lifecycle: { drain_delay: 0s }".to_owned(),
             ],
             overlays: Vec::new(),
+            files: Vec::new(),
             store: None,
             database: None,
             environment: Vec::new(),
@@ -87,6 +89,11 @@ impl Doorward {
     pub async fn wait_log(&self, text: &str) {
         let what = format!("{text:?} in the logs");
         eventually(&what, async || self.logs().contains(text).then_some(())).await;
+    }
+
+    /// Returns the process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal: `TERM`, `HUP`, `INT`, `KILL`, `STOP`, `CONT`.
@@ -132,6 +139,12 @@ impl Builder {
         self
     }
 
+    /// Lays a file of the caller's over everything else, as it is when the process reads it.
+    pub fn config_file(mut self, path: PathBuf) -> Self {
+        self.files.push(path);
+        self
+    }
+
     /// Sets an environment variable of the process.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -167,6 +180,9 @@ impl Builder {
         for (number, yaml) in std::iter::once(&self.base_file()).chain(&self.overlays).enumerate() {
             let file = self.directory.join(&format!("{number}.yaml"));
             std::fs::write(&file, yaml).expect("the directory is writable");
+            command.arg("--config").arg(file);
+        }
+        for file in &self.files {
             command.arg("--config").arg(file);
         }
         let output = |name| File::create(self.directory.join(name)).expect("the directory is writable");

@@ -40,6 +40,9 @@ if [ "$(id -u)" = 0 ]; then chown postgres "$directory"; fi
 chmod 700 "$directory"
 cd "$directory"
 run "$bin/initdb" -D data -U doorward -A trust --no-sync --locale=C -E UTF8 >initdb.log 2>&1
+# Whoever is a member of this role has to know a password.
+printf '%s\n' 'host all +with_password 127.0.0.1/32 scram-sha-256' | cat - data/pg_hba.conf >hba
+cat hba >data/pg_hba.conf
 run "$bin/postgres" -D data -h 127.0.0.1 -p "$port" -k "$directory" -c fsync=off -c max_connections=400 \
     -c max_prepared_transactions=0 >server.log 2>&1 </dev/null &
 read -r _ || true
@@ -61,6 +64,11 @@ impl Postgres {
     /// Returns the URL that belongs into `directory.url`.
     pub fn url(&self) -> String {
         format!("postgres://doorward@127.0.0.1:{}/{}", self.port, self.name)
+    }
+
+    /// Returns the URL for another role, whose password, if any, is not in it.
+    pub fn url_as(&self, role: &str) -> String {
+        format!("postgres://{role}@127.0.0.1:{}/{}", self.port, self.name)
     }
 
     /// Returns the port of the server, which all databases share.

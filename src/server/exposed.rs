@@ -1,0 +1,118 @@
+//! Whether the application can be reached past Doorward.
+//!
+//! The containers of a pod share a network namespace and the pod's address: an application that
+//! listens on all addresses answers whoever knows its port, session or none. Nothing is refused for
+//! it; it is told, counted and, where asked for, ends readiness.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::sockets::listeners;
+use crate::api::admin::Health;
+use crate::config::upstream::Exposed;
+use crate::config::{Address, Config};
+use crate::metrics::Metrics;
+
+/// How often the tables are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// Of this process's network namespace.
+const TABLE: &str = "/proc/self/net/tcp";
+/// Absent where there is no IPv6.
+const TABLE_IPV6: &str = "/proc/self/net/tcp6";
+
+/// Looks at who listens on the application's port.
+pub(super) struct SideDoor {
+    port: u16,
+    own: Option<SocketAddr>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+}
+
+/// What one look showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Nobody listens on the port beyond loopback.
+    Closed,
+    /// Somebody does, on these addresses.
+    Open(Vec<SocketAddr>),
+    /// Nobody can know.
+    Unknown(String),
+}
+
+/// Returns whether a configuration asks for readiness to depend on it.
+pub(super) fn ends_readiness(config: &Config) -> bool {
+    config.upstream.exposed == Exposed::Unready && config.upstream.url.loopback_port().is_some()
+}
+
+impl SideDoor {
+    /// Returns what looks, if there is something to look at.
+    pub(super) fn new(config: &Config, health: Arc<Health>, metrics: Arc<Metrics>) -> Option<Self> {
+        let port = config.upstream.url.loopback_port()?;
+        let own = match &config.listen {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        };
+        (config.upstream.exposed != Exposed::Ignore).then_some(Self { port, own, health, metrics })
+    }
+
+    /// Looks until the runtime ends.
+    pub(super) async fn run(self) {
+        let mut every = tokio::time::interval(LOOK);
+        let mut last = None;
+        loop {
+            every.tick().await;
+            // A table is short; the system may still take its time over it.
+            let read = tokio::task::spawn_blocking(read).await;
+            let seen = match read {
+                Ok(Ok(all)) => self.judge(all),
+                Ok(Err(error)) => Seen::Unknown(error.to_string()),
+                Err(error) => Seen::Unknown(error.to_string()),
+            };
+            if last.as_ref() != Some(&seen) {
+                self.report(&seen, last.is_some());
+                last = Some(seen);
+            }
+        }
+    }
+
+    fn judge(&self, all: Vec<SocketAddr>) -> Seen {
+        let beyond = |address: &SocketAddr| !address.ip().is_loopback() && Some(*address) != self.own;
+        let mut open: Vec<_> =
+            all.into_iter().filter(|address| address.port() == self.port && beyond(address)).collect();
+        open.sort_unstable();
+        open.dedup();
+        if open.is_empty() { Seen::Closed } else { Seen::Open(open) }
+    }
+
+    fn report(&self, seen: &Seen, looked_before: bool) {
+        self.metrics.upstream_exposed.set(i64::from(matches!(seen, Seen::Open(_))));
+        self.health.mark_unexposed(*seen == Seen::Closed);
+        match seen {
+            Seen::Closed if looked_before => tracing::info!("Nobody listens on the application's port beyond loopback"),
+            Seen::Closed => {}
+            Seen::Open(addresses) => {
+                let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                tracing::warn!(
+                    addresses = addresses.join(", "),
+                    "The application can be reached without Doorward; let it listen on 127.0.0.1 only, or let a \
+                     NetworkPolicy admit nobody to its port"
+                );
+            }
+            Seen::Unknown(error) => tracing::warn!(error, "Nobody can know whether the application is exposed"),
+        }
+    }
+}
+
+fn read() -> io::Result<Vec<SocketAddr>> {
+    let mut all = Vec::new();
+    all.extend(listeners(BufReader::new(File::open(TABLE)?))?);
+    match File::open(TABLE_IPV6) {
+        Ok(file) => all.extend(listeners(BufReader::new(file))?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(all)
+}

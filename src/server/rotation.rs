@@ -1,0 +1,285 @@
+//! Secrets that change in their files while the server runs.
+//!
+//! What a new configuration holds is checked first, all of it; then it is put where each secret is
+//! used. Connections in use go on. A secret is never sent where the old one was not: one that comes
+//! together with another address waits for the restart that the address needs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use zeroize::Zeroizing;
+
+use super::Shared;
+use super::store::{Store, configured_keys};
+use crate::api::webhooks::Sender;
+use crate::config::Config;
+use crate::config::sessions::StoreUrl;
+use crate::config::webhooks::SigningSecret;
+use crate::directory::Directory;
+use crate::metrics::Metrics;
+use crate::model::TokenKeys;
+use crate::secret::{Rotating, Secret};
+use crate::session::{Rebinds, Sessions};
+use crate::store::redis::{NewCredentials, RedisStore};
+use crate::telemetry::with_causes;
+use crate::time::Clock;
+
+const TOKEN_KEYS: &str = "sessions.token.keys";
+const REDIS: [&str; 4] =
+    ["sessions.redis.password", "sessions.redis.ca", "sessions.redis.client_cert", "sessions.redis.client_key"];
+const DIRECTORY: &str = "directory.password";
+const SINK: &str = "outbox.alias.api_key";
+const WEBHOOKS: &str = "webhooks.clerk.secrets";
+const HOOK: &str = "rebind.hook.secret";
+
+/// The secrets of a configuration by key, as digests: they tell whether one changed, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Digests(BTreeMap<&'static str, Vec<u8>>);
+
+/// Where secrets are in use.
+pub(super) struct Holders {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) redis: Option<Arc<RedisStore>>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) rebinds: Arc<Rebinds>,
+    pub(super) sender: Option<Arc<Sender>>,
+    pub(super) sink_key: Option<Rotating>,
+}
+
+/// Puts new secrets where they are used.
+pub(super) struct Rotation {
+    holders: Holders,
+    started_with: Config,
+    in_force: Digests,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+/// Secrets that were checked and are not in use yet.
+pub(super) struct Checked {
+    changes: Vec<Change>,
+    digests: Digests,
+}
+
+enum Change {
+    TokenKeys(TokenKeys),
+    Redis(NewCredentials),
+    Directory(crate::config::Directory),
+    Sink(Secret),
+    Webhooks(Vec<SigningSecret>),
+    Hook(crate::config::rebind::Hook),
+}
+
+impl Digests {
+    /// Returns the digests of what `config` holds and of what the files that it names hold now.
+    pub(super) fn of(config: &Config) -> Self {
+        let mut digests = BTreeMap::new();
+        let mut add = |name, secret: &[u8]| {
+            digests.insert(name, digest(&SHA256, secret).as_ref().to_vec());
+        };
+        let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().as_bytes().to_vec());
+        let token = &config.sessions.token;
+        if !token.keys.is_empty() {
+            let keys = token.keys.iter().flat_map(|key| [&[key.id], key.secret.expose().as_bytes(), b"\n"].concat());
+            add(
+                TOKEN_KEYS,
+                &Zeroizing::new([token.prefix.as_bytes(), b"\n"].concat().into_iter().chain(keys).collect::<Vec<_>>()),
+            );
+        }
+        // A file that cannot be read is a problem that its user tells.
+        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| std::fs::read(path).unwrap_or_default());
+        let redis = &config.sessions.redis;
+        let parts = [text(&redis.password), file(&redis.ca), file(&redis.client_cert), file(&redis.client_key)];
+        let single = [
+            (DIRECTORY, text(&config.directory.password)),
+            (SINK, text(&config.outbox.alias.api_key)),
+            (HOOK, text(&config.rebind.hook.secret)),
+        ];
+        for (name, secret) in REDIS.into_iter().zip(parts).chain(single) {
+            if let Some(secret) = secret {
+                add(name, &Zeroizing::new(secret));
+            }
+        }
+        if let Some(clerk) = &config.webhooks.clerk {
+            let secrets = clerk.secrets.iter().flat_map(|secret| [secret.expose(), b"\n"].concat());
+            add(WEBHOOKS, &Zeroizing::new(secrets.collect::<Vec<_>>()));
+        }
+        Self(digests)
+    }
+
+    fn differs(&self, other: &Self, name: &str) -> bool {
+        self.0.get(name) != other.0.get(name)
+    }
+}
+
+impl Holders {
+    /// Returns the store to rotate the credentials of, if it has any.
+    pub(super) fn redis_of(store: &Store) -> Option<Arc<RedisStore>> {
+        match store {
+            Store::Sqlite(_) => None,
+            Store::Redis(store) => Some(store.clone()),
+        }
+    }
+}
+
+impl Rotation {
+    /// Returns the rotation of what is in use since the start.
+    pub(super) fn new(holders: Holders, started_with: &Config, shared: &Shared) -> Self {
+        let rotation = Self {
+            holders,
+            started_with: started_with.clone(),
+            in_force: Digests::of(started_with),
+            clock: shared.clock.clone(),
+            metrics: shared.metrics.clone(),
+        };
+        for name in rotation.in_force.0.keys() {
+            rotation.publish(name);
+        }
+        rotation
+    }
+
+    /// Returns what `config` changes, or why it cannot; nothing is in use yet.
+    pub(super) fn check(&self, config: &Config, digests: &Digests) -> Result<Checked, String> {
+        let (old, holders) = (&self.started_with, &self.holders);
+        let changed = |name: &str| self.in_force.differs(digests, name);
+        let mut changes = Vec::new();
+        if changed(TOKEN_KEYS)
+            && let Some((keys, _)) = configured_keys(config).map_err(|error| error.to_string())?
+        {
+            changes.push(Change::TokenKeys(keys));
+        }
+        if let Some(store) = &holders.redis
+            && REDIS.into_iter().any(changed)
+            && old.sessions.store == config.sessions.store
+        {
+            let credentials = store.check_credentials(&config.sessions);
+            changes
+                .push(Change::Redis(credentials.map_err(|error| format!("sessions.redis: {}", with_causes(&error)))?));
+        }
+        if changed(DIRECTORY) && old.directory.url == config.directory.url {
+            changes.push(Change::Directory(config.directory.clone()));
+        }
+        if let Some(key) = &config.outbox.alias.api_key
+            && changed(SINK)
+            && old.outbox.alias.url == config.outbox.alias.url
+        {
+            changes.push(Change::Sink(key.clone()));
+        }
+        if let Some(clerk) = &config.webhooks.clerk
+            && changed(WEBHOOKS)
+        {
+            changes.push(Change::Webhooks(clerk.secrets.clone()));
+        }
+        if changed(HOOK) && old.rebind.hook.url == config.rebind.hook.url {
+            changes.push(Change::Hook(config.rebind.hook.clone()));
+        }
+        Ok(Checked { changes, digests: digests.clone() })
+    }
+
+    /// Puts checked secrets to use.
+    pub(super) fn take_up(&mut self, Checked { changes, digests }: Checked) {
+        for change in changes {
+            let names = change.names();
+            self.put(change);
+            for name in names {
+                if !self.in_force.differs(&digests, name) {
+                    continue;
+                }
+                match digests.0.get(name) {
+                    Some(digest) => self.in_force.0.insert(name, digest.clone()),
+                    None => self.in_force.0.remove(name),
+                };
+                self.publish(name);
+                tracing::info!(secret = *name, "Secret reloaded");
+            }
+        }
+    }
+
+    fn put(&self, change: Change) {
+        let holders = &self.holders;
+        match change {
+            Change::TokenKeys(keys) => holders.sessions.replace_keys(keys),
+            Change::Redis(credentials) => {
+                if let Some(store) = &holders.redis {
+                    store.use_credentials(credentials);
+                }
+            }
+            Change::Directory(config) => match holders.directory.use_credentials(&config) {
+                Ok(()) => drop(tokio::spawn(try_directory(holders.directory.clone()))),
+                Err(error) => tracing::error!(error = %error, "The directory's password was not replaced"),
+            },
+            Change::Sink(key) => {
+                if let Some(held) = &holders.sink_key {
+                    held.replace(key);
+                }
+            }
+            Change::Webhooks(secrets) => {
+                if let Some(sender) = &holders.sender {
+                    sender.use_secrets(&secrets);
+                }
+            }
+            Change::Hook(hook) => {
+                if let Err(error) = holders.rebinds.use_hook_secret(&hook) {
+                    tracing::error!(error = %error, "The hook's secret was not replaced");
+                }
+            }
+        }
+    }
+
+    fn publish(&self, name: &str) {
+        publish(name, self.clock.as_ref(), &self.metrics);
+    }
+}
+
+impl Change {
+    fn names(&self) -> &'static [&'static str] {
+        match self {
+            Self::TokenKeys(_) => &[TOKEN_KEYS],
+            Self::Redis(_) => &REDIS,
+            Self::Directory(_) => &[DIRECTORY],
+            Self::Sink(_) => &[SINK],
+            Self::Webhooks(_) => &[WEBHOOKS],
+            Self::Hook(_) => &[HOOK],
+        }
+    }
+}
+
+/// Records that a secret was taken up now.
+pub(super) fn publish(name: &str, clock: &dyn Clock, metrics: &Metrics) {
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
+    metrics.secret_last_reload_success_timestamp.with_label_values(&[name]).set(clock.now().unix_seconds() as f64);
+}
+
+/// Returns `config` without what a reload replaces here: what differs then waits for a restart.
+pub(super) fn without_rotating(config: &Config) -> Config {
+    let mut rest = config.clone();
+    let redis = &mut rest.sessions.redis;
+    (redis.password, redis.ca, redis.client_cert, redis.client_key) = (None, None, None, None);
+    rest.directory.password = None;
+    rest.outbox.alias.api_key = None;
+    rest.rebind.hook.secret = None;
+    if let Some(clerk) = &mut rest.webhooks.clerk {
+        clerk.secrets.clear();
+    }
+    rest
+}
+
+/// Returns whether the embedded store would have to find its own keys again.
+pub(super) fn gives_up_keys(old: &Config, new: &Config) -> bool {
+    matches!(new.sessions.store, StoreUrl::Sqlite(_))
+        && old.sessions.token.keys.is_empty() != new.sessions.token.keys.is_empty()
+}
+
+// The connections in use prove nothing: the operator learns now whether the next one will be made.
+async fn try_directory(directory: Arc<Directory>) {
+    match directory.try_credentials().await {
+        Ok(()) => tracing::info!("The directory's database takes the rotated password"),
+        Err(error) => tracing::warn!(
+            error = %with_causes(&error),
+            "The directory's database does not take the rotated password: connections in use go on, new ones cannot \
+             be made"
+        ),
+    }
+}
