@@ -21,6 +21,7 @@ pub mod webhooks;
 
 mod check;
 mod layers;
+mod otel;
 mod redact;
 mod repair;
 mod risk;
@@ -92,7 +93,7 @@ pub struct Config {
     pub limits: Limits,
     /// Start, drain and reload.
     pub lifecycle: Lifecycle,
-    /// Logs.
+    /// Logs and traces.
     pub telemetry: Telemetry,
 }
 

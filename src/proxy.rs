@@ -18,6 +18,7 @@ pub mod series;
 pub mod streams;
 pub mod tally;
 pub mod terminate;
+mod trace;
 pub mod upstream;
 
 use std::sync::Arc;
@@ -49,7 +50,8 @@ use crate::api::error::Kind;
 use crate::api::{ClientAddr, Error as ApiError};
 use crate::config::{Cookie, IdentityHeaders, Limits};
 use crate::metrics::Metrics;
-use crate::session::Sessions;
+use crate::session::{Asked, Refusal, Sessions};
+use crate::telemetry::traces::Tracer;
 
 /// How long what is left of an unwanted request body may take to arrive.
 const DRAIN_BODY: Duration = Duration::from_secs(5);
@@ -80,6 +82,8 @@ pub struct Gateway {
     pub request_ids: RequestIds,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// What records exchanges, if they are traced at all.
+    pub tracer: Option<Arc<Tracer>>,
     /// Handles of the metrics that every exchange touches.
     pub tallies: Arc<Tallies>,
 }
@@ -150,6 +154,7 @@ impl ProxyHttp for Gateway {
         if context.permit.is_none() {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         }
+        context.forwarding();
         self.upstream
             .peer()
             .ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "upstream host does not resolve").into_up())
@@ -278,11 +283,13 @@ impl Gateway {
         let head = exchange.req_header();
         let generation = self.sessions.revocations().vouched_generation();
         let started = Instant::now();
-        let decided = guard::authorize(&self.sessions, &rule.policy, head, &settings.cookie).await;
+        let (mut found, mut extended) = (None, None);
+        let decided = guard::authorize_watched(&self.sessions, &rule.policy, head, &settings.cookie, &mut found).await;
         let decided = match decided {
-            Ok(permit) if rule.policy.stream => Box::pin(self.extend(permit)).await,
+            Ok(permit) if rule.policy.stream => Box::pin(self.extend(permit, &mut extended)).await,
             other => other,
         };
+        context.asked([("find", found), ("extend", extended)]);
         context.decided(&decided, started);
         match decided {
             Ok(permit) => {
@@ -308,10 +315,12 @@ impl Gateway {
         self.limits.body_bytes_max > 0 && length.is_some_and(|length| length > self.limits.body_bytes_max)
     }
 
-    async fn extend(&self, permit: Permit) -> Result<Permit, Rejection> {
+    async fn extend(&self, permit: Permit, asked: &mut Option<Asked>) -> Result<Permit, Rejection> {
         let Some(session) = permit.session() else { return Ok(permit) };
-        let extended = self.sessions.extend(session).await.map_err(Rejection::Refused)?;
-        Ok(permit.extended(extended))
+        let began = Instant::now();
+        let extended = self.sessions.extend(session).await;
+        *asked = Some(Asked::since(began, extended != Err(Refusal::Unavailable)));
+        Ok(permit.extended(extended.map_err(Rejection::Refused)?))
     }
 
     async fn terminate(

@@ -11,6 +11,7 @@ mod outbox;
 mod reload;
 mod store;
 mod tls;
+mod traces;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use self::listener::pingora_server;
 use self::outbox::Delivery;
 use self::reload::Reload;
 use self::store::{Store, open_store};
+use self::traces::Tracing;
 use crate::api::admin::{self, Health};
 use crate::api::limit;
 use crate::api::session::{App, router};
@@ -120,7 +122,9 @@ pub fn serve(
     };
     background.spawn(reload.run(loaded.clone(), config.lifecycle.reload_interval));
 
-    let gateway = gateway(config, &sessions, (&directory, &rebinds), &providers, &upstream, &shared)?;
+    let tracing = Tracing::start(&background, config, &shared)?;
+    let mut gateway = gateway(config, &sessions, (&directory, &rebinds), &providers, &upstream, &shared)?;
+    gateway.tracer = tracing.tracer();
     let server = pingora_server(config, gateway, certificates, &shared)?;
     // Whoever sees a ready process may end it: from now on, that is an orderly end.
     let signals = background.block_on(async { Signals::listen() });
@@ -131,6 +135,7 @@ pub fn serve(
     announce();
     run(server, signals, config, &background, &shared);
     delivery.end(&background);
+    tracing.end(&background);
     background.shutdown_timeout(Duration::from_millis(100));
     Ok(())
 }
@@ -353,6 +358,7 @@ fn gateway(
         draining: shared.draining.clone(),
         request_ids: RequestIds::new(u64::from_ne_bytes(*seed)),
         metrics: shared.metrics.clone(),
+        tracer: None,
         tallies: Tallies::new(shared.metrics.clone()),
     })
 }

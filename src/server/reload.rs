@@ -139,7 +139,14 @@ fn fingerprint(loaded: &Loaded) -> Vec<u8> {
     let keys = loaded.config.sessions.token.keys.iter();
     let secrets = keys.flat_map(|key| [&[key.id], key.secret.expose().as_bytes()].concat());
     let single = password(&loaded.config).bytes().chain(sink_key(&loaded.config).bytes());
-    let all = loaded.effective.bytes().chain(secrets).chain(single).chain(webhook_secrets(&loaded.config));
+    let headers = collector_headers(&loaded.config);
+    let all = loaded
+        .effective
+        .bytes()
+        .chain(secrets)
+        .chain(single)
+        .chain(webhook_secrets(&loaded.config))
+        .chain(headers.bytes());
     digest(&SHA256, &all.collect::<Vec<_>>()).as_ref().to_vec()
 }
 
@@ -149,6 +156,10 @@ fn password(config: &Config) -> &str {
 
 fn sink_key(config: &Config) -> &str {
     config.outbox.alias.api_key.as_ref().map_or("", |secret| secret.expose())
+}
+
+fn collector_headers(config: &Config) -> String {
+    config.telemetry.traces.headers.values().flat_map(|value| [value.expose(), "\n"]).collect()
 }
 
 fn webhook_secrets(config: &Config) -> Vec<u8> {
@@ -184,6 +195,8 @@ fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
             ("limits", format!("{:?}", config.limits)),
             ("lifecycle", format!("{:?}", config.lifecycle)),
             ("telemetry.log_format", format!("{:?}", config.telemetry.log_format)),
+            ("telemetry.audit_file", format!("{:?}", config.telemetry.audit_file)),
+            ("telemetry.traces", format!("{:?}{}", config.telemetry.traces, collector_headers(config))),
         ]
     };
     let changed = shown(started_with).into_iter().zip(shown(new)).filter(|((_, old), (_, new))| old != new);
