@@ -22,6 +22,7 @@ pub mod webhooks;
 
 mod check;
 mod layers;
+mod otel;
 mod redact;
 mod repair;
 mod risk;
@@ -96,7 +97,7 @@ pub struct Config {
     pub limits: Limits,
     /// Start, drain and reload.
     pub lifecycle: Lifecycle,
-    /// Logs.
+    /// Logs and traces.
     pub telemetry: Telemetry,
 }
 

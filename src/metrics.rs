@@ -123,6 +123,8 @@ metrics! {
     outbox_oldest_age: prometheus::GaugeVec = float_gauges("outbox_oldest_age_seconds", &["kind"]);
     /// Attempts of this replica to deliver an event, by outcome: delivered, retried (later) or dead.
     outbox_deliveries: IntCounterVec = counters("outbox_deliveries_total", &["kind", "outcome"]);
+    /// Spans of sampled exchanges by what became of them: exported, queue_full, refused or unreachable.
+    trace_spans: IntCounterVec = counters("trace_spans_total", &["result"]);
     /// The build: always 1.
     build_info: IntGaugeVec = gauges("build_info", &["version", "revision"]);
     /// The configuration in force, by hash: always 1.

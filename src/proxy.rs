@@ -18,6 +18,7 @@ pub mod series;
 pub mod streams;
 pub mod tally;
 pub mod terminate;
+mod trace;
 pub mod upstream;
 pub mod verify;
 
@@ -51,6 +52,7 @@ use crate::api::{ClientAddr, Error as ApiError};
 use crate::config::{Cookie, IdentityHeaders, Limits};
 use crate::metrics::Metrics;
 use crate::session::Sessions;
+use crate::telemetry::traces::Tracer;
 
 /// How long what is left of an unwanted request body may take to arrive.
 const DRAIN_BODY: Duration = Duration::from_secs(5);
@@ -81,6 +83,8 @@ pub struct Gateway {
     pub request_ids: Arc<RequestIds>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// What records exchanges, if they are traced at all.
+    pub tracer: Option<Arc<Tracer>>,
     /// Handles of the metrics that every exchange touches.
     pub tallies: Arc<Tallies>,
 }
@@ -157,6 +161,7 @@ impl ProxyHttp for Gateway {
         if context.permit.is_none() {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         }
+        context.forwarding();
         self.upstream
             .peer()
             .ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "upstream host does not resolve").into_up())
@@ -285,11 +290,13 @@ impl Gateway {
         let head = exchange.req_header();
         let generation = self.sessions.revocations().vouched_generation();
         let started = Instant::now();
-        let decided = guard::authorize(&self.sessions, &rule.policy, head, &settings.cookie).await;
+        let (mut found, mut extended) = (None, None);
+        let decided = guard::authorize_watched(&self.sessions, &rule.policy, head, &settings.cookie, &mut found).await;
         let decided = match decided {
-            Ok(permit) if rule.policy.stream => Box::pin(guard::extend(&self.sessions, permit)).await,
+            Ok(permit) if rule.policy.stream => Box::pin(guard::extend(&self.sessions, permit, &mut extended)).await,
             other => other,
         };
+        context.asked([("find", found), ("extend", extended)]);
         context.decided(&decided, started);
         match decided {
             Ok(permit) => {

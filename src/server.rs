@@ -6,8 +6,8 @@
 
 mod directory;
 mod drain;
-mod ext_authz;
 mod exposed;
+mod ext_authz;
 mod listener;
 mod outbox;
 mod reload;
@@ -15,6 +15,7 @@ mod rotation;
 mod sockets;
 mod store;
 mod tls;
+mod traces;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,13 +29,14 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use self::drain::{Drain, Signals};
-use self::ext_authz::ExtAuthz;
 use self::exposed::SideDoor;
+use self::ext_authz::ExtAuthz;
 use self::listener::pingora_server;
 use self::outbox::Delivery;
 use self::reload::Reload;
 use self::rotation::{Holders, Rotation};
 use self::store::{Store, open_store};
+use self::traces::Tracing;
 use crate::api::admin::{self, Health};
 use crate::api::limit;
 use crate::api::session::{App, router};
@@ -137,7 +139,9 @@ pub fn serve(
     };
     background.spawn(reload.run(loaded.clone(), config.lifecycle.reload_interval));
 
-    let gateway = gateway(config, &sessions, (&directory, &rebinds), sender, &providers, &upstream, &shared)?;
+    let tracing = Tracing::start(&background, config, &shared)?;
+    let mut gateway = gateway(config, &sessions, (&directory, &rebinds), sender, &providers, &upstream, &shared)?;
+    gateway.tracer = tracing.tracer();
     let ext_authz = ExtAuthz::start(&background, config, &gateway)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
     if let Some(ext_authz) = &ext_authz {
@@ -155,6 +159,7 @@ pub fn serve(
         ext_authz.end(&background);
     }
     delivery.end(&background);
+    tracing.end(&background);
     background.shutdown_timeout(Duration::from_millis(100));
     Ok(())
 }
@@ -383,6 +388,7 @@ fn gateway(
         draining: shared.draining.clone(),
         request_ids: Arc::new(RequestIds::new(u64::from_ne_bytes(*seed))),
         metrics: shared.metrics.clone(),
+        tracer: None,
         tallies: Tallies::new(shared.metrics.clone()),
     })
 }

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use self::cache::SessionCache;
 pub use self::headers::Caller;
-pub use self::outcome::{Refusal, Source, StartError, Started, Validated};
+pub use self::outcome::{Asked, Refusal, Source, StartError, Started, Validated};
 pub use self::policy::Policy;
 pub use self::rebind::{InvalidHook, RebindError, Rebinds, Rebound};
 use crate::config;
@@ -138,13 +138,18 @@ impl Sessions {
 
     /// Returns the live session behind a caller's token.
     pub async fn validate(&self, token: &str) -> Result<Validated, Refusal> {
+        self.validate_watched(token, &mut None).await
+    }
+
+    /// As [`validate`](Self::validate); says in `asked` whether and when the store was asked.
+    pub async fn validate_watched(&self, token: &str, asked: &mut Option<Asked>) -> Result<Validated, Refusal> {
         let now = self.clock.now();
         let parsed = self.parse(token)?;
         let past_its_time = parsed.nominal_expiry <= now;
         if past_its_time && !self.policy.extendable {
             return Err(Refusal::Expired);
         }
-        let found = self.find(Key { id: parsed.id, shard: parsed.shard }, now).await;
+        let found = self.find(Key { id: parsed.id, shard: parsed.shard }, now, asked).await;
         // Once a record is gone, only the token's own expiry tells an end from a revocation.
         found.map_err(|refusal| match refusal {
             Refusal::Revoked if past_its_time => Refusal::Expired,
@@ -154,7 +159,7 @@ impl Sessions {
 
     /// Returns the session of an exchange that is under way, if it is still live.
     pub async fn confirm(&self, session: &Session) -> Result<Validated, Refusal> {
-        self.find(key_of(session), self.clock.now()).await
+        self.find(key_of(session), self.clock.now(), &mut None).await
     }
 
     /// Returns whether this replica knows that the session has been revoked: no I/O.

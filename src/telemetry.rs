@@ -7,6 +7,7 @@
 
 pub mod access;
 mod json;
+pub mod traces;
 
 use std::io;
 use std::sync::Arc;

@@ -17,6 +17,10 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Returns the time since start; unaffected by changes of the wall clock.
     fn monotonic(&self) -> Monotonic;
+    /// Returns the wall-clock time in nanoseconds since the Unix epoch, as exactly as the clock knows it.
+    fn unix_nanos(&self) -> u64 {
+        self.now().0.saturating_mul(1_000_000)
+    }
 }
 
 /// The machine's clocks.
@@ -86,6 +90,12 @@ impl Clock for SystemClock {
 
     fn monotonic(&self) -> Monotonic {
         Monotonic(millis(self.start.elapsed()))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
+    fn unix_nanos(&self) -> u64 {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 

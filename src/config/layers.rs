@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::problem::{KeyPath, Problem, Step};
-use super::redact;
+use super::{otel, redact};
 
 /// What every variable begins with; a double underscore separates keys, as single ones are part of names.
 const ENVIRONMENT_PREFIX: &str = "DOORWARD__";
@@ -34,6 +34,9 @@ pub(super) fn read(files: &[PathBuf], environment: &BTreeMap<String, String>) ->
         Value::Object(Map::new())
     });
     let mut layers = Layers { tree: defaults.clone(), defaults, origins: BTreeMap::new() };
+    for (path, value, name) in otel::layer(environment) {
+        layers.lay(&path, value, name);
+    }
     for file in files {
         match read_file(file) {
             Ok(tree) => layers.lay(&KeyPath::default(), tree, &file.display().to_string()),

@@ -7,13 +7,14 @@ use serde_json::{Map, Value};
 use super::problem::{KeyPath, Step};
 
 /// Where secrets are, list positions left out.
-const SECRETS: [&[&str]; 6] = [
+const SECRETS: [&[&str]; 7] = [
     &["sessions", "token", "keys", "secret"],
     &["sessions", "redis", "password"],
     &["directory", "password"],
     &["outbox", "alias", "api_key"],
     &["webhooks", "clerk", "secrets"],
     &["rebind", "hook", "secret"],
+    &["telemetry", "traces", "headers"],
 ];
 const HIDDEN: &str = "[redacted]";
 /// How much of a wrong value is worth showing.
@@ -22,6 +23,8 @@ const SHOWN_MAX: usize = 120;
 /// Returns whether the value at `path` is a secret.
 pub(super) fn is_secret(path: &KeyPath) -> bool {
     match path.steps() {
+        // Headers by name.
+        [.., Step::Key(headers), Step::Key(_)] if headers == "headers" => true,
         [.., Step::Key(key)] => ["secret", "password", "api_key"].contains(&key.as_str()),
         // One of several.
         [.., Step::Key(list), Step::Index(_)] => list == "secrets",

@@ -2,6 +2,7 @@
 
 mod documents;
 mod rebind;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

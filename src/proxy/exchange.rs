@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use pingora::http::RequestHeader;
 use pingora::proxy::Session as Exchange;
 use tokio::time::Instant;
 
@@ -15,14 +16,14 @@ use super::respond::Verdict;
 use super::route::Rule;
 use super::streams::{Slot, Streams};
 use super::tally::{PROXY, Tallies, status_label};
+use super::trace::{Ending, Guarded, Trace};
 use super::verify::VERIFY;
-use super::{Gateway, Settings, client_of, edge};
+use super::{Gateway, Settings, client_of, edge, is_tls};
 use crate::api::{Error as ApiError, RequestId};
 use crate::metrics::Metrics;
-use crate::session::{Refusal, Sessions, Source};
+use crate::session::{Asked, Refusal, Sessions, Source};
 use crate::telemetry::access::{self, Outcome};
-
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+use crate::telemetry::traces::TRACEPARENT;
 
 /// What is known about one exchange.
 pub struct Context {
@@ -46,6 +47,7 @@ pub struct Context {
     /// Whether what carries it outlives a cut and can say what it could not.
     outlived: bool,
     line: Option<Line>,
+    trace: Option<Trace>,
     under_way: Option<UnderWay>,
     tallies: Arc<Tallies>,
 }
@@ -89,6 +91,7 @@ impl Context {
             slot: None,
             outlived: false,
             line: None,
+            trace: None,
             under_way: None,
             tallies,
         }
@@ -106,6 +109,9 @@ impl Context {
             target: head.uri.path_and_query().cloned(),
             traceparent: head.headers.get(TRACEPARENT).cloned(),
         };
+        let begin =
+            |tracer| Trace::begin(tracer, head, is_tls(exchange), self.peer_is_trusted(), self.request_id.dice());
+        self.trace = gateway.tracer.as_ref().map(begin);
         self.enter(line, &gateway.streams);
     }
 
@@ -212,9 +218,15 @@ impl Context {
     }
 
     /// Counts what the guard decided, and how long it took since `started`.
-    pub(super) fn decided(&self, decided: &Result<Permit, Rejection>, started: Instant) {
+    pub(super) fn decided(&mut self, decided: &Result<Permit, Rejection>, started: Instant) {
         let source = decided.as_ref().ok().and_then(Permit::source);
-        let took = started.elapsed().as_secs_f64();
+        let ended = Instant::now();
+        let took = (ended - started).as_secs_f64();
+        if let Some(trace) = &mut self.trace {
+            let verdict = decided.as_ref().map_or_else(|rejection| rejection.verdict(), verdict_of);
+            let source = source.map(|source| source_name(Some(source)));
+            trace.guarded(Guarded { began: started, ended, verdict, source });
+        }
         match source {
             Some(Source::Cache) => self.tallies.cached_decision.observe(took),
             _ => self.tallies.metrics.auth_decision_duration.with_label_values(&[source_name(source)]).observe(took),
@@ -235,6 +247,32 @@ impl Context {
     fn count(&self, verdict: Verdict, principal: &str) {
         let labels = [verdict.outcome.as_str(), verdict.reason, principal];
         self.tallies.metrics.auth_decisions.with_label_values(&labels).inc();
+    }
+
+    /// Takes down when the store was asked, for which operations.
+    pub(super) fn asked<const N: usize>(&mut self, questions: [(&'static str, Option<Asked>); N]) {
+        if let Some(trace) = &mut self.trace {
+            questions.into_iter().for_each(|(operation, asked)| trace.asked(operation, asked));
+        }
+    }
+
+    /// Takes down that the application is turned to, whether or not it can be reached.
+    pub(super) fn forwarding(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.forwarding();
+        }
+    }
+
+    /// Takes down what the application answered.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        if let Some(trace) = &mut self.trace {
+            trace.upstream_answered(status.as_u16());
+        }
+    }
+
+    /// Puts the exchange's place in its trace into what the application gets.
+    pub(super) fn propagate(&self, request: &mut RequestHeader) -> pingora::Result<()> {
+        self.trace.as_ref().map_or(Ok(()), |trace| trace.propagate(request))
     }
 
     pub(super) fn forwarded(&mut self) {
@@ -263,7 +301,9 @@ impl Context {
         if let Some(kind) = self.upstream_error.filter(|_| error.is_some()) {
             metrics.upstream_errors.with_label_values(&[kind]).inc();
         }
-        self.close(false);
+        let cut = |slot: &Arc<Slot>| slot.is_answered() && slot.ended_by().is_some();
+        let cut = self.slot.as_ref().is_some_and(cut);
+        self.close(cut);
     }
 
     fn close(&mut self, cut: bool) {
@@ -294,6 +334,27 @@ impl Context {
             metrics.upstream_request_duration.observe((now - forwarded_at).as_secs_f64());
         }
         self.write_line(&line, route, code, took, cut);
+        if let Some(trace) = self.trace.take() {
+            trace.finish(&Ending {
+                began: self.started,
+                ended: now,
+                route: self.rule.as_ref().map_or(self.handler, |rule| rule.id.as_str()),
+                request_id: self.request_id.to_string(),
+                status: self.status.map(|status| status.as_u16()),
+                verdict: self.verdict_or_surface(),
+                source: self.source(),
+                upstream_error: self.upstream_error,
+                cut,
+            });
+        }
+    }
+
+    fn verdict_or_surface(&self) -> Verdict {
+        self.verdict.unwrap_or(Verdict { outcome: Outcome::Bypass, reason: "surface" })
+    }
+
+    fn source(&self) -> Option<&'static str> {
+        self.permit.as_ref().and_then(Permit::source).map(|source| source_name(Some(source)))
     }
 
     // On HTTP/2 an exchange that was cut before its answer is not the one that gives it.
@@ -308,14 +369,15 @@ impl Context {
     }
 
     fn write_line(&self, line: &Line, route: &str, code: u16, took: Duration, cut: bool) {
-        let verdict = self.verdict.unwrap_or(Verdict { outcome: Outcome::Bypass, reason: "surface" });
+        let verdict = self.verdict_or_surface();
         if !access::should_log(code, verdict.outcome, self.settings.access_log_sample, self.request_id.dice()) {
             return;
         }
         let session = self.permit.as_ref().and_then(Permit::session);
+        let trace = self.trace.as_ref().map(|trace| trace.id().to_string());
         access::write(&access::Record {
             request_id: &self.request_id.to_string(),
-            trace_id: line.traceparent.as_ref().and_then(trace_id),
+            trace_id: trace.as_deref().or_else(|| line.traceparent.as_ref().and_then(trace_id)),
             method: line.method.as_str(),
             handler: self.handler,
             path: line.target.as_ref().map_or("", PathAndQuery::path),
@@ -327,7 +389,7 @@ impl Context {
             organization_id: session.map(|session| session.principal.tenant.as_str()),
             outcome: verdict.outcome,
             reason: verdict.reason,
-            source: self.permit.as_ref().and_then(Permit::source).map(|source| source_name(Some(source))),
+            source: self.source(),
             error_type: if cut { Some("session_cut") } else { self.upstream_error },
         });
     }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderMap, header};
+use tokio::time::Instant;
 
 use super::route::Policy;
 use crate::api::extract::{BearerError, bearer, is_jwt_shaped};
 use crate::config::{Auth, Cookie};
 use crate::model::{PrincipalKind, Session};
-use crate::session::{Refusal, Sessions, Source, Validated};
+use crate::session::{Asked, Refusal, Sessions, Source, Validated};
 
 /// Proof that the guard let a request through.
 #[derive(Clone, Debug)]
@@ -92,6 +93,17 @@ pub async fn authorize(
     request: &Parts,
     cookie: &Cookie,
 ) -> Result<Permit, Rejection> {
+    authorize_watched(sessions, policy, request, cookie, &mut None).await
+}
+
+/// As [`authorize`]; says in `asked` whether and when the store was asked.
+pub async fn authorize_watched(
+    sessions: &Sessions,
+    policy: &Policy,
+    request: &Parts,
+    cookie: &Cookie,
+    asked: &mut Option<Asked>,
+) -> Result<Permit, Rejection> {
     let token = match credentials(&request.headers, cookie)? {
         Credentials::Bearer(token) => token,
         Credentials::Cookie(token) => {
@@ -106,16 +118,22 @@ pub async fn authorize(
     if is_jwt_shaped(token) && !sessions.is_own(token) {
         return Err(Rejection::NotASessionToken);
     }
-    let Validated { session, source } = sessions.validate(token).await.map_err(Rejection::Refused)?;
+    let Validated { session, source } = sessions.validate_watched(token, asked).await.map_err(Rejection::Refused)?;
     admit(&session, policy)?;
     Ok(Permit { session: Some(session), source: Some(source) })
 }
 
-/// Begins a new lifetime of the session that was let through.
-pub(super) async fn extend(sessions: &Sessions, permit: Permit) -> Result<Permit, Rejection> {
+/// Begins a new lifetime of the session that was let through; says in `asked` when the store was asked.
+pub(super) async fn extend(
+    sessions: &Sessions,
+    permit: Permit,
+    asked: &mut Option<Asked>,
+) -> Result<Permit, Rejection> {
     let Some(session) = permit.session() else { return Ok(permit) };
-    let extended = sessions.extend(session).await.map_err(Rejection::Refused)?;
-    Ok(Permit { session: Some(extended), ..permit })
+    let began = Instant::now();
+    let extended = sessions.extend(session).await;
+    *asked = Some(Asked::since(began, extended != Err(Refusal::Unavailable)));
+    Ok(Permit { session: Some(extended.map_err(Rejection::Refused)?), ..permit })
 }
 
 fn admit(session: &Session, policy: &Policy) -> Result<(), Rejection> {

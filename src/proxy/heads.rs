@@ -29,6 +29,7 @@ impl Gateway {
         let informational = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
         if !informational {
             context.answering();
+            context.answered(response.status);
         }
         for name in &headers::IDENTITY_IN_RESPONSES {
             response.remove_header(name);
@@ -61,6 +62,7 @@ pub(super) fn prepare_request(
     headers::inject(request, permit, context.settings.identity_headers)?;
     headers::forward(request, context.peer_value(), context.peer_is_trusted(), is_tls(exchange))?;
     request.insert_header(headers::X_REQUEST_ID, context.request_id_value())?;
+    context.propagate(request)?;
     context.forwarded();
     Ok(())
 }

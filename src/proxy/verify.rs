@@ -21,7 +21,7 @@ use super::headers;
 use super::route::Policy;
 use crate::api::error::{Error as ApiError, Kind};
 use crate::config::{Auth, Cookie, IdentityHeaders};
-use crate::session::{Caller, Refusal, Sessions};
+use crate::session::{Asked, Caller, Refusal, Sessions};
 
 /// The label of exchanges that ask about other ones.
 pub(super) const VERIFY: &str = "verify";
@@ -34,7 +34,10 @@ async fn decide(sessions: &Sessions, original: &Original, context: &mut Context)
         Permit::open()
     } else {
         let started = Instant::now();
-        let decided = authorize(sessions, &rule.policy, original, &settings.cookie).await;
+        let (mut found, mut extended) = (None, None);
+        let asked = (&mut found, &mut extended);
+        let decided = authorize(sessions, &rule.policy, original, &settings.cookie, asked).await;
+        context.asked([("find", found), ("extend", extended)]);
         context.decided(&decided, started);
         match decided {
             Ok(permit) => permit,
@@ -54,10 +57,11 @@ async fn authorize(
     policy: &Policy,
     original: &Original,
     cookie: &Cookie,
+    (found, extended): (&mut Option<Asked>, &mut Option<Asked>),
 ) -> Result<Permit, Rejection> {
-    let mut permit = guard::authorize(sessions, policy, original.head(), cookie).await?;
+    let mut permit = guard::authorize_watched(sessions, policy, original.head(), cookie, found).await?;
     if policy.stream {
-        permit = Box::pin(guard::extend(sessions, permit)).await?;
+        permit = Box::pin(guard::extend(sessions, permit, extended)).await?;
     }
     // There is no exchange to cut afterwards: what ended by now must be noticed now.
     match permit.session() {

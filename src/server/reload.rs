@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::rotation::{Digests, Rotation, gives_up_keys, publish, without_rotating};
+use super::rotation::{Digests, Rotation, collector_headers, gives_up_keys, publish, without_rotating};
 use super::tls::Certificates;
 use super::{Reread, settings};
 use crate::config::{Config, Loaded};
@@ -176,6 +176,8 @@ fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
             ("limits", format!("{:?}", config.limits)),
             ("lifecycle", format!("{:?}", config.lifecycle)),
             ("telemetry.log_format", format!("{:?}", config.telemetry.log_format)),
+            ("telemetry.audit_file", format!("{:?}", config.telemetry.audit_file)),
+            ("telemetry.traces", format!("{:?}{:?}", config.telemetry.traces, collector_headers(&config))),
         ]
     };
     let hidden = |section: &str| match section {

@@ -32,6 +32,7 @@ const REDIS: [&str; 4] =
 const DIRECTORY: &str = "directory.password";
 const SINK: &str = "outbox.alias.api_key";
 const WEBHOOKS: &str = "webhooks.clerk.secrets";
+const COLLECTOR: &str = "telemetry.traces.headers";
 const HOOK: &str = "rebind.hook.secret";
 
 /// The secrets of a configuration by key, as digests: they tell whether one changed, and nothing else.
@@ -105,6 +106,9 @@ impl Digests {
         if let Some(clerk) = &config.webhooks.clerk {
             let secrets = clerk.secrets.iter().flat_map(|secret| [secret.expose(), b"\n"].concat());
             add(WEBHOOKS, &Zeroizing::new(secrets.collect::<Vec<_>>()));
+        }
+        if !config.telemetry.traces.headers.is_empty() {
+            add(COLLECTOR, collector_headers(config).as_bytes());
         }
         Self(digests)
     }
@@ -264,6 +268,12 @@ pub(super) fn without_rotating(config: &Config) -> Config {
         clerk.secrets.clear();
     }
     rest
+}
+
+/// Returns what is sent to the collector of traces, which changes only with a restart.
+pub(super) fn collector_headers(config: &Config) -> Zeroizing<String> {
+    let headers = config.telemetry.traces.headers.iter();
+    Zeroizing::new(headers.flat_map(|(name, value)| [name.as_str(), "=", value.expose(), "\n"]).collect())
 }
 
 /// Returns whether the embedded store would have to find its own keys again.

@@ -62,6 +62,11 @@ impl SessionCache {
         self.live.get(&(id, stamp)).await
     }
 
+    /// Returns whether the store said, under exactly this stamp, that it has none.
+    pub(super) fn is_gone(&self, id: TokenId, stamp: Stamp) -> bool {
+        self.gone.contains_key(&(id, stamp))
+    }
+
     /// Returns the session filed under this stamp, asking `fill` once however many callers wait.
     ///
     /// The flight is keyed by the stamp too, so nobody who comes after a revocation can join a
@@ -71,9 +76,6 @@ impl SessionCache {
         F: Future<Output = Result<Option<Session>, StoreError>> + Send + 'static,
     {
         let filed = (id, stamp);
-        if self.gone.contains_key(&filed) {
-            return Err(Miss::Gone);
-        }
         let fill = async move {
             match fill.await {
                 Ok(Some(session)) => Ok(Arc::new(session)),

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::cache::Miss;
-use super::{Refusal, Sessions, Source, Validated, unavailable};
+use super::{Asked, Refusal, Sessions, Source, Validated, unavailable};
 use crate::model::Session;
 use crate::store::{Key, Stamp};
 use crate::time::Timestamp;
 
 impl Sessions {
-    pub(super) async fn find(&self, key: Key, now: Timestamp) -> Result<Validated, Refusal> {
+    pub(super) async fn find(&self, key: Key, now: Timestamp, asked: &mut Option<Asked>) -> Result<Validated, Refusal> {
         if self.revocations.is_revoked(&key.id) {
             return Err(Refusal::Revoked);
         }
@@ -29,12 +31,22 @@ impl Sessions {
             Box::pin(self.cache.forget(key.id, stamp)).await;
         }
         // Boxed, as everything but a hit is: the future of the common case stays small.
-        Box::pin(self.find_stored(key, stamp, now)).await
+        Box::pin(self.find_stored(key, stamp, now, asked)).await
     }
 
-    async fn find_stored(&self, key: Key, stamp: Stamp, now: Timestamp) -> Result<Validated, Refusal> {
-        let store = self.store.clone();
+    async fn find_stored(
+        &self,
+        key: Key,
+        stamp: Stamp,
+        now: Timestamp,
+        asked: &mut Option<Asked>,
+    ) -> Result<Validated, Refusal> {
+        if self.cache.is_gone(key.id, stamp) {
+            return self.judge(key, Err(Miss::Gone), now);
+        }
+        let (store, began) = (self.store.clone(), Instant::now());
         let filled = self.cache.find_or_fill(key.id, stamp, async move { store.find(key, stamp, now).await }).await;
+        *asked = Some(Asked::since(began, !matches!(filled, Err(Miss::Unavailable(_)))));
         self.judge(key, filled, now)
     }
 

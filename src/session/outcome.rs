@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::model::{Session, SessionToken};
 
 /// A session just started: the only moment at which its token's text is known.
@@ -27,6 +29,17 @@ pub enum Source {
     Stale,
 }
 
+/// When the store was asked, by whoever waited for its answer: for traces.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// The question.
+    pub began: Instant,
+    /// The answer, or the end of waiting for one.
+    pub ended: Instant,
+    /// Whether there was an answer.
+    pub answered: bool,
+}
+
 /// A token that leads to a live session.
 #[derive(Clone, Debug)]
 pub struct Validated {
@@ -34,6 +47,13 @@ pub struct Validated {
     pub session: Arc<Session>,
     /// Where it came from.
     pub source: Source,
+}
+
+impl Asked {
+    /// Returns how it went with a question that began at `began` and is over now.
+    pub fn since(began: Instant, answered: bool) -> Self {
+        Self { began, ended: Instant::now(), answered }
+    }
 }
 
 /// Why a token was not accepted.

@@ -84,7 +84,7 @@ impl SessionStore for Cached {
     }
 
     async fn find(&self, key: Key, _: Stamp, now: Timestamp) -> Result<Option<Session>, StoreError> {
-        match self.sessions.find(key, now).await {
+        match self.sessions.find(key, now, &mut None).await {
             Ok(found) => Ok(Some((*found.session).clone())),
             Err(Refusal::Unavailable) => Err(StoreError::Unavailable("through the cache".into())),
             Err(_) => Ok(None),

@@ -31,7 +31,7 @@ impl Captured {
 fn captured(level: Level, format: Format, run: impl FnOnce(&Verbosity)) -> String {
     let output = Captured::default();
     let writer = output.clone();
-    let config = config::Telemetry { log_level: level, log_format: format, access_log_sample: 1.0 };
+    let config = config(level, format);
     let clock = Arc::new(ManualClock::at(Timestamp(1_767_225_600_123)));
     let (subscriber, verbosity) = subscriber(&config, clock, move || writer.clone());
     // Also bridges the `log` crate.
@@ -39,6 +39,11 @@ fn captured(level: Level, format: Format, run: impl FnOnce(&Verbosity)) -> Strin
     run(&verbosity);
     drop(guard);
     output.text()
+}
+
+fn config(log_level: Level, log_format: Format) -> config::Telemetry {
+    let defaults = config::Config::load(&[], &std::collections::BTreeMap::new()).unwrap().config.telemetry;
+    config::Telemetry { log_level, log_format, ..defaults }
 }
 
 /// Returns what `run` logs at `level`, line by line.

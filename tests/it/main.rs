@@ -63,6 +63,8 @@ mod support_works;
 #[cfg(test)]
 mod surface;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod verify;
 #[cfg(test)]
 mod webhooks;

@@ -5,6 +5,7 @@
 
 pub mod chaos;
 pub mod client;
+pub mod collector;
 pub mod database;
 pub mod doorward;
 pub mod h2_client;

@@ -25,10 +25,6 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
             found.push(Finding::new(key, "trusts every peer; name the networks of your proxies"));
         }
     }
-    let sample = config.telemetry.access_log_sample;
-    if !(0.0..=1.0).contains(&sample) {
-        found.push(Finding::new(KeyPath::of("telemetry.access_log_sample"), "must be from 0 to 1"));
-    }
 }
 
 fn listeners(config: &Config, found: &mut Vec<Finding>) {

@@ -1,0 +1,239 @@
+//! What an exchange leaves in its trace: the server's span, and in it the guard's and the
+//! application's.
+//!
+//! Nothing but two numbers is made for an exchange that is not sampled, and nothing at all while
+//! tracing is off. Spans hold names from closed sets and the configuration: what a caller sends
+//! (path, query, headers) and who the caller is stay out.
+
+use std::sync::Arc;
+
+use http::{Method, Version};
+use pingora::http::RequestHeader;
+use tokio::time::Instant;
+
+use super::respond::Verdict;
+use crate::session::Asked;
+use crate::telemetry::access::Outcome;
+use crate::telemetry::traces::span::{Kind, Span, Value};
+use crate::telemetry::traces::{Place, SpanId, TRACEPARENT, TRACESTATE, TraceId, Tracer};
+
+/// An exchange's place in a trace, and what is recorded of it.
+pub(super) struct Trace {
+    tracer: Arc<Tracer>,
+    place: Place,
+    /// Whether the caller's `tracestate` may go on.
+    keeps_state: bool,
+    recording: Option<Box<Recording>>,
+}
+
+/// What the guard did.
+#[derive(Clone, Copy)]
+pub(super) struct Guarded {
+    pub(super) began: Instant,
+    pub(super) ended: Instant,
+    pub(super) verdict: Verdict,
+    pub(super) source: Option<&'static str>,
+}
+
+/// How an exchange ended.
+pub(super) struct Ending<'a> {
+    pub(super) began: Instant,
+    pub(super) ended: Instant,
+    pub(super) route: &'a str,
+    pub(super) request_id: String,
+    /// The status that the caller got, if any.
+    pub(super) status: Option<u16>,
+    pub(super) verdict: Verdict,
+    pub(super) source: Option<&'static str>,
+    /// What went wrong on the way to or from the application.
+    pub(super) upstream_error: Option<&'static str>,
+    /// Whether the session ended first.
+    pub(super) cut: bool,
+}
+
+/// What is recorded of a sampled exchange.
+struct Recording {
+    method: &'static str,
+    scheme: &'static str,
+    version: &'static str,
+    guarded: Option<Guarded>,
+    asked: Vec<(&'static str, Asked)>,
+    /// When the application was first turned to, and how often it was.
+    forwarded: Option<(Instant, i64)>,
+    upstream_status: Option<u16>,
+}
+
+impl Trace {
+    /// Begins with the request's head; `tls` tells how it came.
+    pub(super) fn begin(
+        tracer: &Arc<Tracer>,
+        head: &RequestHeader,
+        tls: bool,
+        peer_is_trusted: bool,
+        dice: f64,
+    ) -> Self {
+        let place = tracer.begin(&head.headers, peer_is_trusted, dice);
+        let recording = place.sampled.then(|| {
+            Box::new(Recording {
+                method: known(&head.method),
+                scheme: if tls { "https" } else { "http" },
+                version: version(head.version),
+                guarded: None,
+                asked: Vec::new(),
+                forwarded: None,
+                upstream_status: None,
+            })
+        });
+        Self { tracer: tracer.clone(), place, keeps_state: peer_is_trusted && place.parent.is_some(), recording }
+    }
+
+    pub(super) fn id(&self) -> TraceId {
+        self.place.trace
+    }
+
+    /// Tells the application which span asks it.
+    pub(super) fn propagate(&self, request: &mut RequestHeader) -> pingora::Result<()> {
+        if !self.keeps_state {
+            request.remove_header(&TRACESTATE);
+        }
+        request.insert_header(TRACEPARENT, self.place.traceparent())
+    }
+
+    pub(super) fn guarded(&mut self, guarded: Guarded) {
+        if let Some(recording) = &mut self.recording {
+            recording.guarded = Some(guarded);
+        }
+    }
+
+    /// Takes down that the store was asked, for `operation`.
+    pub(super) fn asked(&mut self, operation: &'static str, asked: Option<Asked>) {
+        if let Some(recording) = &mut self.recording {
+            recording.asked.extend(asked.map(|asked| (operation, asked)));
+        }
+    }
+
+    /// Takes down that the application is turned to.
+    pub(super) fn forwarding(&mut self) {
+        if let Some(recording) = &mut self.recording {
+            let (since, times) = recording.forwarded.unwrap_or_else(|| (Instant::now(), 0));
+            recording.forwarded = Some((since, times + 1));
+        }
+    }
+
+    pub(super) fn upstream_answered(&mut self, status: u16) {
+        if let Some(recording) = &mut self.recording {
+            recording.upstream_status = Some(status);
+        }
+    }
+
+    /// Hands the spans over.
+    pub(super) fn finish(self, ending: &Ending<'_>) {
+        let Some(recording) = self.recording else { return };
+        let mut spans = Vec::with_capacity(4);
+        spans.push(server(&self.place, &recording, ending));
+        spans.extend(recording.guarded.map(|guarded| guard(self.tracer.span_id(), self.place.server, &guarded)));
+        let asking = spans.last().map(|span| span.id);
+        let store =
+            recording.asked.iter().map(|(operation, asked)| store(self.tracer.span_id(), asking, operation, asked));
+        spans.extend(store);
+        spans.extend(recording.forwarded.map(|forwarded| upstream(&self.place, &recording, forwarded, ending)));
+        self.tracer.submit(&self.place, spans);
+    }
+}
+
+fn server(place: &Place, recording: &Recording, ending: &Ending<'_>) -> Span {
+    let failed = ending.status.is_some_and(|status| status >= 500);
+    let mut attributes = vec![
+        ("http.request.method", Value::Name(recording.method)),
+        ("url.scheme", Value::Name(recording.scheme)),
+        ("network.protocol.version", Value::Name(recording.version)),
+        ("doorward.route", Value::Text(ending.route.to_owned())),
+        ("http.request.id", Value::Text(ending.request_id.clone())),
+    ];
+    attributes.extend(verdict(ending.verdict, ending.source));
+    attributes.extend(ending.status.map(|status| ("http.response.status_code", Value::Number(status.into()))));
+    let error = match ending.upstream_error {
+        _ if ending.cut => Some(Value::Name("session_cut")),
+        Some(error) => Some(Value::Name(error)),
+        None => ending.status.filter(|_| failed).map(|status| Value::Text(status.to_string())),
+    };
+    attributes.extend(error.map(|error| ("error.type", error)));
+    Span {
+        id: place.server,
+        parent: place.parent,
+        name: format!("{} {}", recording.method, ending.route),
+        kind: Kind::Server,
+        began: ending.began,
+        ended: ending.ended,
+        attributes,
+        failed,
+    }
+}
+
+fn guard(id: SpanId, parent: SpanId, guarded: &Guarded) -> Span {
+    Span {
+        id,
+        parent: Some(parent),
+        name: "guard".to_owned(),
+        kind: Kind::Internal,
+        began: guarded.began,
+        ended: guarded.ended,
+        attributes: verdict(guarded.verdict, guarded.source).collect(),
+        failed: guarded.verdict.outcome == Outcome::Error,
+    }
+}
+
+fn store(id: SpanId, parent: Option<SpanId>, operation: &'static str, asked: &Asked) -> Span {
+    Span {
+        id,
+        parent,
+        name: "store".to_owned(),
+        kind: Kind::Client,
+        began: asked.began,
+        ended: asked.ended,
+        attributes: vec![("db.operation.name", Value::Name(operation))],
+        failed: !asked.answered,
+    }
+}
+
+fn upstream(place: &Place, recording: &Recording, (began, times): (Instant, i64), ending: &Ending<'_>) -> Span {
+    let status = recording.upstream_status;
+    let mut attributes = vec![("http.request.method", Value::Name(recording.method))];
+    attributes.extend(status.map(|status| ("http.response.status_code", Value::Number(status.into()))));
+    if times > 1 {
+        attributes.push(("http.request.resend_count", Value::Number(times - 1)));
+    }
+    let refused = status.filter(|status| *status >= 400);
+    let error = ending.upstream_error.map(Value::Name).or(refused.map(|status| Value::Text(status.to_string())));
+    let failed = error.is_some();
+    attributes.extend(error.map(|error| ("error.type", error)));
+    Span {
+        id: place.upstream,
+        parent: Some(place.server),
+        name: "upstream".to_owned(),
+        kind: Kind::Client,
+        began,
+        ended: ending.ended,
+        attributes,
+        failed,
+    }
+}
+
+fn verdict(verdict: Verdict, source: Option<&'static str>) -> impl Iterator<Item = (&'static str, Value)> {
+    let decided = [("auth.outcome", verdict.outcome.as_str()), ("auth.reason", verdict.reason)];
+    decided.into_iter().chain(source.map(|source| ("auth.source", source))).map(|(key, name)| (key, Value::Name(name)))
+}
+
+// What a caller makes up is not worth a name of its own (semantic conventions of HTTP).
+fn known(method: &Method) -> &'static str {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "2",
+        Version::HTTP_11 => "1.1",
+        _ => "1.0",
+    }
+}

@@ -1,0 +1,92 @@
+//! Whose word decides what is recorded.
+
+use aws_lc_rs::rand::SystemRandom;
+
+use super::*;
+use crate::time::{ManualClock, Timestamp};
+
+const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+fn tracer(sample: f64) -> (Tracer, mpsc::Receiver<Finished>) {
+    let metrics = Metrics::new().unwrap();
+    let (queue, waiting) = mpsc::channel(2);
+    let clock = Arc::new(ManualClock::at(Timestamp(1_767_225_600_000)));
+    let ids = Ids::new(&SystemRandom::new()).unwrap();
+    (Tracer { sample, ids, clock, queue, dropped: export::create_series(&metrics) }, waiting)
+}
+
+fn head(values: &[&str]) -> HeaderMap {
+    values.iter().map(|value| (TRACEPARENT, value.parse().unwrap())).collect()
+}
+
+#[test]
+fn only_a_trusted_peer_decides_what_is_recorded() {
+    for (sample, traceparent, trusted, sampled) in [
+        (0.0, SAMPLED, true, true),
+        (0.0, SAMPLED, false, false),
+        (1.0, UNSAMPLED, true, false),
+        (1.0, UNSAMPLED, false, true),
+    ] {
+        let place = tracer(sample).0.begin(&head(&[traceparent]), trusted, 0.5);
+        assert_eq!(place.sampled, sampled, "{sample} {traceparent} {trusted}");
+        assert_eq!(place.trace.to_string(), TRACE, "the trace goes on");
+        assert_eq!(place.parent, Some(SpanId(0x00f0_67aa_0ba9_02b7)));
+    }
+}
+
+#[test]
+fn the_share_decides_where_nobody_has() {
+    for (sample, dice, sampled) in [(0.0, 0.0, false), (0.25, 0.24, true), (0.25, 0.25, false), (1.0, 0.999, true)] {
+        let place = tracer(sample).0.begin(&HeaderMap::new(), true, dice);
+        assert_eq!((place.sampled, place.parent), (sampled, None), "{sample} {dice}");
+    }
+}
+
+#[test]
+fn two_parents_are_none() {
+    let place = tracer(0.0).0.begin(&head(&[SAMPLED, SAMPLED]), true, 0.5);
+    assert_eq!((place.sampled, place.parent), (false, None));
+    assert_ne!(place.trace.to_string(), TRACE);
+}
+
+#[test]
+fn the_application_is_told_of_the_span_that_asks_it() {
+    let (tracer, _waiting) = tracer(1.0);
+    for (traceparent, flags) in [(SAMPLED, "01"), ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03", "03")] {
+        let place = tracer.begin(&head(&[traceparent]), false, 0.0);
+        assert_eq!(place.traceparent(), format!("00-{TRACE}-{:016x}-{flags}", place.upstream.0));
+        assert_ne!(place.upstream, place.server);
+    }
+}
+
+#[test]
+fn names_do_not_repeat() {
+    let (tracer, _waiting) = tracer(1.0);
+    let places: Vec<Place> = (0..1000).map(|_| tracer.begin(&HeaderMap::new(), false, 0.0)).collect();
+    let traces: std::collections::HashSet<u128> = places.iter().map(|place| place.trace.0).collect();
+    let spans: std::collections::HashSet<u64> =
+        places.iter().flat_map(|place| [place.server.0, place.upstream.0]).collect();
+    assert_eq!((traces.len(), spans.len()), (1000, 2000));
+}
+
+#[test]
+fn a_full_queue_drops_and_counts_and_does_not_wait() {
+    let (tracer, _waiting) = tracer(1.0);
+    let place = tracer.begin(&HeaderMap::new(), false, 0.0);
+    let span = Span {
+        id: place.server,
+        parent: None,
+        name: "GET".to_owned(),
+        kind: span::Kind::Server,
+        began: Instant::now(),
+        ended: Instant::now(),
+        attributes: Vec::new(),
+        failed: false,
+    };
+    for _ in 0..5 {
+        tracer.submit(&place, vec![span.clone(), span.clone()]);
+    }
+    assert_eq!(tracer.dropped.get(), 6);
+}
