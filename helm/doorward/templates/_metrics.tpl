@@ -21,7 +21,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- /* The groups of files/rules.yaml without the alerts that are disabled. */ -}}
 {{- define "doorward-chart.ruleGroups" -}}
-{{- $file := .Files.Get "files/rules.yaml" | fromYaml -}}
+{{- $file := required "the chart is incomplete: files/rules.yaml is missing" (.Files.Get "files/rules.yaml") | fromYaml -}}
 {{- $disabled := .Values.metrics.prometheusRule.disabled -}}
 {{- $known := list -}}
 {{- range $group := $file.groups }}

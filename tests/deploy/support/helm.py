@@ -46,9 +46,7 @@ def render(path: Path, given: dict[str, Any], version: str = "1.33") -> list[Obj
 
 def refusal(path: Path, given: dict[str, Any], version: str = "1.33") -> str:
     """With which words Helm refuses values, by schema or by a guard in a template."""
-    chart = _chart(path)
     try:
-        chart.validate_schema(given)
         render(path, given, version)
     except helm_python.HelmError as error:
         return str(error)
