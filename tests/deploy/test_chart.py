@@ -164,6 +164,11 @@ def test_rollout_replaces_pods_for_every_change():
     assert before["checksum/config"] != after["checksum/config"]
 
 
+def test_a_new_chart_alone_replaces_no_pods():
+    template = helm.one(case("gateway"), "Deployment")["spec"]["template"]
+    assert "helm.sh/chart" not in template["metadata"]["labels"]
+
+
 def test_one_replica_with_a_file_is_never_two():
     for name in ("embedded", "embedded-persistent", "existing-claim"):
         assert helm.one(case(name), "Deployment")["spec"]["strategy"] == {"type": "Recreate"}

@@ -169,6 +169,10 @@ def test_the_library_works_under_its_own_name(tmp_path):
     assert sidecar(helm.render(chart, {}))["args"][0] == "serve"
 
 
+def test_the_library_itself_is_tidy():
+    assert helm.lint(LIBRARY, {}, "1.33") == []
+
+
 def test_both_charts_may_be_in_one_release():
     defined = {}
     for chart in (CHART, LIBRARY):

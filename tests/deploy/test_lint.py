@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from support import helm, lint, manifests
+from support import crds, helm, lint, manifests
 from support.paths import CHART
 
 EXTERNAL = frozenset({"Secret/doorward-secrets"})
@@ -112,6 +112,8 @@ MISTAKES = {
         lambda f: of(f, "Ingress")["rules"][0]["http"]["paths"][0]["backend"]["service"].update(name="x"),
         "there is no Service x"),
     "replicas that scaling owns": (lambda f: of(f, "Deployment").update(replicas=2), "each upgrade would undo the scaling"),
+    "a drain that is cut short": (
+        lambda f: pod(f).update(terminationGracePeriodSeconds=33), "is killed after 33 s, and its drain takes up to 33"),
     "scaling of nothing": (
         lambda f: of(f, "HorizontalPodAutoscaler")["scaleTargetRef"].update(name="x"), "there is no Deployment x"),
 }
@@ -147,3 +149,24 @@ def test_a_field_that_is_none_is_found():
     found = copy.deepcopy(helm.render(CHART, VALUES))
     container(found)["imagePullPolice"] = "Always"
     assert "imagePullPolice" in " ".join(manifests.schema_findings(found, "1.33"))
+
+
+def monitor(**endpoint):
+    """A PodMonitor with something in its endpoint."""
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "podMetricsEndpoints": [{"port": "admin", **endpoint}]}
+    return {"apiVersion": "monitoring.coreos.com/v1", "kind": "PodMonitor", "metadata": {"name": "x"}, "spec": spec}
+
+
+def test_a_custom_resource_that_is_wrong_is_found():
+    planted = {
+        "good": (monitor(interval="15s"), None),
+        "pattern": (monitor(interval="15x"), "interval must match pattern"),
+        "type": (monitor(port=9090), "must be string"),
+        "field": (monitor(intervall="15s"), "'\"intervall\"' does not exist in type"),
+        "missing": ({**monitor(), "spec": {"podMetricsEndpoints": []}}, "Property '\"selector\"' is missing"),
+        "kind": ({**monitor(), "apiVersion": "example.com/v1"}, "there is no schema of example.com/v1 PodMonitor"),
+    }
+    said = crds.findings([(name, each) for name, (each, _) in planted.items()])
+    for name, (_, words) in planted.items():
+        own = [finding for finding in said if finding.startswith(f"{name}: ")]
+        assert own == [] if words is None else any(words in finding for finding in own), (name, said)

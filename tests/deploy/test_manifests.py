@@ -81,6 +81,13 @@ def test_what_cannot_be_verified_is_said():
         assert what in readme.split("## What is not verified")[1]
 
 
+#: What the packages of schemas do not know yet: a filter of the experimental channel, a field of Envoy Gateway 1.8.
+NEWER = (
+    r"gateway-api: HTTPRoute/\w+: data/spec/rules/\d/filters/\d/type must be equal to one of the allowed values",
+    r"envoy-gateway: SecurityPolicy/\w+: Object literal may only .+ '\"statusOnError\"' does not exist in type 'IExtAuth'\.",
+)
+
+
 def test_examples_match_their_schemas():
     custom = []
     for file in sorted((DEPLOY / "examples").rglob("*.yaml")):
@@ -88,7 +95,7 @@ def test_examples_match_their_schemas():
             found = manifests.load(file.read_text())
             assert list(manifests.schema_findings(found, "1.37")) == [], file
             custom += [(f"{file.parent.name}: {manifests.name_of(each)}", each) for each in found if manifests.is_custom(each)]
-    assert crds.findings(custom) == []
+    assert [said for said in crds.findings(custom) if not any(re.fullmatch(known, said) for known in NEWER)] == []
 
 
 def test_yaml_is_tidy():

@@ -22,8 +22,8 @@ app.kubernetes.io/name: {{ include "doorward-chart.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{- define "doorward-chart.commonLabels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- /* Without the chart's version: a new chart alone replaces no pods. */ -}}
+{{- define "doorward-chart.podLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- with .Values.commonLabels }}
@@ -33,7 +33,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{- define "doorward-chart.labels" -}}
 {{ include "doorward-chart.selectorLabels" . }}
-{{ include "doorward-chart.commonLabels" . }}
+{{ include "doorward-chart.podLabels" . }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
 {{- define "doorward-chart.metadata" -}}

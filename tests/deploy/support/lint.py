@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
+
 from .manifests import Object, name_of
 
 LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
@@ -32,7 +34,7 @@ VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persiste
 
 def findings(found: list[Object], external: frozenset[str] = frozenset()) -> list[str]:
     """All that is wrong. `external` has what exists outside, as `Kind/name`."""
-    checks = (_names, _enumerations, _pods, _services, _references, _selectors, _routes, _scaling, _monitors)
+    checks = (_names, _enumerations, _pods, _services, _references, _selectors, _routes, _scaling, _monitors, _grace)
     return [finding for check in checks for finding in check(found, external)]
 
 
@@ -285,3 +287,14 @@ def _monitors(found: list[Object], _: frozenset[str]) -> Iterator[str]:
         names = {port["name"] for service in selected for port in service["spec"]["ports"]}
         if len(selected) != 1 or any(endpoint["port"] not in names for endpoint in monitor["spec"]["endpoints"]):
             yield f"{name_of(monitor)} does not select one Service with its port"
+
+
+def _grace(found: list[Object], _: frozenset[str]) -> Iterator[str]:
+    configurations = [yaml.safe_load(each["data"]["config.yaml"]) for each in _of(found, "ConfigMap")
+                      if "config.yaml" in each["data"]]
+    for lifecycle in (each["lifecycle"] for each in configurations if "lifecycle" in each):
+        needed = sum(int(lifecycle[key].removesuffix("s")) for key in ("drain_delay", "drain_timeout")) + 3
+        for manifest in _of(found, "Deployment"):
+            given = manifest["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", 30)
+            if given <= needed:
+                yield f"{name_of(manifest)} is killed after {given} s, and its drain takes up to {needed}"
