@@ -36,6 +36,8 @@ mod limits;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod monitoring;
+#[cfg(test)]
 mod outage;
 #[cfg(test)]
 mod outbox;
