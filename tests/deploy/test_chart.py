@@ -17,7 +17,7 @@ EXTERNAL = frozenset({
     "ServiceAccount/front-door",
 })
 
-#: Features whose configuration needs `forward_auth`.
+#: Features of forwardAuth mode.
 FORWARD_AUTH = ("forward-auth", "forward-auth-http")
 
 
@@ -52,7 +52,7 @@ def test_custom_resources_match_their_definitions():
     assert crds.findings(list(found.values())) == []
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in (*FORWARD_AUTH, "existing-config")])
+@pytest.mark.parametrize("name", [name for name in CASES if name != "existing-config"])
 def test_doorward_accepts_the_rendered_configuration(name):
     for found in case(name):
         if "config.yaml" in found.get("data", {}):
@@ -87,7 +87,7 @@ def test_forward_auth_has_no_application(name):
     found = case(name)
     config = config_of(found)
     grpc = name == "forward-auth"
-    assert config["upstream"] == {"url": None}
+    assert config["upstream"] == {"url": "http://127.0.0.1:9"}
     assert config["forward_auth"] == {"enabled": True, "grpc": "0.0.0.0:9001" if grpc else None}
     assert config["trusted_proxies"] == CASES[name]["trustedProxies"]
     assert ("grpc" in [port["name"] for port in container_of(found)["ports"]]) is grpc

@@ -5,7 +5,8 @@ listen: {{ printf "0.0.0.0:%d" (int .Values.ports.proxy) }}
 admin:
   listen: {{ printf "0.0.0.0:%d" (int .Values.ports.admin) }}
 upstream:
-  url: {{ if eq .Values.mode "forwardAuth" }}null{{ else }}{{ .Values.upstream.url | quote }}{{ end }}
+  # In forwardAuth mode nothing is forwarded: nobody listens there.
+  url: {{ if eq .Values.mode "forwardAuth" }}http://127.0.0.1:9{{ else }}{{ .Values.upstream.url | quote }}{{ end }}
 {{- if .Values.sessions.store }}
 sessions:
   store: {{ .Values.sessions.store | quote }}
