@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,25 @@ def with_dependencies(path: Path, root: Path, place: Path) -> Path:
     chart = copy / path.relative_to(root)
     _native.call_status("helm_dependency_build", str(chart), None)
     return chart
+
+
+def digests(path: Path, place: Path) -> set[str]:
+    """The digests of two packages of a chart, made in different seconds; one, if it can be reproduced.
+
+    The archive has the files' times, so they are set as the chart's README says.
+    """
+    found, seconds = set(), set()
+    while len(seconds) < 2:
+        now = int(time.time())
+        if now not in seconds:
+            seconds.add(now)
+            copy = place / str(now) / path.name
+            shutil.copytree(path, copy)
+            for file in [copy, *copy.rglob("*")]:
+                os.utime(file, (1_700_000_000, 1_700_000_000))
+            found.add(helm_python.digest(helm_python.package(copy, destination=place / str(now))))
+        time.sleep(0.05)
+    return found
 
 
 def one(found: list[Object], kind: str, name: str | None = None) -> Object:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -31,8 +30,3 @@ def doorward() -> Path:
     binary = Path(os.environ.get("DOORWARD_BIN") or ROOT / "target" / "debug" / "doorward")
     assert binary.is_file(), f"{binary} is not there; type: cargo build (or set DOORWARD_BIN)"
     return binary
-
-
-def beside_python(name: str) -> Path:
-    """A program of the Python environment of the tests."""
-    return Path(sys.executable).parent / name
