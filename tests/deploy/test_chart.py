@@ -59,6 +59,10 @@ def test_doorward_accepts_the_rendered_configuration(name):
             assert configuration.complaint(found["data"]["config.yaml"]) is None
 
 
+def test_doorward_has_nothing_to_warn_of():
+    assert configuration.warnings(helm.one(case("gateway"), "ConfigMap")["data"]["config.yaml"]) == []
+
+
 def test_values_come_to_configuration():
     config = config_of(case("gateway"))
     secret = {"file": "/run/secrets/doorward/redis-password"}
@@ -67,7 +71,7 @@ def test_values_come_to_configuration():
     assert config["sessions"]["store"] == "rediss://redis.internal:6379/0"
     assert config["sessions"]["redis"]["password"] == secret
     assert config["sessions"]["token"]["keys"] == [{"id": 1, "secret": {"file": "/run/secrets/doorward/token-key"}}]
-    assert config["lifecycle"] == {"drain_delay": "5s", "drain_timeout": "25s"}
+    assert config["lifecycle"] == {"drain_delay": "5s", "drain_timeout": "25s", "termination_grace": "45s"}
     assert config["routes"][1] == {"id": "events", "path": "/events/**", "auth": "required", "stream": True}
     keys = config_of(case("token-key-rotation"))["sessions"]["token"]["keys"]
     assert [key["id"] for key in keys] == [2, 1]

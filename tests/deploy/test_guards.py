@@ -50,7 +50,7 @@ GUARDS = {
     "another listen": ({"config": {"listen": "0.0.0.0:80"}}, "config.listen is the chart's: set ports.proxy"),
     "another admin port": ({"config": {"admin": {}}}, "config.admin is the chart's: set ports.admin"),
     "another drain": (
-        {"config": {"lifecycle": {"drain_delay": "1m"}}}, "are the chart's: set lifecycle.drainDelaySeconds"),
+        {"config": {"lifecycle": {"drain_delay": "1m"}}}, "config.lifecycle.drain_delay is the chart's: set lifecycle.drainDelaySeconds"),
     "forward_auth beside the mode": ({"config": {"forward_auth": {}}}, "config.forward_auth is the chart's: set mode"),
     "TLS in the pod": ({"config": {"tls": {"cert": "/x", "key": "/y"}}}, "config.tls is not for this chart"),
     "metrics that nobody can reach": (

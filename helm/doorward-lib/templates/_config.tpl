@@ -47,6 +47,7 @@ limits:
 lifecycle:
   drain_delay: {{ int .lifecycle.drainDelaySeconds }}s
   drain_timeout: {{ int .lifecycle.drainTimeoutSeconds }}s
+  termination_grace: {{ include "doorward.graceOf" .lifecycle }}s
 {{- end -}}
 
 {{- /* config.yaml. */ -}}

@@ -43,8 +43,11 @@ checksum/doorward-restart: {{ toJson (dict "sessions" $sessions "rest" $rest) | 
 
 {{- /* The least terminationGracePeriodSeconds of the pod. */ -}}
 {{- define "doorward.gracePeriodSeconds" -}}
-{{- $lifecycle := (include "doorward.values" . | fromYaml).lifecycle -}}
-{{- add (int $lifecycle.drainDelaySeconds) (int $lifecycle.drainTimeoutSeconds) 5 -}}
+{{- include "doorward.graceOf" (include "doorward.values" . | fromYaml).lifecycle -}}
+{{- end -}}
+
+{{- define "doorward.graceOf" -}}
+{{- add (int .drainDelaySeconds) (int .drainTimeoutSeconds) 5 -}}
 {{- end -}}
 
 {{- /* The NetworkPolicy, a whole object; empty when off. Takes (dict "root" $ "selector" <labels of the pods>). */ -}}

@@ -47,6 +47,7 @@ limits:
 lifecycle:
   drain_delay: {{ int .Values.lifecycle.drainDelaySeconds }}s
   drain_timeout: {{ int .Values.lifecycle.drainTimeoutSeconds }}s
+  termination_grace: {{ int .Values.terminationGracePeriodSeconds }}s
 {{- end -}}
 
 {{- /* config.yaml: the derived configuration with .Values.config over it. */ -}}

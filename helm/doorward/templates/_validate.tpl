@@ -95,8 +95,10 @@
 {{- if hasKey $config "listen" -}}{{- fail "config.listen is the chart's: set ports.proxy" -}}{{- end -}}
 {{- if hasKey $config "admin" -}}{{- fail "config.admin is the chart's: set ports.admin" -}}{{- end -}}
 {{- if hasKey $config "forward_auth" -}}{{- fail "config.forward_auth is the chart's: set mode, forwardAuth.grpc and ports.grpc" -}}{{- end -}}
-{{- if or (hasKey (default dict $config.lifecycle) "drain_delay") (hasKey (default dict $config.lifecycle) "drain_timeout") -}}
-{{- fail "config.lifecycle.drain_delay and drain_timeout are the chart's: set lifecycle.drainDelaySeconds and lifecycle.drainTimeoutSeconds" -}}
+{{- range list "drain_delay" "drain_timeout" "termination_grace" -}}
+{{- if hasKey (default dict $config.lifecycle) . -}}
+{{- fail (printf "config.lifecycle.%s is the chart's: set lifecycle.drainDelaySeconds, lifecycle.drainTimeoutSeconds or terminationGracePeriodSeconds" .) -}}
+{{- end -}}
 {{- end -}}
 {{- if $config.tls -}}
 {{- fail "config.tls is not for this chart: the Service, helm test and the routes speak plain HTTP to the pods; end TLS at the gateway or in the mesh" -}}

@@ -17,15 +17,21 @@ SECRET = "a-secret-of-more-than-thirty-two-bytes-for-tests"
 
 
 def complaint(text: str) -> str | None:
-    """What `doorward check` says against a configuration; None when it accepts it.
+    """What `doorward check` says against a configuration; None when it accepts it."""
+    accepted, said = _check(text)
+    return None if accepted else said
 
-    Files that a pod would mount are made in a folder, and named there.
-    """
-    return _complaint(text)
+
+def warnings(text: str) -> list[str]:
+    """What `doorward check` finds risky in a configuration that it accepts."""
+    accepted, said = _check(text)
+    assert accepted, said
+    return said.splitlines()
 
 
 @functools.cache
-def _complaint(text: str) -> str | None:
+def _check(text: str) -> tuple[bool, str]:
+    # Files that a pod would mount are made in a folder, and named there.
     with tempfile.TemporaryDirectory(prefix="doorward-tests-") as folder:
         for path in set(re.findall(rf"{SECRETS}/[-._a-zA-Z0-9]+", text)):
             (Path(folder) / Path(path).name).write_text(SECRET)
@@ -33,7 +39,7 @@ def _complaint(text: str) -> str | None:
         file.write_text(text.replace(SECRETS, folder))
         command = [str(paths.doorward()), "check", "--config", str(file)]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60, env={})
-        return None if answer.returncode == 0 else answer.stderr
+        return answer.returncode == 0, answer.stderr
 
 
 def parsed(text: str) -> dict:

@@ -296,5 +296,7 @@ def _grace(found: list[Object], _: frozenset[str]) -> Iterator[str]:
         needed = sum(int(lifecycle[key].removesuffix("s")) for key in ("drain_delay", "drain_timeout")) + 3
         for manifest in _of(found, "Deployment"):
             given = manifest["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", 30)
+            if lifecycle.get("termination_grace") != f"{given}s":
+                yield f"{name_of(manifest)} is killed after {given} s, and Doorward is told otherwise"
             if given <= needed:
                 yield f"{name_of(manifest)} is killed after {given} s, and its drain takes up to {needed}"
