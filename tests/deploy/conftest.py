@@ -1,0 +1,1 @@
+"""The tests of what is deployed: charts, manifests, rules. No cluster, no network but loopback."""
