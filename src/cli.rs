@@ -75,7 +75,7 @@ enum Command {
     /// Tell the server in this container to take no more traffic, and to go on serving.
     ///
     /// For a preStop hook: readiness fails and answers end their connections from now on. SIGTERM
-    /// then ends the server, and what has passed of lifecycle.drain_delay is not waited again.
+    /// then ends the server, and what has passed of the drain delay is not waited again.
     Drain(drain::Server),
     /// Show the whole story on this machine: no server, no configuration, nothing kept.
     ///

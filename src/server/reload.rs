@@ -189,3 +189,50 @@ fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
     let changed = sections.filter(|((section, old), (_, new))| old != new || hidden(section));
     changed.map(|((section, _), _)| section).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const REDIS: [(&str, &str); 3] = [
+        ("DOORWARD__SESSIONS__STORE", "redis://app:one@r"),
+        ("DOORWARD__DIRECTORY__URL", "postgres://app:one@d/d"),
+        ("DOORWARD__SESSIONS__TOKEN__KEYS", "[{ id: 1, secret: integration-tests-only-0123456789abcdef }]"),
+    ];
+
+    fn seen(variables: &[(&str, &str)]) -> Seen {
+        let all = REDIS.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let environment: BTreeMap<String, String> = all.collect();
+        let reread: Reread = Box::new(move || Config::load(&[], &environment).map_err(|problems| problems.to_string()));
+        read(&reread).unwrap()
+    }
+
+    fn waiting(variables: &[(&str, &str)]) -> Vec<&'static str> {
+        let (old, new) = (seen(&[]), seen(variables));
+        assert!(old != new, "the change is noticed: {variables:?}");
+        needs_restart(&old.loaded.config, &new.loaded.config)
+    }
+
+    #[test]
+    fn a_rotated_secret_waits_for_nothing() {
+        let keys = "[{ id: 2, secret: integration-tests-only-fedcba9876543210 }]";
+        for variables in [
+            [("DOORWARD__SESSIONS__REDIS__PASSWORD", "two")],
+            [("DOORWARD__DIRECTORY__PASSWORD", "two")],
+            [("DOORWARD__SESSIONS__TOKEN__KEYS", keys)],
+            [("DOORWARD__OUTBOX__ALIAS__API_KEY", "two")],
+            [("DOORWARD__REBIND__HOOK__SECRET", "two")],
+        ] {
+            assert_eq!(waiting(&variables), [""; 0], "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_waits_for_a_restart_also_where_only_its_password_changed() {
+        assert_eq!(waiting(&[("DOORWARD__SESSIONS__STORE", "redis://app:two@r")]), ["sessions.store"]);
+        assert_eq!(waiting(&[("DOORWARD__DIRECTORY__URL", "postgres://app:two@d/d")]), ["directory"]);
+        assert_eq!(waiting(&[("DOORWARD__BOOTSTRAP__ALLOW_ANONYMOUS", "false")]), ["bootstrap"]);
+    }
+}

@@ -65,8 +65,8 @@ pub(super) struct Checked {
 }
 
 enum Change {
-    TokenKeys(TokenKeys),
-    Redis(NewCredentials),
+    TokenKeys(Box<TokenKeys>),
+    Redis(Box<NewCredentials>),
     Directory(crate::config::Directory),
     Sink(Secret),
     Webhooks(Vec<SigningSecret>),
@@ -147,36 +147,36 @@ impl Rotation {
     /// Returns what `config` changes, or why it cannot; nothing is in use yet.
     pub(super) fn check(&self, config: &Config, digests: &Digests) -> Result<Checked, String> {
         let (old, holders) = (&self.started_with, &self.holders);
-        let changed = |name: &str| self.in_force.differs(digests, name);
+        let is_new = |name: &str| self.in_force.differs(digests, name);
         let mut changes = Vec::new();
-        if changed(TOKEN_KEYS)
+        if is_new(TOKEN_KEYS)
             && let Some((keys, _)) = configured_keys(config).map_err(|error| error.to_string())?
         {
-            changes.push(Change::TokenKeys(keys));
+            changes.push(Change::TokenKeys(Box::new(keys)));
         }
         if let Some(store) = &holders.redis
-            && REDIS.into_iter().any(changed)
+            && REDIS.into_iter().any(is_new)
             && old.sessions.store == config.sessions.store
         {
             let credentials = store.check_credentials(&config.sessions);
-            changes
-                .push(Change::Redis(credentials.map_err(|error| format!("sessions.redis: {}", with_causes(&error)))?));
+            let credentials = credentials.map_err(|error| format!("sessions.redis: {}", with_causes(&error)))?;
+            changes.push(Change::Redis(Box::new(credentials)));
         }
-        if changed(DIRECTORY) && old.directory.url == config.directory.url {
+        if is_new(DIRECTORY) && old.directory.url == config.directory.url {
             changes.push(Change::Directory(config.directory.clone()));
         }
         if let Some(key) = &config.outbox.alias.api_key
-            && changed(SINK)
+            && is_new(SINK)
             && old.outbox.alias.url == config.outbox.alias.url
         {
             changes.push(Change::Sink(key.clone()));
         }
         if let Some(clerk) = &config.webhooks.clerk
-            && changed(WEBHOOKS)
+            && is_new(WEBHOOKS)
         {
             changes.push(Change::Webhooks(clerk.secrets.clone()));
         }
-        if changed(HOOK) && old.rebind.hook.url == config.rebind.hook.url {
+        if is_new(HOOK) && old.rebind.hook.url == config.rebind.hook.url {
             changes.push(Change::Hook(config.rebind.hook.clone()));
         }
         Ok(Checked { changes, digests: digests.clone() })
@@ -204,10 +204,10 @@ impl Rotation {
     fn put(&self, change: Change) {
         let holders = &self.holders;
         match change {
-            Change::TokenKeys(keys) => holders.sessions.replace_keys(keys),
+            Change::TokenKeys(keys) => holders.sessions.replace_keys(*keys),
             Change::Redis(credentials) => {
                 if let Some(store) = &holders.redis {
-                    store.use_credentials(credentials);
+                    store.use_credentials(*credentials);
                 }
             }
             Change::Directory(config) => match holders.directory.use_credentials(&config) {

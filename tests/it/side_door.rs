@@ -32,6 +32,13 @@ async fn until_metric(doorward: &Doorward, value: &str) {
     eventually("the metric to change", async || (metric(doorward).await == value).then_some(())).await;
 }
 
+/// Starts an application where another one was, whose listener takes a moment to go.
+async fn moved(from: Upstream, to: SocketAddr) -> Upstream {
+    drop(from);
+    eventually("the port to be free", async || std::net::TcpListener::bind(to).is_ok().then_some(())).await;
+    Upstream::at(to).await
+}
+
 #[tokio::test]
 async fn an_application_on_all_addresses_is_told_once_per_change_and_still_served() {
     let port = free_port();
@@ -46,15 +53,13 @@ async fn an_application_on_all_addresses_is_told_once_per_change_and_still_serve
         "started: ok\nserving: ok\nstore: ok\nkeys: ok\nok\n"
     );
 
-    drop(application);
-    let application = Upstream::at(loopback(port)).await;
+    let application = moved(application, loopback(port)).await;
     until_metric(&doorward, "0").await;
     doorward.wait_log("Nobody listens on the application's port beyond loopback").await;
     assert_eq!(doorward.client().get("/").send().await.status, 200);
     assert_eq!(doorward.logs().matches(TOLD).count(), 1, "{}", doorward.logs());
 
-    drop(application);
-    let _application = Upstream::at(everywhere(port)).await;
+    let _application = moved(application, everywhere(port)).await;
     until_metric(&doorward, "1").await;
     assert_eq!(doorward.logs().matches(TOLD).count(), 2, "{}", doorward.logs());
     assert_eq!(metric(&silent).await, "0");
@@ -80,12 +85,10 @@ async fn an_exposed_application_gets_no_traffic_where_that_is_asked_for() {
     for path in ["/startupz", "/livez"] {
         assert_eq!(doorward.admin_get(path).await.status, 200, "{path}: a restart would not help");
     }
-    drop(application);
-    let application = Upstream::at(loopback(port)).await;
+    let application = moved(application, loopback(port)).await;
     eventually("readiness", async || (ready().await.0 == 200).then_some(())).await;
     assert!(ready().await.1.ends_with("unexposed: ok\nok\n"));
-    drop(application);
-    let _application = Upstream::at(everywhere(port)).await;
+    let _application = moved(application, everywhere(port)).await;
     eventually("readiness to end", async || (ready().await.0 == 503).then_some(())).await;
 }
 

@@ -17,7 +17,9 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{SOME, get, open_to_all, until_status};
 use crate::lifecycle::load::{Fleet, Load, Tally};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use doorward::time::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use super::volumes::taken_up;
@@ -159,7 +160,7 @@ async fn a_rotated_signing_secret_decides_which_webhooks_are_believed() {
     let config = format!("webhooks: {{ clerk: {{ secrets: [{}] }} }}", secret(&volume));
     let doorward = watching(&upstream).idp(&idp).config(&config).start().await;
     let deliver = async |secret: &str| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+        let now = SystemClock::new().now().unix_seconds();
         let id = format!("msg_{}", uuid::Uuid::new_v4().simple());
         let user = json!({ "id": "user_x", "object": "user", "banned": false, "locked": false, "updated_at": 1 });
         let body = json!({ "data": user, "object": "event", "type": "user.updated", "timestamp": now * 1000 });

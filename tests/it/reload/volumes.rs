@@ -1,4 +1,4 @@
-//! ConfigMaps and Secrets as Kubernetes mounts them, updated under a running server.
+//! Volumes of configuration and secrets as Kubernetes mounts them, updated under a running server.
 
 use super::{metric, served, until_answered, until_reloaded};
 use crate::support::client::sign_in;

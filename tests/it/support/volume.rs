@@ -1,4 +1,4 @@
-//! A volume as the kubelet keeps one for a ConfigMap or a Secret.
+//! A volume as the kubelet keeps one for configuration or secrets.
 //!
 //! The files are in a folder named by date, `..data` leads to it, and what a container sees are links
 //! through `..data`. An update makes another folder, puts a new `..data` in place of the old one by
