@@ -5,6 +5,7 @@
 pub mod bootstrap;
 pub mod directory;
 pub mod duration;
+pub mod forward_auth;
 pub mod issuer;
 pub mod lifecycle;
 pub mod limits;
@@ -34,6 +35,7 @@ use serde::Deserialize;
 
 pub use bootstrap::Bootstrap;
 pub use directory::Directory;
+pub use forward_auth::ForwardAuth;
 pub use issuer::Issuer;
 pub use lifecycle::Lifecycle;
 pub use limits::Limits;
@@ -88,6 +90,8 @@ pub struct Config {
     pub cookie: Cookie,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// What other proxies may ask, and where.
+    pub forward_auth: ForwardAuth,
     /// Sizes, counts and deadlines.
     pub limits: Limits,
     /// Start, drain and reload.

@@ -41,7 +41,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Exchanges answered. `handler` is proxy, auth or admin; `route` a rule's id; `code` the status.
+    /// Exchanges answered. `handler` is proxy, auth, verify or admin; `route` a rule's id; `code` the status.
     http_requests: IntCounterVec = counters("http_requests_total", &["handler", "route", "code"]);
     /// Time from request head to end of response.
     http_request_duration: HistogramVec = histograms("http_request_duration_seconds", &["handler", "route"], HTTP_SECONDS);

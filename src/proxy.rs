@@ -19,6 +19,7 @@ pub mod streams;
 pub mod tally;
 pub mod terminate;
 pub mod upstream;
+pub mod verify;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,7 +78,7 @@ pub struct Gateway {
     /// Set while the process drains: every response then ends its connection.
     pub draining: Arc<AtomicBool>,
     /// Names for exchanges.
-    pub request_ids: RequestIds,
+    pub request_ids: Arc<RequestIds>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Handles of the metrics that every exchange touches.
@@ -95,6 +96,8 @@ pub struct Settings {
     pub cookie: Cookie,
     /// Peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether other proxies may ask.
+    pub forward_auth: bool,
     /// Which share of successful exchanges is logged.
     pub access_log_sample: f64,
 }
@@ -104,7 +107,7 @@ impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(self)
+        Context::new(self.settings.load_full(), self.request_ids.next(), self.tallies.clone())
     }
 
     // Compression modules and the like would only cost: the application's bytes are not ours.
@@ -120,13 +123,17 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, exchange: &mut Exchange, context: &mut Context) -> pingora::Result<bool> {
         let settings = context.settings.clone();
         let trusted = context.peer_is_trusted();
-        headers::strip(exchange.req_header_mut(), trusted, &self.metrics);
+        let misspelt = headers::strip(exchange.req_header_mut(), trusted, &self.metrics);
         if let Err(kind) = framing::check_framing(exchange).and_then(|()| framing::rewrite_path(exchange)) {
             context.refuse_unread();
+            if settings.forward_auth && exchange.req_header().uri.path().starts_with("/_doorward/") {
+                return Box::pin(self.refuse_question(exchange, context, kind)).await;
+            }
             return refuse(exchange, &kind.into(), context).await;
         }
         let (method, path) = (exchange.req_header().method.clone(), exchange.req_header().uri.path());
         let answered = match settings.routes.classify(&method, path) {
+            Route::Terminate(Surface::Verify) => return Box::pin(self.verify(exchange, context, misspelt)).await,
             Route::Terminate(surface) => return Box::pin(self.terminate(exchange, context, surface)).await,
             Route::Open(rule) => {
                 context.allow(rule, Permit::open());
@@ -280,7 +287,7 @@ impl Gateway {
         let started = Instant::now();
         let decided = guard::authorize(&self.sessions, &rule.policy, head, &settings.cookie).await;
         let decided = match decided {
-            Ok(permit) if rule.policy.stream => Box::pin(self.extend(permit)).await,
+            Ok(permit) if rule.policy.stream => Box::pin(guard::extend(&self.sessions, permit)).await,
             other => other,
         };
         context.decided(&decided, started);
@@ -308,23 +315,18 @@ impl Gateway {
         self.limits.body_bytes_max > 0 && length.is_some_and(|length| length > self.limits.body_bytes_max)
     }
 
-    async fn extend(&self, permit: Permit) -> Result<Permit, Rejection> {
-        let Some(session) = permit.session() else { return Ok(permit) };
-        let extended = self.sessions.extend(session).await.map_err(Rejection::Refused)?;
-        Ok(permit.extended(extended))
-    }
-
     async fn terminate(
         &self,
         exchange: &mut Exchange,
         context: &mut Context,
         surface: Surface,
     ) -> pingora::Result<bool> {
-        context.handler = "auth";
         let router = match surface {
             Surface::SessionExchange => &self.session_exchange,
             Surface::Webhooks => &self.webhooks,
+            Surface::Verify | Surface::Reserved => return refuse(exchange, &Kind::NotFound.into(), context).await,
         };
+        context.handler = "auth";
         let (request_id, client) = (context.request_id(), context.client);
         let status = terminate::serve(exchange, router, |extensions| {
             extensions.insert(request_id);

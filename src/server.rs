@@ -6,6 +6,7 @@
 
 mod directory;
 mod drain;
+mod ext_authz;
 mod listener;
 mod outbox;
 mod reload;
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use self::drain::{Drain, Signals};
+use self::ext_authz::ExtAuthz;
 use self::listener::pingora_server;
 use self::outbox::Delivery;
 use self::reload::Reload;
@@ -121,7 +123,11 @@ pub fn serve(
     background.spawn(reload.run(loaded.clone(), config.lifecycle.reload_interval));
 
     let gateway = gateway(config, &sessions, (&directory, &rebinds), &providers, &upstream, &shared)?;
+    let ext_authz = ExtAuthz::start(&background, config, &gateway)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
+    if let Some(ext_authz) = &ext_authz {
+        ext_authz.end_with(&background, server.watch_execution_phase());
+    }
     // Whoever sees a ready process may end it: from now on, that is an orderly end.
     let signals = background.block_on(async { Signals::listen() });
     let signals = signals.map_err(|error| start_error("cannot listen for signals", &error))?;
@@ -130,6 +136,9 @@ pub fn serve(
     tracing::info!(listen = %config.listen, admin = %config.admin.listen, "Serving");
     announce();
     run(server, signals, config, &background, &shared);
+    if let Some(ext_authz) = ext_authz {
+        ext_authz.end(&background);
+    }
     delivery.end(&background);
     background.shutdown_timeout(Duration::from_millis(100));
     Ok(())
@@ -208,6 +217,7 @@ fn settings(config: &Config) -> Result<Settings, StartError> {
         identity_headers: config.identity_headers,
         cookie: config.cookie.clone(),
         trusted_proxies: config.trusted_proxies.clone(),
+        forward_auth: config.forward_auth.enabled,
         access_log_sample: config.telemetry.access_log_sample,
     })
 }
@@ -351,7 +361,7 @@ fn gateway(
         streams: shared.streams.clone(),
         limits: config.limits.clone(),
         draining: shared.draining.clone(),
-        request_ids: RequestIds::new(u64::from_ne_bytes(*seed)),
+        request_ids: Arc::new(RequestIds::new(u64::from_ne_bytes(*seed))),
         metrics: shared.metrics.clone(),
         tallies: Tallies::new(shared.metrics.clone()),
     })

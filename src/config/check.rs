@@ -3,6 +3,7 @@
 //! Whatever passes here can be served. What can be served but is probably not meant is in `risk`.
 
 mod bootstrap;
+mod forward_auth;
 mod issuers;
 mod network;
 mod outbox;
@@ -25,6 +26,7 @@ pub(super) use sessions::speaks_tls;
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     network::check(config, &mut found);
+    forward_auth::check(config, &mut found);
     sessions::check(&config.sessions, &mut found);
     bootstrap::check(&config.bootstrap, &mut found);
     issuers::check(config, &mut found);

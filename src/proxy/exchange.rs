@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora::proxy::Session as Exchange;
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use super::respond::Verdict;
 use super::route::Rule;
 use super::streams::{Slot, Streams};
 use super::tally::{PROXY, Tallies, status_label};
+use super::verify::VERIFY;
 use super::{Gateway, Settings, client_of, edge};
 use crate::api::{Error as ApiError, RequestId};
 use crate::metrics::Metrics;
@@ -68,9 +69,9 @@ struct Line {
 struct UnderWay(Arc<Streams>);
 
 impl Context {
-    pub(super) fn new(gateway: &Gateway) -> Self {
+    pub(super) fn new(settings: Arc<Settings>, request_id: RequestId, tallies: Arc<Tallies>) -> Self {
         Self {
-            settings: gateway.settings.load_full(),
+            settings,
             peer: None,
             client: None,
             permit: None,
@@ -82,31 +83,44 @@ impl Context {
             upstream_error: None,
             retried: false,
             keepalive: None,
-            request_id: gateway.request_ids.next(),
+            request_id,
             started: Instant::now(),
             forwarded_at: None,
             slot: None,
             outlived: false,
             line: None,
             under_way: None,
-            tallies: gateway.tallies.clone(),
+            tallies,
         }
     }
 
     /// Takes down what the request head says about where it comes from.
     pub(super) fn begin(&mut self, exchange: &Exchange, gateway: &Gateway) {
         let head = exchange.req_header();
-        self.peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
+        self.peer = exchange.client_addr().and_then(|address| address.as_inet()).map(|peer| peer.ip().to_canonical());
         self.client = client_of(&head.headers, self.peer, &self.settings.trusted_proxies);
         self.slot = edge::current_slot();
         self.outlived = exchange.as_custom().is_some();
-        self.line = Some(Line {
+        let line = Line {
             method: head.method.clone(),
             target: head.uri.path_and_query().cloned(),
             traceparent: head.headers.get(TRACEPARENT).cloned(),
-        });
-        gateway.streams.exchange_began();
-        self.under_way = Some(UnderWay(gateway.streams.clone()));
+        };
+        self.enter(line, &gateway.streams);
+    }
+
+    /// Takes down a question that came otherwise than through the proxy port.
+    pub(super) fn begin_question(&mut self, peer: Option<IpAddr>, target: PathAndQuery, streams: &Arc<Streams>) {
+        self.peer = peer;
+        self.client = peer;
+        self.enter(Line { method: Method::POST, target: Some(target), traceparent: None }, streams);
+        self.answers_a_proxy();
+    }
+
+    fn enter(&mut self, line: Line, streams: &Arc<Streams>) {
+        self.line = Some(line);
+        streams.exchange_began();
+        self.under_way = Some(UnderWay(streams.clone()));
         self.tallies.in_flight.inc();
     }
 
@@ -144,6 +158,44 @@ impl Context {
         self.rule = Some(rule.clone());
         self.permit = Some(permit);
         self.verdict = Some(verdict);
+    }
+
+    /// Takes down that the exchange asks about another one.
+    pub(super) fn answers_a_proxy(&mut self) {
+        self.handler = VERIFY;
+        self.tallies.in_flight.dec();
+        self.tallies.questions.inc();
+    }
+
+    /// Takes down which request is asked about.
+    pub(super) fn is_about(&mut self, method: &Method, target: &PathAndQuery) {
+        if let Some(line) = &mut self.line {
+            line.method = method.clone();
+            line.target = Some(target.clone());
+        }
+    }
+
+    /// Takes down where the request that is asked about comes from: its `source`, and its head.
+    pub(super) fn is_from(&mut self, source: Option<IpAddr>, head: &HeaderMap) {
+        if let Some(source) = source {
+            self.client = client_of(head, Some(source), &self.settings.trusted_proxies);
+        }
+        if let Some(line) = &mut self.line {
+            line.traceparent = head.get(TRACEPARENT).cloned();
+        }
+    }
+
+    /// Returns whether the application may see the credentials.
+    pub(super) fn keeps_credentials(&self) -> bool {
+        self.rule.as_ref().is_some_and(|rule| rule.policy.keep_credentials)
+    }
+
+    /// Takes down why the request is refused before any rule is asked; returns the answer.
+    pub(super) fn turn_away(&mut self, rejection: Rejection) -> ApiError {
+        let verdict = rejection.verdict();
+        self.count(verdict, "none");
+        self.verdict = Some(verdict);
+        rejection.error()
     }
 
     /// Takes down that the request cannot be read in one way only, so that no rule was asked.
@@ -226,8 +278,13 @@ impl Context {
         let code = self.status.map_or(499, |status| status.as_u16());
         let now = Instant::now();
         let took = now - self.started;
-        self.tallies.in_flight.dec();
-        if let Some(rule) = &self.rule {
+        let asks = self.handler == VERIFY;
+        if asks {
+            self.tallies.questions.dec();
+        } else {
+            self.tallies.in_flight.dec();
+        }
+        if let Some(rule) = self.rule.as_ref().filter(|_| !asks) {
             rule.tally(metrics).count(route, code, took, metrics);
         } else {
             metrics.http_requests.with_label_values(&[self.handler, route, &status_label(code)]).inc();
@@ -260,6 +317,7 @@ impl Context {
             request_id: &self.request_id.to_string(),
             trace_id: line.traceparent.as_ref().and_then(trace_id),
             method: line.method.as_str(),
+            handler: self.handler,
             path: line.target.as_ref().map_or("", PathAndQuery::path),
             route,
             status: code,
@@ -291,7 +349,7 @@ impl RequestIds {
     }
 
     // SplitMix64: a bijection of the counter, so ids never repeat and do not look like a counter.
-    fn next(&self) -> RequestId {
+    pub(super) fn next(&self) -> RequestId {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
         let mut word = self.seed.wrapping_add(count.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -38,6 +38,10 @@ pub enum Rejection {
     RoleMissing,
     /// A cookie came with a request that another site may have caused.
     CrossOrigin,
+    /// Somebody who is no trusted proxy asked about a request.
+    UntrustedPeer,
+    /// An identity header came in a spelling that an answer cannot replace.
+    IdentityHeader,
 }
 
 /// What a request says about who sends it.
@@ -65,11 +69,6 @@ impl Permit {
     /// Returns where the answer came from.
     pub fn source(&self) -> Option<Source> {
         self.source
-    }
-
-    /// Returns the same permit over a session whose end was moved.
-    pub(super) fn extended(self, session: Arc<Session>) -> Self {
-        Self { session: Some(session), ..self }
     }
 }
 
@@ -110,6 +109,13 @@ pub async fn authorize(
     let Validated { session, source } = sessions.validate(token).await.map_err(Rejection::Refused)?;
     admit(&session, policy)?;
     Ok(Permit { session: Some(session), source: Some(source) })
+}
+
+/// Begins a new lifetime of the session that was let through.
+pub(super) async fn extend(sessions: &Sessions, permit: Permit) -> Result<Permit, Rejection> {
+    let Some(session) = permit.session() else { return Ok(permit) };
+    let extended = sessions.extend(session).await.map_err(Rejection::Refused)?;
+    Ok(Permit { session: Some(extended), ..permit })
 }
 
 fn admit(session: &Session, policy: &Policy) -> Result<(), Rejection> {

@@ -37,7 +37,7 @@ const IDENTITY: [(&str, &str); 6] = [
 ];
 
 /// Folded names that only a trusted proxy may write.
-const FORWARDED: [&str; 18] = [
+const FORWARDED: [&str; 19] = [
     "forwarded",
     "xforwardedfor",
     "xforwardedproto",
@@ -51,6 +51,7 @@ const FORWARDED: [&str; 18] = [
     "xrewriteurl",
     "xrealip",
     "xoriginaluri",
+    "xoriginalmethod",
     "xforwardedscheme",
     "xforwardedssl",
     "xclientip",
@@ -63,21 +64,46 @@ pub(super) fn identity_labels() -> [&'static str; 6] {
     IDENTITY.map(|(_, label)| label)
 }
 
+/// Returns the identity headers that Doorward may ever write.
+pub(super) fn identity_headers() -> [HeaderName; 6] {
+    identity_labels().map(HeaderName::from_static)
+}
+
 /// Removes identity headers in every spelling, and from a stranger what only proxies may say.
-pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metrics) {
+///
+/// Returns whether one came in a spelling that is not the one Doorward writes.
+pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metrics) -> bool {
     let suspicious = |name: &HeaderName| {
         matches!(name.as_str().as_bytes().first(), Some(b'x' | b'f' | b't' | b'-')) || !is_plain(name)
     };
     let foreign: Vec<HeaderName> = request.headers.keys().filter(|name| suspicious(name)).cloned().collect();
+    let mut misspelt = false;
     for name in foreign {
         let folded = fold(&name);
         if let Some((_, label)) = IDENTITY.iter().find(|(identity, _)| *identity == folded) {
+            misspelt |= name.as_str() != *label;
             metrics.identity_headers_stripped.with_label_values(&[label]).inc();
             request.remove_header(&name);
         } else if !peer_is_trusted && FORWARDED.contains(&folded.as_str()) {
             request.remove_header(&name);
         }
     }
+    misspelt
+}
+
+/// Returns the identity headers in every spelling but the one that Doorward writes; counts them all.
+pub(super) fn identity_in(headers: &HeaderMap, metrics: &Metrics) -> Vec<HeaderName> {
+    let mut misspelt = Vec::new();
+    for name in headers.keys() {
+        let folded = fold(name);
+        if let Some((_, label)) = IDENTITY.iter().find(|(identity, _)| *identity == folded) {
+            metrics.identity_headers_stripped.with_label_values(&[label]).inc();
+            if name.as_str() != *label {
+                misspelt.push(name.clone());
+            }
+        }
+    }
+    misspelt
 }
 
 /// Writes who calls. Needs the guard's permit; one that names nobody writes nothing.
@@ -159,9 +185,10 @@ fn lengthen(headers: &HeaderMap, peer: &HeaderValue) -> pingora::Result<HeaderVa
     value(&chain.join(", "))
 }
 
-// `None`: nothing to change. On bytes, because one that is no text must not hide the cookie beside
-// it. A rewritten header is one line, as HTTP/1 wants it from HTTP/2's crumbs (RFC 9113 §8.2.3).
-fn without_cookie(headers: &HeaderMap, cookie: &str) -> Option<Vec<u8>> {
+/// Returns the cookies without the one called `cookie`, as one line; `None` when nothing changes.
+// On bytes, because one that is no text must not hide the cookie beside it. A rewritten header is
+// one line, as HTTP/1 wants it from HTTP/2's crumbs (RFC 9113 §8.2.3).
+pub(super) fn without_cookie(headers: &HeaderMap, cookie: &str) -> Option<Vec<u8>> {
     let name_of = |pair: &[u8]| pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii().to_vec();
     let is_session = |pair: &&[u8]| name_of(pair) == cookie.as_bytes();
     let lines: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();

@@ -106,7 +106,11 @@ impl Rejection {
             Self::MalformedCredentials => Kind::InvalidToken.into(),
             Self::NotASessionToken => Error::new(Kind::InvalidToken, "Invalid token: expected a session token"),
             Self::Refused(refusal) => refusal.into(),
-            Self::AnonymousForbidden | Self::RoleMissing | Self::CrossOrigin => Kind::Forbidden.into(),
+            Self::AnonymousForbidden
+            | Self::RoleMissing
+            | Self::CrossOrigin
+            | Self::UntrustedPeer
+            | Self::IdentityHeader => Kind::Forbidden.into(),
         }
     }
 
@@ -124,6 +128,8 @@ impl Rejection {
             Self::AnonymousForbidden => (Outcome::Deny, "anonymous"),
             Self::RoleMissing => (Outcome::Deny, "role"),
             Self::CrossOrigin => (Outcome::Deny, "cross_origin"),
+            Self::UntrustedPeer => (Outcome::Deny, "untrusted_peer"),
+            Self::IdentityHeader => (Outcome::Deny, "identity_header"),
         };
         Verdict { outcome, reason }
     }

@@ -32,6 +32,10 @@ pub enum Surface {
     SessionExchange,
     /// `/webhooks/clerk`: what the provider tells of users and logins (contracts §10).
     Webhooks,
+    /// `/_doorward/verify`: what other proxies ask about requests of theirs.
+    Verify,
+    /// Whatever else is below `/_doorward`: nothing is there, and nothing goes further.
+    Reserved,
 }
 
 /// A compiled route rule.
@@ -117,10 +121,24 @@ impl RouteTable {
         if path == "/webhooks/clerk" {
             return Route::Terminate(Surface::Webhooks);
         }
+        if let Some(rest) = below(path, "/_doorward") {
+            let asks = below(rest, "/verify").is_some();
+            return Route::Terminate(if asks { Surface::Verify } else { Surface::Reserved });
+        }
         let rule = self.rules.iter().find(|rule| rule.matches(method, path)).unwrap_or(&self.unmatched);
         match rule.policy.auth {
             Auth::None => Route::Open(rule),
             Auth::Optional | Auth::Required => Route::Guard(rule),
+        }
+    }
+
+    /// Returns the rule for a request that another proxy asks about, from its method and normalised path.
+    ///
+    /// What Doorward answers itself is none of that proxy's application's: no rule opens it.
+    pub fn rule_for(&self, method: &Method, path: &str) -> &Arc<Rule> {
+        match self.classify(method, path) {
+            Route::Terminate(_) => &self.unmatched,
+            Route::Guard(rule) | Route::Open(rule) => rule,
         }
     }
 
@@ -173,6 +191,11 @@ impl Rule {
     fn matches(&self, method: &Method, path: &str) -> bool {
         (self.methods.is_empty() || self.methods.contains(method)) && matches_path(&self.pattern, path)
     }
+}
+
+/// Returns what follows `prefix` in a path: nothing, or a slash and more; `None` for other paths.
+pub(super) fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Returns the one spelling of a path that rules and upstream both see.

@@ -3,6 +3,8 @@
 //! Left out is what only traffic can tell: routes and status codes.
 
 use super::guard::Rejection;
+use super::tally::PROXY;
+use super::verify::VERIFY;
 use crate::metrics::Metrics;
 use crate::model::PrincipalKind;
 use crate::session::Refusal;
@@ -12,7 +14,7 @@ const UPSTREAM_ERRORS: [&str; 5] = ["connect", "tls", "timeout", "reset", "proto
 /// Where a decision may come from.
 const SOURCES: [&str; 4] = ["cache", "store", "stale", "none"];
 /// Every way to be turned away.
-const REJECTIONS: [Rejection; 11] = [
+const REJECTIONS: [Rejection; 13] = [
     Rejection::MissingToken,
     Rejection::MalformedCredentials,
     Rejection::NotASessionToken,
@@ -24,6 +26,8 @@ const REJECTIONS: [Rejection; 11] = [
     Rejection::AnonymousForbidden,
     Rejection::RoleMissing,
     Rejection::CrossOrigin,
+    Rejection::UntrustedPeer,
+    Rejection::IdentityHeader,
 ];
 
 /// Puts every reachable combination of closed labels at zero.
@@ -52,5 +56,7 @@ pub fn create(metrics: &Metrics) {
     for reason in super::streams::cut_labels() {
         metrics.streams_cut.with_label_values(&[reason]);
     }
-    metrics.http_requests_in_flight.with_label_values(&["proxy"]);
+    for handler in [PROXY, VERIFY] {
+        metrics.http_requests_in_flight.with_label_values(&[handler]);
+    }
 }

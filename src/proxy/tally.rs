@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
+use super::verify::VERIFY;
 use crate::metrics::Metrics;
 use crate::model::PrincipalKind;
 
@@ -21,6 +22,8 @@ pub struct Tallies {
     pub(super) metrics: Arc<Metrics>,
     /// Exchanges under way.
     pub(super) in_flight: IntGauge,
+    /// Exchanges under way that ask about other ones.
+    pub(super) questions: IntGauge,
     /// Exchanges that need no session.
     pub(super) bypassed: IntCounter,
     /// How long the guard takes when the cache has the answer.
@@ -47,6 +50,7 @@ impl Tallies {
         let allowed = |kind: PrincipalKind| metrics.auth_decisions.with_label_values(&["allow", "ok", kind.as_str()]);
         Arc::new(Self {
             in_flight: metrics.http_requests_in_flight.with_label_values(&[PROXY]),
+            questions: metrics.http_requests_in_flight.with_label_values(&[VERIFY]),
             bypassed: metrics.auth_decisions.with_label_values(&["bypass", "public_path", "none"]),
             cached_decision: metrics.auth_decision_duration.with_label_values(&["cache"]),
             users: allowed(PrincipalKind::User),

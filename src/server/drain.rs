@@ -97,15 +97,20 @@ impl ShutdownSignalWatch for Drain {
     }
 }
 
-/// Waits until the listener is closed and nothing is under way any more, for at most `at_most`.
-pub(super) async fn idle(mut phases: Receiver<ExecutionPhase>, streams: Arc<Streams>, at_most: Duration) {
+/// Waits until the listener is closed.
+pub(super) async fn listener_closed(mut phases: Receiver<ExecutionPhase>) {
     loop {
         match phases.recv().await {
-            Ok(ExecutionPhase::ShutdownGracePeriod) => break,
+            Ok(ExecutionPhase::ShutdownGracePeriod) => return,
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => std::future::pending().await,
         }
     }
+}
+
+/// Waits until the listener is closed and nothing is under way any more, for at most `at_most`.
+pub(super) async fn idle(phases: Receiver<ExecutionPhase>, streams: Arc<Streams>, at_most: Duration) {
+    listener_closed(phases).await;
     let settled = async {
         let mut quiet = Duration::ZERO;
         while quiet < SETTLE {

@@ -104,7 +104,7 @@ fn bind(address: &Address) -> Result<(String, OwnedFd), StartError> {
     Ok((name, socket))
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+pub(super) fn bind_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     let listener = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
     // A restart must not wait for the last process's connections to be forgotten.
     listener.set_reuse_address(true)?;
@@ -114,7 +114,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 // A socket file outlives its process: one that nobody answers on may go.
-fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     if UnixStream::connect(path).is_ok() {
         return Err(io::ErrorKind::AddrInUse.into());
     }

@@ -166,6 +166,7 @@ fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
             ("listen", format!("{:?}", config.listen)),
             ("tls", format!("{:?}", config.tls)),
             ("admin", format!("{:?}", config.admin)),
+            ("forward_auth.grpc", format!("{:?}", config.forward_auth.grpc)),
             ("upstream", format!("{:?}", config.upstream)),
             ("sessions.store", sessions),
             // Compared only: `Debug` would show every password alike.

@@ -17,6 +17,8 @@ pub struct Record<'a> {
     pub method: &'a str,
     /// The request's path; a query is cut off before it is written.
     pub path: &'a str,
+    /// Which part of Doorward answered: `proxy`, `auth` or `verify`.
+    pub handler: &'a str,
     /// The name of the rule that matched, or of the surface that answered.
     pub route: &'a str,
     /// The response's status; 0 when there was none.
@@ -84,6 +86,7 @@ pub fn write(record: &Record<'_>) {
         trace.id = record.trace_id,
         http.request.method = record.method,
         url.path = path,
+        handler = record.handler,
         route = record.route,
         http.response.status_code = record.status,
         event.duration = u64::try_from(record.duration.as_nanos()).unwrap_or(u64::MAX),

@@ -17,10 +17,12 @@ const LAYERS: [&[&str]; 9] = [
 ];
 
 /// Crates that only some places may name.
-const CONFINED: [(&str, &[&str]); 4] = [
+const CONFINED: [(&str, &[&str]); 6] = [
     ("pingora", &["src/proxy", "src/server"]),
     ("redis", &["src/store/redis"]),
     ("sqlx", &["src/store/sqlite", "src/directory"]),
+    ("envoy_types", &["src/proxy/verify"]),
+    ("tonic", &["src/proxy/verify", "src/server"]),
     ("axum", &["src/api", "src/proxy", "src/server", "src/cli", "src/identity/tests"]),
 ];
 

@@ -61,4 +61,6 @@ mod support_works;
 #[cfg(test)]
 mod surface;
 #[cfg(test)]
+mod verify;
+#[cfg(test)]
 mod webhooks;

@@ -16,7 +16,7 @@ use crate::support::upstream::Upstream;
 const CONTRACT: &str = include_str!("metrics/contract.txt");
 
 /// Every decision that the guard can come to: outcome, reason, principal.
-const DECISIONS: [(&str, &str, &str); 16] = [
+const DECISIONS: [(&str, &str, &str); 18] = [
     ("allow", "ok", "user"),
     ("allow", "ok", "anonymous"),
     ("allow", "ok", "admin"),
@@ -27,11 +27,13 @@ const DECISIONS: [(&str, &str, &str); 16] = [
     ("deny", "bad_request", "none"),
     ("deny", "cross_origin", "none"),
     ("deny", "expired", "none"),
+    ("deny", "identity_header", "none"),
     ("deny", "malformed", "none"),
     ("deny", "missing_token", "none"),
     ("deny", "revoked", "none"),
     ("deny", "role", "none"),
     ("deny", "unknown", "none"),
+    ("deny", "untrusted_peer", "none"),
     ("error", "store_unavailable", "none"),
 ];
 

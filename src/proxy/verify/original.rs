@@ -1,0 +1,170 @@
+//! The request that is asked about, as the asking proxy tells it.
+//!
+//! Proxies tell it in different ways, and some of them pass on what a client says in the way of
+//! another one. So everything that is said must agree; what is missing is never guessed; and a path
+//! that would be refused if it were forwarded is refused here (GHSA-7rh7-c77v-6434: the query never
+//! takes part).
+
+use http::header::{self, HeaderName};
+use http::request::Parts;
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request};
+
+use crate::proxy::route::{below, normalise};
+
+/// Where a proxy may put the original path behind: Envoy's `path_prefix`.
+const PREFIX: &str = "/_doorward/verify";
+
+const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
+const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
+
+/// What the guard looks at besides method and host.
+const KEPT: [HeaderName; 4] =
+    [header::AUTHORIZATION, header::COOKIE, header::ORIGIN, HeaderName::from_static("sec-fetch-site")];
+/// What tells a handshake of a WebSocket. Proxies drop `Upgrade` as hop-by-hop, and keep the others.
+const HANDSHAKE: [HeaderName; 3] = [header::UPGRADE, header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_VERSION];
+
+/// The head of the request that is asked about: its path is normalised, its headers are those that
+/// the guard looks at.
+#[derive(Debug)]
+pub(super) struct Original {
+    head: Parts,
+    target: PathAndQuery,
+}
+
+/// What is told cannot be read in one way only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the original request cannot be read in one way only")]
+pub(super) struct Unreadable;
+
+impl Original {
+    /// Reads what a question over HTTP tells: behind the path, or in headers.
+    pub(super) fn from_question(question: &Parts) -> Result<Self, Unreadable> {
+        let headers = &question.headers;
+        let suffix = below(question.uri.path(), PREFIX).filter(|rest| !rest.is_empty());
+        let asked = suffix.map(|path| match question.uri.query() {
+            Some(query) => target(&format!("{path}?{query}")),
+            None => target(path),
+        });
+        let url = said(headers, &X_ORIGINAL_URL)?.map(split_url).transpose()?;
+        let method = agreed([
+            suffix.map(|_| question.method.clone()),
+            said(headers, &X_FORWARDED_METHOD)?.map(method).transpose()?,
+            said(headers, &X_ORIGINAL_METHOD)?.map(method).transpose()?,
+        ])?;
+        let target = agreed([
+            asked.transpose()?,
+            said(headers, &X_FORWARDED_URI)?.map(target).transpose()?,
+            said(headers, &X_ORIGINAL_URI)?.map(target).transpose()?,
+            url.map(|(_, rest)| target(rest)).transpose()?,
+        ])?;
+        let forwarded = said(headers, &X_FORWARDED_HOST)?.map(str::to_ascii_lowercase);
+        let host = agreed([forwarded, url.map(|(authority, _)| authority.to_ascii_lowercase())])?;
+        let host = host.or_else(|| {
+            Some(question.uri.authority()?.as_str().to_ascii_lowercase())
+                .filter(|_| !headers.contains_key(header::HOST))
+        });
+        Self::new(method.ok_or(Unreadable)?, target.ok_or(Unreadable)?, host.as_deref(), headers)
+    }
+
+    /// Reads what is told as a whole: nothing is in the headers.
+    pub(super) fn from_parts(verb: &str, path: &str, host: &str, headers: &HeaderMap) -> Result<Self, Unreadable> {
+        let host = Some(host).filter(|host| !host.is_empty()).map(str::to_ascii_lowercase);
+        Self::new(method(verb)?, target(path)?, host.as_deref(), headers)
+    }
+
+    /// Returns the request with the `headers` that the guard looks at; `host` counts before theirs.
+    fn new(method: Method, target: PathAndQuery, host: Option<&str>, headers: &HeaderMap) -> Result<Self, Unreadable> {
+        let mut head = Request::new(()).into_parts().0;
+        head.method = method;
+        head.uri = Uri::from(target.clone());
+        for name in KEPT {
+            for value in headers.get_all(&name) {
+                head.headers.try_append(name.clone(), value.clone()).map_err(|_| Unreadable)?;
+            }
+        }
+        if HANDSHAKE.iter().any(|name| headers.contains_key(name)) {
+            head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        match (host, headers.get(header::HOST)) {
+            (Some(host), _) => {
+                let host = HeaderValue::from_str(host).map_err(|_| Unreadable)?;
+                head.headers.insert(header::HOST, host);
+            }
+            (None, Some(host)) => {
+                head.headers.insert(header::HOST, host.clone());
+            }
+            (None, None) => {}
+        }
+        Ok(Self { head, target })
+    }
+
+    /// Returns what the guard looks at.
+    pub(super) fn head(&self) -> &Parts {
+        &self.head
+    }
+
+    /// Returns the method.
+    pub(super) fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// Returns the normalised path.
+    pub(super) fn path(&self) -> &str {
+        self.target.path()
+    }
+
+    /// Returns the normalised path and the query.
+    pub(super) fn target(&self) -> &PathAndQuery {
+        &self.target
+    }
+}
+
+// One occurrence: two would be read as the first, the last or both.
+fn said<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Unreadable> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Unreadable);
+    }
+    std::str::from_utf8(value.as_bytes()).map(Some).map_err(|_| Unreadable)
+}
+
+fn agreed<T: PartialEq>(said: impl IntoIterator<Item = Option<T>>) -> Result<Option<T>, Unreadable> {
+    let mut said = said.into_iter().flatten();
+    let first = said.next();
+    if said.all(|other| first.as_ref() == Some(&other)) { Ok(first) } else { Err(Unreadable) }
+}
+
+fn method(text: &str) -> Result<Method, Unreadable> {
+    Method::from_bytes(text.as_bytes()).map_err(|_| Unreadable)
+}
+
+// The rules of `framing`: origin form, no fragment, one reading of the path.
+fn target(text: &str) -> Result<PathAndQuery, Unreadable> {
+    if text.contains('#') {
+        return Err(Unreadable);
+    }
+    let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
+    let normal = normalise(path).map_err(|_| Unreadable)?;
+    let target = match query {
+        Some(query) => format!("{normal}?{query}"),
+        None => normal.into_owned(),
+    };
+    target.parse().map_err(|_| Unreadable)
+}
+
+/// Returns authority and target of an absolute URL.
+fn split_url(url: &str) -> Result<(&str, &str), Unreadable> {
+    let (scheme, rest) = url.split_once("://").ok_or(Unreadable)?;
+    let (authority, _) = rest.split_once('/').ok_or(Unreadable)?;
+    let is_web = ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
+    if !is_web || authority.is_empty() || authority.contains(['@', '?', '#', '\\']) {
+        return Err(Unreadable);
+    }
+    rest.split_at_checked(authority.len()).ok_or(Unreadable)
+}

@@ -1,0 +1,172 @@
+//! The port where Envoy asks, on the background runtime.
+//!
+//! It listens before the server is ready, and is closed when the proxy port is: what is under way
+//! is finished, and Envoy is told to ask elsewhere (GOAWAY).
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use pingora::server::ExecutionPhase;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Runtime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::task::JoinHandle;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+
+use super::listener::{bind_tcp, bind_unix};
+use super::{StartError, drain, start_error};
+use crate::config::{Address, Config};
+use crate::proxy::Gateway;
+use crate::proxy::verify::Asker;
+
+/// Questions under way on one connection; Envoy opens another one beyond.
+const QUESTIONS_MAX: u32 = 1024;
+/// How often a silent peer is asked whether it is still there, and how long it may think about it.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long connections may take to close once nothing is under way.
+const FINISH: Duration = Duration::from_millis(500);
+/// How long to wait after a connection could not be accepted, for want of file descriptors mostly.
+const BREATHE: Duration = Duration::from_millis(100);
+
+/// A port that is open.
+pub(super) struct ExtAuthz {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+/// An accepted connection, which has its place among those that may be open.
+struct Connection {
+    socket: Box<dyn Socket>,
+    asker: Asker,
+    _place: OwnedSemaphorePermit,
+}
+
+impl ExtAuthz {
+    /// Opens the port, if there is to be one.
+    pub(super) fn start(background: &Runtime, config: &Config, gateway: &Gateway) -> Result<Option<Self>, StartError> {
+        let Some(address) = &config.forward_auth.grpc else { return Ok(None) };
+        let _inside = background.enter();
+        let listener = Listener::bind(address);
+        let listener =
+            listener.map_err(|error| start_error(&format!("forward_auth.grpc: cannot listen on {address}"), &error))?;
+        let (stop, mut stopped) = watch::channel(false);
+        let places = Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS)));
+        let server = Server::builder()
+            .max_concurrent_streams(QUESTIONS_MAX)
+            .http2_max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX))
+            .http2_keepalive_interval(Some(PING_EVERY))
+            .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .add_service(gateway.checker())
+            .serve_with_incoming_shutdown(connections(listener, places), async move {
+                // The sender is gone only with the server.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            });
+        let task = background.spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(error = %error, "Listener for ext_authz failed");
+            }
+        });
+        tracing::info!(listen = %address, "Serving ext_authz");
+        Ok(Some(Self { stop, task }))
+    }
+
+    /// Ends the port as soon as the proxy port is closed.
+    pub(super) fn end_with(&self, background: &Runtime, phases: broadcast::Receiver<ExecutionPhase>) {
+        let stop = self.stop.clone();
+        background.spawn(async move {
+            drain::listener_closed(phases).await;
+            stop.send_replace(true);
+        });
+    }
+
+    /// Lets connections close, within bounds.
+    pub(super) fn end(self, background: &Runtime) {
+        self.stop.send_replace(true);
+        // Whoever still holds on to its connection has been told.
+        let _ = background.block_on(async { tokio::time::timeout(FINISH, self.task).await });
+    }
+}
+
+impl Listener {
+    fn bind(address: &Address) -> io::Result<Self> {
+        Ok(match address {
+            Address::Tcp(address) => Self::Tcp(TcpListener::from_std(bind_tcp(*address)?.into())?),
+            Address::Unix(path) => Self::Unix(UnixListener::from_std(bind_unix(path)?.into())?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Box<dyn Socket>, Asker)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                socket.set_nodelay(true)?;
+                let peer: IpAddr = peer.ip().to_canonical();
+                Ok((Box::new(socket), Asker::Address(peer)))
+            }
+            Self::Unix(listener) => Ok((Box::new(listener.accept().await?.0), Asker::Socket)),
+        }
+    }
+}
+
+fn connections(listener: Listener, places: Arc<Semaphore>) -> impl Stream<Item = io::Result<Connection>> {
+    stream::unfold((listener, places), |(listener, places)| async move {
+        // Closed by nobody.
+        let place = places.clone().acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((socket, asker)) => {
+                    return Some((Ok(Connection { socket, asker, _place: place }), (listener, places)));
+                }
+                Err(error) => {
+                    tracing::warn!(error = %error, "Cannot accept a connection for ext_authz");
+                    tokio::time::sleep(BREATHE).await;
+                }
+            }
+        }
+    })
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Asker;
+
+    fn connect_info(&self) -> Asker {
+        self.asker
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket).poll_read(task, into)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.socket).poll_write(task, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket).poll_flush(task)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket).poll_shutdown(task)
+    }
+}
