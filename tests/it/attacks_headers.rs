@@ -8,7 +8,7 @@ use crate::support::stage::{Asked, Stage, USER, visit};
 use crate::support::upstream::Recorded;
 
 /// The value of every forged field: it must never arrive.
-const FORGED: &str = "mallory";
+pub(crate) const FORGED: &str = "mallory";
 
 const IDENTITY: [&[&str]; 6] = [
     &["x", "user", "id"],
@@ -33,7 +33,8 @@ struct Caller {
     identity: Option<&'static str>,
 }
 
-fn spellings() -> Vec<String> {
+/// Returns over two thousand names that an application may read as an identity header's.
+pub(crate) fn spellings() -> Vec<String> {
     let mut names = Vec::new();
     for words in IDENTITY {
         for first in SEPARATORS {

@@ -44,6 +44,8 @@ mod outbox;
 #[cfg(test)]
 mod protocols;
 #[cfg(test)]
+mod proxies;
+#[cfg(test)]
 mod rebind;
 #[cfg(test)]
 mod reload;

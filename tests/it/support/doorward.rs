@@ -109,6 +109,12 @@ impl Doorward {
 }
 
 impl Builder {
+    /// Listens at a given address, e.g. again where another was.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.proxy = address;
+        self
+    }
+
     /// Keeps sessions at `url`; one Redis may serve several replicas, which all get the same token key.
     pub fn store(mut self, url: &str) -> Self {
         self.store = Some(url.to_owned());

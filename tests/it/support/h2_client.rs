@@ -118,9 +118,9 @@ impl H2Client {
 
 impl H2Call {
     /// Sends one piece of the body.
-    pub fn send(&mut self, piece: &str) {
+    pub fn send(&mut self, piece: impl AsRef<[u8]>) {
         // A refused call's stream may be closed already; what came of it is in the answer.
-        let _ = self.send.send_data(Bytes::copy_from_slice(piece.as_bytes()), false);
+        let _ = self.send.send_data(Bytes::copy_from_slice(piece.as_ref()), false);
     }
 
     /// Ends the body.
