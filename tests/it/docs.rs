@@ -1,5 +1,8 @@
 //! What the documents say exists.
 
+mod blocks;
+mod claims;
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,19 @@ fn tree() -> Vec<PathBuf> {
     }
     assert!(files.len() > 50, "the tree was found");
     files
+}
+
+/// Returns every document of the tree by its path from the root, with its text.
+fn documents() -> Vec<(String, String)> {
+    let is_document = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "md");
+    let named = |file: PathBuf| {
+        let name = file.strip_prefix(root()).expect("a file of ours").display().to_string();
+        let text = std::fs::read_to_string(&file).expect("a document is text");
+        (name, text)
+    };
+    let documents: Vec<_> = tree().into_iter().filter(is_document).map(named).collect();
+    assert!(documents.len() > 10, "the documents were found");
+    documents
 }
 
 /// Returns the lines of all blocks of one language in a Markdown text.
