@@ -64,6 +64,11 @@ fn shell_blocks_of_the_readme_use_what_exists() {
         match words.as_slice() {
             [] => {}
             ["curl", ..] => assert!(line.contains(" http://"), "{line}"),
+            ["helm" | "kubectl", ..] => {
+                let ours = words.iter().filter(|word| word.starts_with("./") || word.starts_with("deploy/"));
+                let missing: Vec<_> = ours.filter(|word| !root().join(word).exists()).collect();
+                assert!(missing.is_empty(), "{line}: {missing:?}");
+            }
             ["doorward", arguments @ ..] => {
                 let options: Vec<&&str> = arguments.iter().filter(|word| word.starts_with("--")).collect();
                 let help = Command::new(env!("CARGO_BIN_EXE_doorward")).arg(arguments[0]).arg("--help").output();
