@@ -119,25 +119,6 @@ fn the_map_shows_every_folder() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-#[test]
-fn links_between_documents_lead_somewhere() {
-    let documents = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/configuration.md"];
-    let mut broken = Vec::new();
-    for document in documents {
-        let text = read(Path::new(document));
-        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        let local = targets.filter(|target| !target.contains("://") && !target.starts_with('#'));
-        let base = Path::new(document).parent().unwrap();
-        broken.extend(
-            local
-                .map(|target| target.split('#').next().unwrap().to_owned())
-                .filter(|target| !root().join(base).join(target).exists())
-                .map(|target| format!("{document}: {target}")),
-        );
-    }
-    assert!(broken.is_empty(), "{broken:?}");
-}
-
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -1,5 +1,8 @@
 //! What the documents say exists.
 
+mod blocks;
+mod claims;
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +34,19 @@ fn tree() -> Vec<PathBuf> {
     files
 }
 
+/// Returns every document of the tree by its path from the root, with its text.
+fn documents() -> Vec<(String, String)> {
+    let is_document = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "md");
+    let named = |file: PathBuf| {
+        let name = file.strip_prefix(root()).expect("a file of ours").display().to_string();
+        let text = std::fs::read_to_string(&file).expect("a document is text");
+        (name, text)
+    };
+    let documents: Vec<_> = tree().into_iter().filter(is_document).map(named).collect();
+    assert!(documents.len() > 10, "the documents were found");
+    documents
+}
+
 /// Returns the lines of all blocks of one language in a Markdown text.
 fn block_lines(markdown: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
@@ -48,6 +64,11 @@ fn shell_blocks_of_the_readme_use_what_exists() {
         match words.as_slice() {
             [] => {}
             ["curl", ..] => assert!(line.contains(" http://"), "{line}"),
+            ["helm" | "kubectl", ..] => {
+                let ours = words.iter().filter(|word| word.starts_with("./") || word.starts_with("deploy/"));
+                let missing: Vec<_> = ours.filter(|word| !root().join(word).exists()).collect();
+                assert!(missing.is_empty(), "{line}: {missing:?}");
+            }
             ["doorward", arguments @ ..] => {
                 let options: Vec<&&str> = arguments.iter().filter(|word| word.starts_with("--")).collect();
                 let help = Command::new(env!("CARGO_BIN_EXE_doorward")).arg(arguments[0]).arg("--help").output();

@@ -1,0 +1,114 @@
+//! What documents name is there: tests, keys of the configuration, other documents and their headings.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::{documents, read, root};
+
+/// What looks like a key and is a file.
+const EXTENSIONS: [&str; 8] = [".db", ".yaml", ".yml", ".json", ".md", ".rs", ".sh", ".conf"];
+
+/// Returns a document's text with its fenced blocks left out.
+fn prose(text: &str) -> String {
+    let mut inside = false;
+    let mut kept = String::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            inside = !inside;
+        } else if !inside {
+            kept.extend([line, "\n"]);
+        }
+    }
+    kept
+}
+
+/// Returns what stands between backticks.
+fn quoted(prose: &str) -> impl Iterator<Item = &str> {
+    prose.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+/// Returns the anchors that a document's headings get.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let prose = prose(text);
+    let headings = prose.lines().filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| {
+        let title = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = title.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+        kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut broken = Vec::new();
+    for (document, text) in documents() {
+        let prose = prose(&text);
+        let folder = root().join(&document).parent().expect("a file is in a folder").to_owned();
+        for target in prose.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = target.split(" \"").next().unwrap_or_default();
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { root().join(&document) } else { folder.join(file) };
+            let there = file.exists();
+            let is_document = file.extension().is_some_and(|extension| extension == "md");
+            let found = anchor.is_empty()
+                || !is_document
+                || std::fs::read_to_string(&file).is_ok_and(|text| anchors(&text).contains(anchor));
+            if !there || !found {
+                broken.push(format!("{document}: {target}"));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
+
+#[test]
+fn tests_named_in_the_threat_model_exist() {
+    let text = read("docs/security.md");
+    let prose = prose(&text);
+    let named: Vec<&str> = quoted(&prose).filter(|word| word.contains("::")).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for test in named {
+        let (module, name) = test.rsplit_once("::").expect("it has two parts");
+        let file = format!("tests/it/{}.rs", module.replace("::", "/"));
+        assert!(read(&file).contains(&format!("fn {name}(")), "{test}");
+    }
+}
+
+#[test]
+fn keys_named_in_documents_exist() {
+    let reference = read("docs/configuration.md");
+    let rows = reference.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let known: BTreeSet<&str> = rows.collect();
+    let defaults: Map<String, Value> = serde_saphyr::from_str(&read("conf/default.yaml")).expect("it is YAML");
+    let sections: BTreeSet<&str> = defaults.keys().map(String::as_str).collect();
+    let exists = |key: &str| {
+        // Issuers are named by their operators.
+        let issuer = key.strip_prefix("issuers.").and_then(|rest| rest.split_once('.'));
+        let key = &issuer.map_or(key.to_owned(), |(_, rest)| format!("clerk.{rest}"));
+        let below = [format!("{key}."), format!("{key}[]")];
+        known.contains(key.as_str()) || known.iter().any(|known| below.iter().any(|below| known.starts_with(below)))
+    };
+    let (mut seen, mut unknown) = (0, Vec::new());
+    for (document, text) in documents().into_iter().filter(|(name, _)| !name.starts_with("docs/adr/")) {
+        let prose = prose(&text);
+        for word in quoted(&prose) {
+            let key = word.split([':', ' ', '=']).next().unwrap_or_default();
+            let dotted = key.split_once(['.', '[']).is_some_and(|(section, _)| sections.contains(section));
+            let is_key = key.bytes().all(|byte| byte.is_ascii_lowercase() || b"_.[]".contains(&byte));
+            if !dotted || !is_key || EXTENSIONS.iter().any(|extension| key.ends_with(extension)) {
+                continue;
+            }
+            seen += 1;
+            if !exists(key) {
+                unknown.push(format!("{document}: {key}"));
+            }
+        }
+    }
+    assert!(seen > 100, "{seen}");
+    assert_eq!(unknown, Vec::<String>::new());
+}
