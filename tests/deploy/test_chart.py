@@ -73,6 +73,8 @@ def test_values_come_to_configuration():
     assert config["sessions"]["token"]["keys"] == [{"id": 1, "secret": {"file": "/run/secrets/doorward/token-key"}}]
     assert config["lifecycle"] == {"drain_delay": "5s", "drain_timeout": "25s", "termination_grace": "45s"}
     assert config["routes"][1] == {"id": "events", "path": "/events/**", "auth": "required", "stream": True}
+    ipv6 = config_of(case("ipv6"))
+    assert (ipv6["listen"], ipv6["admin"]["listen"]) == ("[::]:8080", "[::]:9090")
     keys = config_of(case("token-key-rotation"))["sessions"]["token"]["keys"]
     assert [key["id"] for key in keys] == [2, 1]
     assert config_of(case("redis-tls"))["sessions"]["redis"]["ca"] == "/run/secrets/doorward/redis-ca.crt"

@@ -47,8 +47,8 @@ GUARDS = {
     "killed while it drains": (
         {"terminationGracePeriodSeconds": 33}, "terminationGracePeriodSeconds is 33 and must be more than 33"),
     "ports that collide": ({"ports": {"admin": 8080}}, "ports.proxy, ports.admin and ports.grpc must differ"),
-    "another listen": ({"config": {"listen": "0.0.0.0:80"}}, "config.listen is the chart's: set ports.proxy"),
-    "another admin port": ({"config": {"admin": {}}}, "config.admin is the chart's: set ports.admin"),
+    "another listen": ({"config": {"listen": "0.0.0.0:80"}}, "config.listen is the chart's: set listenAddress and ports.proxy"),
+    "another admin port": ({"config": {"admin": {}}}, "config.admin is the chart's: set listenAddress and ports.admin"),
     "another drain": (
         {"config": {"lifecycle": {"drain_delay": "1m"}}}, "config.lifecycle.drain_delay is the chart's: set lifecycle.drainDelaySeconds"),
     "forward_auth beside the mode": ({"config": {"forward_auth": {}}}, "config.forward_auth is the chart's: set mode"),
@@ -83,6 +83,7 @@ SCHEMA = {
     "text for a number": ({"replicaCount": "2"}, "/replicaCount", "got string, want integer"),
     "no replica": ({"replicaCount": 0}, "/replicaCount", "minimum: got 0, want 1"),
     "a port out of range": ({"ports": {"proxy": 70000}}, "/ports/proxy", "maximum"),
+    "a name to listen on": ({"listenAddress": "localhost"}, "/listenAddress", "'0.0.0.0', '[::]'"),
     "a store of another kind": ({"sessions": {"store": "memcached://x"}}, "/sessions/store", "does not match pattern"),
     "an upstream with a path": ({"upstream": {"url": "http://app/path"}}, "/upstream/url", "does not match pattern"),
     "a token key without id": (

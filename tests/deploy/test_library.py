@@ -137,7 +137,7 @@ REFUSED = {
     "no token keys": ({"sessions": {"tokenKeys": []}}, "sessions.tokenKeys is empty"),
     "no Secret": (
         {"existingSecret": ""}, "set existingSecret to a Secret with the keys redis-password, directory-password, token-key"),
-    "another listen": ({"config": {"listen": "0.0.0.0:1"}}, "config.listen is the library's: set ports.proxy"),
+    "another listen": ({"config": {"listen": "0.0.0.0:1"}}, "config.listen is the library's: set listenAddress and ports.proxy"),
     "ports that collide": ({"ports": {"proxy": 9090}}, "ports.proxy and ports.admin must differ"),
     "a key that is none": ({"imgae": {}}, "additional properties 'imgae' not allowed"),
     "an upstream elsewhere over TLS": ({"upstream": {"url": "ftp://x"}}, "/upstream/url"),

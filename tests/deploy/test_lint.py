@@ -69,6 +69,7 @@ MISTAKES = {
     "a port twice": (lambda f: container(f)["ports"].append(container(f)["ports"][0]), "has a port twice"),
     "a port's long name": (lambda f: container(f)["ports"][0].update(name="a-name-that-is-too-long"), "a port cannot be called"),
     "a port for root": (lambda f: container(f)["ports"][0].update(containerPort=80), "port 80 is for root"),
+    "a port of the node": (lambda f: container(f)["ports"][0].update(hostPort=8080), "opens a port of the node"),
     "a probe of no port": (
         lambda f: container(f)["livenessProbe"]["httpGet"].update(port="metrics"), "asks 'metrics', which is no port"),
     "no requests": (lambda f: container(f).pop("resources"), "requests no CPU or no memory"),

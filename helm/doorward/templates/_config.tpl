@@ -1,9 +1,9 @@
 {{- /* What the values come to as Doorward's configuration, without .Values.config. YAML. */ -}}
 {{- define "doorward-chart.derivedConfig" -}}
 {{- $files := "/run/secrets/doorward" -}}
-listen: {{ printf "0.0.0.0:%d" (int .Values.ports.proxy) }}
+listen: {{ printf "%s:%d" .Values.listenAddress (int .Values.ports.proxy) | quote }}
 admin:
-  listen: {{ printf "0.0.0.0:%d" (int .Values.ports.admin) }}
+  listen: {{ printf "%s:%d" .Values.listenAddress (int .Values.ports.admin) | quote }}
 upstream:
   # In forwardAuth mode nothing is forwarded: nobody listens there.
   url: {{ if eq .Values.mode "forwardAuth" }}http://127.0.0.1:9{{ else }}{{ .Values.upstream.url | quote }}{{ end }}
@@ -40,7 +40,7 @@ trusted_proxies: {{ toJson . }}
 {{- if eq .Values.mode "forwardAuth" }}
 forward_auth:
   enabled: true
-  grpc: {{ if .Values.forwardAuth.grpc }}{{ printf "0.0.0.0:%d" (int .Values.ports.grpc) }}{{ else }}null{{ end }}
+  grpc: {{ if .Values.forwardAuth.grpc }}{{ printf "%s:%d" .Values.listenAddress (int .Values.ports.grpc) | quote }}{{ else }}null{{ end }}
 {{- end }}
 limits:
   workers: {{ int .Values.workers }}

@@ -158,6 +158,8 @@ def _ports(container: Object) -> Iterator[str]:
             yield f"a port cannot be called {port['name']!r}"
         if port["containerPort"] < 1024:
             yield f"port {port['containerPort']} is for root"
+        if "hostPort" in port:
+            yield "opens a port of the node"
     for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
         port = container.get(kind, {}).get("httpGet", {}).get("port")
         if isinstance(port, str) and port not in names:
