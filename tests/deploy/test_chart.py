@@ -281,7 +281,7 @@ def test_notes_say_where_and_warn():
     def notes(name):
         return helm.render_text(CHART, CASES[name], "1.33")["doorward/templates/NOTES.txt"]
 
-    assert "http://demo-doorward.apps.svc:80" in notes("gateway")
+    assert "http://demo-doorward.apps.svc:8080" in notes("gateway")
     assert "WARNING" not in notes("gateway")
     assert "/_doorward/verify" in notes("forward-auth")
     assert "sessions are in an emptyDir" in notes("embedded")

@@ -98,6 +98,17 @@ def test_examples_match_their_schemas():
     assert [said for said in crds.findings(custom) if not any(re.fullmatch(known, said) for known in NEWER)] == []
 
 
+def test_examples_ask_at_the_ports_of_the_charts_service():
+    """A release called doorward is what the examples ask."""
+    values = helm.values(CHART / "ci" / "forward-auth-values.yaml") | {"fullnameOverride": "doorward"}
+    service = helm.one(helm.render(CHART, values), "Service", "doorward")
+    ports = {port["port"] for port in service["spec"]["ports"]}
+    assert ports == {8080, 9001}
+    for file in sorted((DEPLOY / "examples").rglob("*.yaml")):
+        asked = re.findall(r"\{ name: doorward, port: (\d+) \}", file.read_text())
+        assert {int(port) for port in asked} <= ports, file
+
+
 def test_yaml_is_tidy():
     rules = "{extends: relaxed, rules: {line-length: disable, key-duplicates: enable, octal-values: disable, " \
             "trailing-spaces: enable, new-line-at-end-of-file: enable, truthy: {check-keys: false}}}"
