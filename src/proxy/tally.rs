@@ -40,6 +40,8 @@ pub(super) struct RouteTally {
 
 const FIRST_STATUS: u16 = 100;
 const STATUSES: usize = 500;
+/// Answers that mean a failure: a burst of them between two scrapes must show as a rate.
+const FAILURES: [u16; 3] = [502, 503, 504];
 
 impl Tallies {
     /// Looks the handles up.
@@ -67,8 +69,11 @@ impl Tallies {
 }
 
 impl RouteTally {
-    /// Looks up what does not depend on a status.
+    /// Looks up what does not depend on a status, and puts failures at zero.
     pub(super) fn new(route: &str, metrics: &Metrics) -> Self {
+        for status in FAILURES {
+            metrics.http_requests.with_label_values(&[PROXY, route, &status_label(status)]);
+        }
         Self {
             duration: metrics.http_request_duration.with_label_values(&[PROXY, route]),
             statuses: std::iter::repeat_with(OnceLock::new).take(STATUSES).collect(),

@@ -2,9 +2,12 @@
 
 mod contract;
 mod dashboards;
+mod day;
 mod files;
+mod prometheus;
 mod promql;
 mod rules;
+mod shop;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
