@@ -11,11 +11,19 @@ from support.paths import CHART, VERSIONS
 CASES = {path.name.removesuffix("-values.yaml"): helm.values(path) for path in sorted((CHART / "ci").glob("*.yaml"))}
 
 #: What a feature says exists outside of the release.
-EXTERNAL = frozenset({
-    "Secret/doorward-secrets", "Secret/redis-tls", "Secret/registry", "Secret/more-environment", "Secret/app-tls",
-    "ConfigMap/doorward-config", "ConfigMap/company-ca", "PersistentVolumeClaim/doorward-sessions",
-    "ServiceAccount/front-door",
-})
+EXTERNAL = frozenset(
+    {
+        "Secret/doorward-secrets",
+        "Secret/redis-tls",
+        "Secret/registry",
+        "Secret/more-environment",
+        "Secret/app-tls",
+        "ConfigMap/doorward-config",
+        "ConfigMap/company-ca",
+        "PersistentVolumeClaim/doorward-sessions",
+        "ServiceAccount/front-door",
+    }
+)
 
 #: Features of forwardAuth mode.
 FORWARD_AUTH = ("forward-auth", "forward-auth-http")
@@ -46,9 +54,18 @@ def test_a_feature_is_sound_on_a_version(name, version):
 
 
 def test_custom_resources_match_their_definitions():
-    found = {(json.dumps(each, sort_keys=True)): (f"{name}: {manifests.name_of(each)}", each)
-             for name in CASES for each in case(name) if manifests.is_custom(each)}
-    assert {each["kind"] for _, each in found.values()} == {"HTTPRoute", "PodMonitor", "ServiceMonitor", "PrometheusRule"}
+    found = {
+        (json.dumps(each, sort_keys=True)): (f"{name}: {manifests.name_of(each)}", each)
+        for name in CASES
+        for each in case(name)
+        if manifests.is_custom(each)
+    }
+    assert {each["kind"] for _, each in found.values()} == {
+        "HTTPRoute",
+        "PodMonitor",
+        "ServiceMonitor",
+        "PrometheusRule",
+    }
     assert crds.findings(list(found.values())) == []
 
 
@@ -105,12 +122,24 @@ def test_probes_ask_the_admin_port():
     container = container_of(case("gateway"))
     asked = {kind: container[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")}
     assert asked == {
-        "startup": {"httpGet": {"path": "/startupz", "port": "admin"},
-                    "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 60},
-        "liveness": {"httpGet": {"path": "/livez", "port": "admin"},
-                     "periodSeconds": 10, "timeoutSeconds": 2, "failureThreshold": 3},
-        "readiness": {"httpGet": {"path": "/readyz", "port": "admin"},
-                      "periodSeconds": 5, "timeoutSeconds": 2, "failureThreshold": 2},
+        "startup": {
+            "httpGet": {"path": "/startupz", "port": "admin"},
+            "periodSeconds": 1,
+            "timeoutSeconds": 1,
+            "failureThreshold": 60,
+        },
+        "liveness": {
+            "httpGet": {"path": "/livez", "port": "admin"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 2,
+            "failureThreshold": 3,
+        },
+        "readiness": {
+            "httpGet": {"path": "/readyz", "port": "admin"},
+            "periodSeconds": 5,
+            "timeoutSeconds": 2,
+            "failureThreshold": 2,
+        },
     }
 
 
@@ -137,7 +166,9 @@ def test_configuration_and_secrets_are_whole_directories():
 def test_secrets_come_from_the_user_only():
     assert "Secret" not in helm.kinds([each for name in CASES if name != "secret-values" for each in case(name)])
     data = helm.one(case("secret-values"), "Secret")["data"]
-    assert {key: configuration.decoded(value) for key, value in data.items()} == CASES["secret-values"]["secrets"]["values"]
+    assert {key: configuration.decoded(value) for key, value in data.items()} == CASES["secret-values"]["secrets"][
+        "values"
+    ]
     text = (CHART / "templates").rglob("*")
     assert not [path for path in text if path.is_file() and re.search(r"rand[A-Z]|genCA|lookup ", path.read_text())]
 
@@ -145,7 +176,9 @@ def test_secrets_come_from_the_user_only():
 def test_rendering_twice_gives_the_same():
     for name in CASES:
         again = helm_python.Chart.load(CHART)
-        assert again.render(CASES[name], name="one", namespace="two") == again.render(CASES[name], name="one", namespace="two")
+        assert again.render(CASES[name], name="one", namespace="two") == again.render(
+            CASES[name], name="one", namespace="two"
+        )
 
 
 def annotations(found) -> dict[str, str]:
@@ -156,8 +189,12 @@ def annotations(found) -> dict[str, str]:
 def test_hot_reload_replaces_pods_only_for_what_needs_a_restart():
     before = annotations(case("gateway"))
     routes = annotations(case("gateway", config={**CASES["gateway"]["config"], "routes": []}))
-    tokens = annotations(case("gateway", sessions={"store": "rediss://redis.internal:6379/0",
-                                                   "tokenKeys": [{"id": 2, "secretKey": "token-key-2"}]}))
+    tokens = annotations(
+        case(
+            "gateway",
+            sessions={"store": "rediss://redis.internal:6379/0", "tokenKeys": [{"id": 2, "secretKey": "token-key-2"}]},
+        )
+    )
     workers = annotations(case("gateway", workers=3))
     assert "checksum/config" not in before
     assert before == routes == tokens
@@ -184,8 +221,11 @@ def test_one_replica_with_a_file_is_never_two():
 def test_sessions_in_a_file_have_a_volume():
     def state(name):
         volumes = helm.one(case(name), "Deployment")["spec"]["template"]["spec"]["volumes"]
-        return [{key: value for key, value in volume.items() if key != "name"}
-                for volume in volumes if volume["name"] == "state"]
+        return [
+            {key: value for key, value in volume.items() if key != "name"}
+            for volume in volumes
+            if volume["name"] == "state"
+        ]
 
     assert state("embedded") == state("sentinel") == [{"emptyDir": {}}]
     assert state("embedded-persistent") == [{"persistentVolumeClaim": {"claimName": "demo-doorward"}}]
@@ -202,8 +242,10 @@ def test_a_budget_needs_two_pods():
     scaling = CASES["autoscaling"]["autoscaling"]
     assert "PodDisruptionBudget" in helm.kinds(case("autoscaling", replicaCount=1))
     assert "PodDisruptionBudget" not in helm.kinds(case("autoscaling", autoscaling=scaling | {"minReplicas": 1}))
-    policy = {version: helm.one(case("gateway", version), "PodDisruptionBudget")["spec"].get("unhealthyPodEvictionPolicy")
-              for version in VERSIONS}
+    policy = {
+        version: helm.one(case("gateway", version), "PodDisruptionBudget")["spec"].get("unhealthyPodEvictionPolicy")
+        for version in VERSIONS
+    }
     assert policy == {"1.25": None, "1.29": "AlwaysAllow", "1.33": "AlwaysAllow", "1.37": "AlwaysAllow"}
 
 
@@ -220,7 +262,10 @@ def test_replicas_spread():
         spec = helm.one(case(name, **more), "Deployment")["spec"]["template"]["spec"]
         return [(each["topologyKey"], each["whenUnsatisfiable"]) for each in spec.get("topologySpreadConstraints", [])]
 
-    assert spread("gateway") == [("topology.kubernetes.io/zone", "ScheduleAnyway"), ("kubernetes.io/hostname", "ScheduleAnyway")]
+    assert spread("gateway") == [
+        ("topology.kubernetes.io/zone", "ScheduleAnyway"),
+        ("kubernetes.io/hostname", "ScheduleAnyway"),
+    ]
     assert spread("placement") == [("topology.kubernetes.io/zone", "DoNotSchedule")]
     assert spread("embedded") == spread("gateway", topologySpread={"enabled": False}) == []
 
