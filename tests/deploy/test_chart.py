@@ -187,18 +187,33 @@ def annotations(found) -> dict[str, str]:
 
 
 def test_hot_reload_replaces_pods_only_for_what_needs_a_restart():
-    before = annotations(case("gateway"))
-    routes = annotations(case("gateway", config={**CASES["gateway"]["config"], "routes": []}))
-    tokens = annotations(
-        case(
-            "gateway",
-            sessions={"store": "rediss://redis.internal:6379/0", "tokenKeys": [{"id": 2, "secretKey": "token-key-2"}]},
-        )
-    )
-    workers = annotations(case("gateway", workers=3))
-    assert "checksum/config" not in before
-    assert before == routes == tokens
-    assert before != workers
+    def changed(**more) -> bool:
+        return annotations(case("gateway", **more)) != annotations(case("gateway"))
+
+    def configured(**more) -> dict:
+        return {**CASES["gateway"]["config"], **more}
+
+    streamed = {"path": "/**", "auth": "required", "stream": True}
+    keys = {"store": "rediss://redis.internal:6379/0", "tokenKeys": [{"id": 2, "secretKey": "token-key-2"}]}
+    assert "checksum/config" not in annotations(case("gateway"))
+    assert not changed(config=configured(routes=[streamed]))
+    assert not changed(config=configured(cookie={"name": "other"}))
+    assert not changed(sessions=keys)
+    assert changed(workers=3)
+    assert changed(config=configured(sessions={"ttl": "15m"}))
+    assert changed(config=configured(sessions={"token": {"prefix": "other_"}}))
+    assert changed(config=configured(routes=[{**streamed, "stream": False}]))
+
+
+@pytest.mark.parametrize("template", [CHART / "templates" / "_config.tpl", paths.LIBRARY / "templates" / "_pod.tpl"])
+def test_what_is_taken_for_hot_is_not_what_the_server_restarts_for(template):
+    source = (paths.ROOT / "src" / "server" / "reload.rs").read_text()
+    listed = source.split("fn needs_restart(")[1].split("\n}\n")[0]
+    restarts = set(re.findall(r'\("([a-z_]+)', listed))
+    hot = set(re.search(r"\$rest := omit \$config (.+) -", template.read_text())[1].replace('"', "").split())
+    assert {"listen", "upstream", "limits"} <= restarts
+    # Of these two only a part, which is looked at by itself.
+    assert hot & restarts == {"routes", "sessions"}
 
 
 def test_rollout_replaces_pods_for_every_change():

@@ -57,12 +57,15 @@ lifecycle:
 {{- toYaml (mergeOverwrite $derived (deepCopy .Values.config)) -}}
 {{- end -}}
 
-{{- /* The part of the configuration that changes only with a restart. */ -}}
+{{- /* The part of the configuration that changes only with a restart; of routes that is the first stream. */ -}}
 {{- define "doorward-chart.restartConfig" -}}
 {{- $config := include "doorward-chart.config" . | fromYaml -}}
-{{- $sessions := omit (default dict $config.sessions) "token" -}}
+{{- $sessions := default dict $config.sessions -}}
+{{- $token := omit (default dict $sessions.token) "keys" -}}
+{{- $streams := false -}}
+{{- range default list $config.routes -}}{{- if .stream -}}{{- $streams = true -}}{{- end -}}{{- end -}}
 {{- $rest := omit $config "routes" "trusted_proxies" "cookie" "identity_headers" "sessions" -}}
-{{- toJson (dict "sessions" $sessions "rest" $rest) -}}
+{{- toJson (dict "sessions" (omit $sessions "token") "token" $token "streams" $streams "rest" $rest) -}}
 {{- end -}}
 
 {{- define "doorward-chart.checksums" -}}
