@@ -11,11 +11,19 @@ from support.paths import CHART, VERSIONS
 CASES = {path.name.removesuffix("-values.yaml"): helm.values(path) for path in sorted((CHART / "ci").glob("*.yaml"))}
 
 #: What a feature says exists outside of the release.
-EXTERNAL = frozenset({
-    "Secret/doorward-secrets", "Secret/redis-tls", "Secret/registry", "Secret/more-environment", "Secret/app-tls",
-    "ConfigMap/doorward-config", "ConfigMap/company-ca", "PersistentVolumeClaim/doorward-sessions",
-    "ServiceAccount/front-door",
-})
+EXTERNAL = frozenset(
+    {
+        "Secret/doorward-secrets",
+        "Secret/redis-tls",
+        "Secret/registry",
+        "Secret/more-environment",
+        "Secret/app-tls",
+        "ConfigMap/doorward-config",
+        "ConfigMap/company-ca",
+        "PersistentVolumeClaim/doorward-sessions",
+        "ServiceAccount/front-door",
+    }
+)
 
 #: Features of forwardAuth mode.
 FORWARD_AUTH = ("forward-auth", "forward-auth-http")
@@ -46,9 +54,18 @@ def test_a_feature_is_sound_on_a_version(name, version):
 
 
 def test_custom_resources_match_their_definitions():
-    found = {(json.dumps(each, sort_keys=True)): (f"{name}: {manifests.name_of(each)}", each)
-             for name in CASES for each in case(name) if manifests.is_custom(each)}
-    assert {each["kind"] for _, each in found.values()} == {"HTTPRoute", "PodMonitor", "ServiceMonitor", "PrometheusRule"}
+    found = {
+        (json.dumps(each, sort_keys=True)): (f"{name}: {manifests.name_of(each)}", each)
+        for name in CASES
+        for each in case(name)
+        if manifests.is_custom(each)
+    }
+    assert {each["kind"] for _, each in found.values()} == {
+        "HTTPRoute",
+        "PodMonitor",
+        "ServiceMonitor",
+        "PrometheusRule",
+    }
     assert crds.findings(list(found.values())) == []
 
 
@@ -73,6 +90,8 @@ def test_values_come_to_configuration():
     assert config["sessions"]["token"]["keys"] == [{"id": 1, "secret": {"file": "/run/secrets/doorward/token-key"}}]
     assert config["lifecycle"] == {"drain_delay": "5s", "drain_timeout": "25s", "termination_grace": "45s"}
     assert config["routes"][1] == {"id": "events", "path": "/events/**", "auth": "required", "stream": True}
+    ipv6 = config_of(case("ipv6"))
+    assert (ipv6["listen"], ipv6["admin"]["listen"]) == ("[::]:8080", "[::]:9090")
     keys = config_of(case("token-key-rotation"))["sessions"]["token"]["keys"]
     assert [key["id"] for key in keys] == [2, 1]
     assert config_of(case("redis-tls"))["sessions"]["redis"]["ca"] == "/run/secrets/doorward/redis-ca.crt"
@@ -103,12 +122,24 @@ def test_probes_ask_the_admin_port():
     container = container_of(case("gateway"))
     asked = {kind: container[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")}
     assert asked == {
-        "startup": {"httpGet": {"path": "/startupz", "port": "admin"},
-                    "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 60},
-        "liveness": {"httpGet": {"path": "/livez", "port": "admin"},
-                     "periodSeconds": 10, "timeoutSeconds": 2, "failureThreshold": 3},
-        "readiness": {"httpGet": {"path": "/readyz", "port": "admin"},
-                      "periodSeconds": 5, "timeoutSeconds": 2, "failureThreshold": 2},
+        "startup": {
+            "httpGet": {"path": "/startupz", "port": "admin"},
+            "periodSeconds": 1,
+            "timeoutSeconds": 1,
+            "failureThreshold": 60,
+        },
+        "liveness": {
+            "httpGet": {"path": "/livez", "port": "admin"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 2,
+            "failureThreshold": 3,
+        },
+        "readiness": {
+            "httpGet": {"path": "/readyz", "port": "admin"},
+            "periodSeconds": 5,
+            "timeoutSeconds": 2,
+            "failureThreshold": 2,
+        },
     }
 
 
@@ -135,7 +166,9 @@ def test_configuration_and_secrets_are_whole_directories():
 def test_secrets_come_from_the_user_only():
     assert "Secret" not in helm.kinds([each for name in CASES if name != "secret-values" for each in case(name)])
     data = helm.one(case("secret-values"), "Secret")["data"]
-    assert {key: configuration.decoded(value) for key, value in data.items()} == CASES["secret-values"]["secrets"]["values"]
+    assert {key: configuration.decoded(value) for key, value in data.items()} == CASES["secret-values"]["secrets"][
+        "values"
+    ]
     text = (CHART / "templates").rglob("*")
     assert not [path for path in text if path.is_file() and re.search(r"rand[A-Z]|genCA|lookup ", path.read_text())]
 
@@ -143,7 +176,9 @@ def test_secrets_come_from_the_user_only():
 def test_rendering_twice_gives_the_same():
     for name in CASES:
         again = helm_python.Chart.load(CHART)
-        assert again.render(CASES[name], name="one", namespace="two") == again.render(CASES[name], name="one", namespace="two")
+        assert again.render(CASES[name], name="one", namespace="two") == again.render(
+            CASES[name], name="one", namespace="two"
+        )
 
 
 def annotations(found) -> dict[str, str]:
@@ -152,14 +187,33 @@ def annotations(found) -> dict[str, str]:
 
 
 def test_hot_reload_replaces_pods_only_for_what_needs_a_restart():
-    before = annotations(case("gateway"))
-    routes = annotations(case("gateway", config={**CASES["gateway"]["config"], "routes": []}))
-    tokens = annotations(case("gateway", sessions={"store": "rediss://redis.internal:6379/0",
-                                                   "tokenKeys": [{"id": 2, "secretKey": "token-key-2"}]}))
-    workers = annotations(case("gateway", workers=3))
-    assert "checksum/config" not in before
-    assert before == routes == tokens
-    assert before != workers
+    def changed(**more) -> bool:
+        return annotations(case("gateway", **more)) != annotations(case("gateway"))
+
+    def configured(**more) -> dict:
+        return {**CASES["gateway"]["config"], **more}
+
+    streamed = {"path": "/**", "auth": "required", "stream": True}
+    keys = {"store": "rediss://redis.internal:6379/0", "tokenKeys": [{"id": 2, "secretKey": "token-key-2"}]}
+    assert "checksum/config" not in annotations(case("gateway"))
+    assert not changed(config=configured(routes=[streamed]))
+    assert not changed(config=configured(cookie={"name": "other"}))
+    assert not changed(sessions=keys)
+    assert changed(workers=3)
+    assert changed(config=configured(sessions={"ttl": "15m"}))
+    assert changed(config=configured(sessions={"token": {"prefix": "other_"}}))
+    assert changed(config=configured(routes=[{**streamed, "stream": False}]))
+
+
+@pytest.mark.parametrize("template", [CHART / "templates" / "_config.tpl", paths.LIBRARY / "templates" / "_pod.tpl"])
+def test_what_is_taken_for_hot_is_not_what_the_server_restarts_for(template):
+    source = (paths.ROOT / "src" / "server" / "reload.rs").read_text()
+    listed = source.split("fn needs_restart(")[1].split("\n}\n")[0]
+    restarts = set(re.findall(r'\("([a-z_]+)', listed))
+    hot = set(re.search(r"\$rest := omit \$config (.+) -", template.read_text())[1].replace('"', "").split())
+    assert {"listen", "upstream", "limits"} <= restarts
+    # Of these two only a part, which is looked at by itself.
+    assert hot & restarts == {"routes", "sessions"}
 
 
 def test_rollout_replaces_pods_for_every_change():
@@ -182,8 +236,11 @@ def test_one_replica_with_a_file_is_never_two():
 def test_sessions_in_a_file_have_a_volume():
     def state(name):
         volumes = helm.one(case(name), "Deployment")["spec"]["template"]["spec"]["volumes"]
-        return [{key: value for key, value in volume.items() if key != "name"}
-                for volume in volumes if volume["name"] == "state"]
+        return [
+            {key: value for key, value in volume.items() if key != "name"}
+            for volume in volumes
+            if volume["name"] == "state"
+        ]
 
     assert state("embedded") == state("sentinel") == [{"emptyDir": {}}]
     assert state("embedded-persistent") == [{"persistentVolumeClaim": {"claimName": "demo-doorward"}}]
@@ -200,8 +257,10 @@ def test_a_budget_needs_two_pods():
     scaling = CASES["autoscaling"]["autoscaling"]
     assert "PodDisruptionBudget" in helm.kinds(case("autoscaling", replicaCount=1))
     assert "PodDisruptionBudget" not in helm.kinds(case("autoscaling", autoscaling=scaling | {"minReplicas": 1}))
-    policy = {version: helm.one(case("gateway", version), "PodDisruptionBudget")["spec"].get("unhealthyPodEvictionPolicy")
-              for version in VERSIONS}
+    policy = {
+        version: helm.one(case("gateway", version), "PodDisruptionBudget")["spec"].get("unhealthyPodEvictionPolicy")
+        for version in VERSIONS
+    }
     assert policy == {"1.25": None, "1.29": "AlwaysAllow", "1.33": "AlwaysAllow", "1.37": "AlwaysAllow"}
 
 
@@ -218,7 +277,10 @@ def test_replicas_spread():
         spec = helm.one(case(name, **more), "Deployment")["spec"]["template"]["spec"]
         return [(each["topologyKey"], each["whenUnsatisfiable"]) for each in spec.get("topologySpreadConstraints", [])]
 
-    assert spread("gateway") == [("topology.kubernetes.io/zone", "ScheduleAnyway"), ("kubernetes.io/hostname", "ScheduleAnyway")]
+    assert spread("gateway") == [
+        ("topology.kubernetes.io/zone", "ScheduleAnyway"),
+        ("kubernetes.io/hostname", "ScheduleAnyway"),
+    ]
     assert spread("placement") == [("topology.kubernetes.io/zone", "DoNotSchedule")]
     assert spread("embedded") == spread("gateway", topologySpread={"enabled": False}) == []
 
@@ -279,7 +341,7 @@ def test_notes_say_where_and_warn():
     def notes(name):
         return helm.render_text(CHART, CASES[name], "1.33")["doorward/templates/NOTES.txt"]
 
-    assert "http://demo-doorward.apps.svc:80" in notes("gateway")
+    assert "http://demo-doorward.apps.svc:8080" in notes("gateway")
     assert "WARNING" not in notes("gateway")
     assert "/_doorward/verify" in notes("forward-auth")
     assert "sessions are in an emptyDir" in notes("embedded")

@@ -20,55 +20,93 @@ MONITORED = {"podMonitor": {"enabled": True}}
 GUARDS = {
     "no upstream": ({"upstream": {"url": ""}}, "upstream.url is empty: in gateway mode say where requests go"),
     "an upstream in forwardAuth mode": (
-        {**FORWARD_AUTH, "upstream": {"url": "http://app:8080"}}, "upstream.url does nothing in forwardAuth mode"),
+        {**FORWARD_AUTH, "upstream": {"url": "http://app:8080"}},
+        "upstream.url does nothing in forwardAuth mode",
+    ),
     "nobody trusted in forwardAuth mode": (
-        {**FORWARD_AUTH, "trustedProxies": []}, "trustedProxies is empty: in forwardAuth mode only proxies"),
+        {**FORWARD_AUTH, "trustedProxies": []},
+        "trustedProxies is empty: in forwardAuth mode only proxies",
+    ),
     "replicas with the embedded store": (
-        {"sessions": {"store": ""}}, "several replicas need a shared session store: set sessions.store to redis://"),
+        {"sessions": {"store": ""}},
+        "several replicas need a shared session store: set sessions.store to redis://",
+    ),
     "replicas with a file as the store": (
-        {"config": {"sessions": {"store": "sqlite:///x"}}}, "several replicas need a shared session store"),
+        {"config": {"sessions": {"store": "sqlite:///x"}}},
+        "several replicas need a shared session store",
+    ),
     "autoscaled with the embedded store": (
-        {"sessions": {"store": ""}, "replicaCount": 1, "autoscaling": {"enabled": True}}, "need a shared session store"),
+        {"sessions": {"store": ""}, "replicaCount": 1, "autoscaling": {"enabled": True}},
+        "need a shared session store",
+    ),
     "replicas with a directory each": (
-        {"directory": {"url": ""}}, "several replicas need a shared directory: set directory.url to postgres://"),
+        {"directory": {"url": ""}},
+        "several replicas need a shared directory: set directory.url to postgres://",
+    ),
     "replicas on one volume": ({"persistence": {"enabled": True}}, "persistence is for one replica"),
-    "no token keys": (
-        {"sessions": {"store": "redis://redis:6379/0", "tokenKeys": []}}, "sessions.tokenKeys is empty"),
+    "no token keys": ({"sessions": {"store": "redis://redis:6379/0", "tokenKeys": []}}, "sessions.tokenKeys is empty"),
     "no Secret": (
         {"secrets": {"existingSecret": ""}},
-        'a secret is needed and none is ever generated: set secrets.existingSecret to a Secret with the key "token-key"'),
+        "a secret is needed and none is ever generated: set secrets.existingSecret to a Secret with the key "
+        '"token-key"',
+    ),
     "a value too few": (
-        {"redis": {"passwordSecretKey": "redis-password"}, "secrets": {"existingSecret": "", "values": {"token-key": "x"}}},
-        'a Secret with the key "redis-password"'),
+        {
+            "redis": {"passwordSecretKey": "redis-password"},
+            "secrets": {"existingSecret": "", "values": {"token-key": "x"}},
+        },
+        'a Secret with the key "redis-password"',
+    ),
     "two sources of secrets": (
-        {"secrets": {"existingSecret": "a", "values": {"b": "c"}}}, "exclude each other: name a Secret or give the values"),
+        {"secrets": {"existingSecret": "a", "values": {"b": "c"}}},
+        "exclude each other: name a Secret or give the values",
+    ),
     "two sources of configuration": (
-        {"existingConfigMap": "mine", "config": {"routes": []}}, "config and existingConfigMap exclude each other"),
+        {"existingConfigMap": "mine", "config": {"routes": []}},
+        "config and existingConfigMap exclude each other",
+    ),
     "killed while it drains": (
-        {"terminationGracePeriodSeconds": 33}, "terminationGracePeriodSeconds is 33 and must be more than 33"),
+        {"terminationGracePeriodSeconds": 33},
+        "terminationGracePeriodSeconds is 33 and must be more than 33",
+    ),
     "ports that collide": ({"ports": {"admin": 8080}}, "ports.proxy, ports.admin and ports.grpc must differ"),
-    "another listen": ({"config": {"listen": "0.0.0.0:80"}}, "config.listen is the chart's: set ports.proxy"),
-    "another admin port": ({"config": {"admin": {}}}, "config.admin is the chart's: set ports.admin"),
+    "another listen": (
+        {"config": {"listen": "0.0.0.0:80"}},
+        "config.listen is the chart's: set listenAddress and ports.proxy",
+    ),
+    "another admin port": ({"config": {"admin": {}}}, "config.admin is the chart's: set listenAddress and ports.admin"),
     "another drain": (
-        {"config": {"lifecycle": {"drain_delay": "1m"}}}, "config.lifecycle.drain_delay is the chart's: set lifecycle.drainDelaySeconds"),
+        {"config": {"lifecycle": {"drain_delay": "1m"}}},
+        "config.lifecycle.drain_delay is the chart's: set lifecycle.drainDelaySeconds",
+    ),
     "forward_auth beside the mode": ({"config": {"forward_auth": {}}}, "config.forward_auth is the chart's: set mode"),
     "TLS in the pod": ({"config": {"tls": {"cert": "/x", "key": "/y"}}}, "config.tls is not for this chart"),
     "metrics that nobody can reach": (
-        {"metrics": MONITORED}, "Prometheus could not reach the admin port: name it in networkPolicy.metricsFrom"),
+        {"metrics": MONITORED},
+        "Prometheus could not reach the admin port: name it in networkPolicy.metricsFrom",
+    ),
     "two monitors": (
         {"metrics": {**MONITORED, "serviceMonitor": {"enabled": True}}, "networkPolicy": {"enabled": False}},
-        "would scrape every pod twice"),
+        "would scrape every pod twice",
+    ),
     "an alert that is none": (
         {"metrics": {"prometheusRule": {"enabled": True, "disabled": ["DoorwardNoSuch"]}}},
-        'names "DoorwardNoSuch", which is no alert; there are: Doorward'),
+        'names "DoorwardNoSuch", which is no alert; there are: Doorward',
+    ),
     "a route to no Gateway": ({"gatewayApi": {"enabled": True}}, "gatewayApi.parentRefs is empty: name the Gateway"),
     "an Ingress for no host": ({"ingress": {"enabled": True}}, "ingress.hosts is empty: e.g."),
     "more at least than at most": (
-        {"autoscaling": {"enabled": True, "minReplicas": 20}}, "minReplicas is more than autoscaling.maxReplicas"),
+        {"autoscaling": {"enabled": True, "minReplicas": 20}},
+        "minReplicas is more than autoscaling.maxReplicas",
+    ),
     "scaling by a share of nothing": (
-        {"autoscaling": {"enabled": True}, "resources": {"requests": None}}, "autoscaling by CPU needs resources.requests.cpu"),
+        {"autoscaling": {"enabled": True}, "resources": {"requests": None}},
+        "autoscaling by CPU needs resources.requests.cpu",
+    ),
     "scaling by nothing": (
-        {"autoscaling": {"enabled": True, "targetCPUUtilizationPercentage": None}}, "autoscaling has nothing to go by"),
+        {"autoscaling": {"enabled": True, "targetCPUUtilizationPercentage": None}},
+        "autoscaling has nothing to go by",
+    ),
 }
 
 #: name: values over GOOD, the key and the words of the schema's refusal.
@@ -83,16 +121,26 @@ SCHEMA = {
     "text for a number": ({"replicaCount": "2"}, "/replicaCount", "got string, want integer"),
     "no replica": ({"replicaCount": 0}, "/replicaCount", "minimum: got 0, want 1"),
     "a port out of range": ({"ports": {"proxy": 70000}}, "/ports/proxy", "maximum"),
+    "a name to listen on": ({"listenAddress": "localhost"}, "/listenAddress", "'0.0.0.0', '[::]'"),
     "a store of another kind": ({"sessions": {"store": "memcached://x"}}, "/sessions/store", "does not match pattern"),
     "an upstream with a path": ({"upstream": {"url": "http://app/path"}}, "/upstream/url", "does not match pattern"),
     "a token key without id": (
-        {"sessions": {"store": "redis://r", "tokenKeys": [{"secretKey": "x"}]}}, "/sessions/tokenKeys/0", "'id'"),
+        {"sessions": {"store": "redis://r", "tokenKeys": [{"secretKey": "x"}]}},
+        "/sessions/tokenKeys/0",
+        "'id'",
+    ),
     "a path as a secret's key": ({"redis": {"passwordSecretKey": "../x"}}, "/redis/passwordSecretKey", "pattern"),
     "a network that is none": ({"trustedProxies": ["everybody"]}, "/trustedProxies/0", "does not match pattern"),
     "an interval without a unit": (
-        {"metrics": {"podMonitor": {"interval": "30"}}}, "/metrics/podMonitor/interval", "does not match pattern"),
+        {"metrics": {"podMonitor": {"interval": "30"}}},
+        "/metrics/podMonitor/interval",
+        "does not match pattern",
+    ),
     "a kind of path that is none": (
-        {"ingress": {"hosts": [{"host": "x", "paths": [{"path": "/", "pathType": "Regex"}]}]}}, "pathType", "'Prefix'"),
+        {"ingress": {"hosts": [{"host": "x", "paths": [{"path": "/", "pathType": "Regex"}]}]}},
+        "pathType",
+        "'Prefix'",
+    ),
     "a probe's key that is none": ({"probes": {"liveness": {"period": 3}}}, "/probes/liveness", "'period' not allowed"),
 }
 

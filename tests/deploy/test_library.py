@@ -119,8 +119,13 @@ def test_hot_reload_replaces_pods_only_for_what_needs_a_restart(consumer):
 
 
 def test_one_pod_may_keep_sessions_in_a_file(consumer):
-    given = doorward(singleReplica=True, sessions={"store": ""}, directory={"url": "", "passwordSecretKey": ""},
-                     redis={"passwordSecretKey": ""}, existingSecret="")
+    given = doorward(
+        singleReplica=True,
+        sessions={"store": ""},
+        directory={"url": "", "passwordSecretKey": ""},
+        redis={"passwordSecretKey": ""},
+        existingSecret="",
+    )
     found = helm.render(consumer, given)
     assert lint.findings(found) == []
     assert {"name": "doorward-state", "emptyDir": {}} in pod(found)["volumes"]
@@ -132,12 +137,19 @@ def test_one_pod_may_keep_sessions_in_a_file(consumer):
 #: name: values of the library over the example's, words of the refusal.
 REFUSED = {
     "the embedded store": (
-        {"sessions": {"store": ""}}, "several pods need a shared session store: set sessions.store to redis://"),
+        {"sessions": {"store": ""}},
+        "several pods need a shared session store: set sessions.store to redis://",
+    ),
     "a directory each": ({"directory": {"url": ""}}, "several pods need a shared directory: set directory.url"),
     "no token keys": ({"sessions": {"tokenKeys": []}}, "sessions.tokenKeys is empty"),
     "no Secret": (
-        {"existingSecret": ""}, "set existingSecret to a Secret with the keys redis-password, directory-password, token-key"),
-    "another listen": ({"config": {"listen": "0.0.0.0:1"}}, "config.listen is the library's: set ports.proxy"),
+        {"existingSecret": ""},
+        "set existingSecret to a Secret with the keys redis-password, directory-password, token-key",
+    ),
+    "another listen": (
+        {"config": {"listen": "0.0.0.0:1"}},
+        "config.listen is the library's: set listenAddress and ports.proxy",
+    ),
     "ports that collide": ({"ports": {"proxy": 9090}}, "ports.proxy and ports.admin must differ"),
     "a key that is none": ({"imgae": {}}, "additional properties 'imgae' not allowed"),
     "an upstream elsewhere over TLS": ({"upstream": {"url": "ftp://x"}}, "/upstream/url"),
@@ -150,7 +162,7 @@ def test_a_refusal_says_what_to_do(consumer, name):
     assert words in helm.refusal(consumer, doorward(**more))
 
 
-def test_a_strict_schema_has_to_list_the_library(consumer, tmp_path):
+def test_a_strict_schema_has_to_list_the_library(tmp_path):
     strict = helm.with_dependencies(CONSUMER, ROOT / "helm", tmp_path)
     schema = json.loads((strict / "values.schema.json").read_text())
     del schema["properties"]["doorward"]
@@ -165,7 +177,9 @@ def test_the_library_works_under_its_own_name(tmp_path):
     (chart / "Chart.yaml").write_text(metadata.replace("    alias: doorward\n", ""))
     for name in ("values.yaml", "values.schema.json"):
         text = (chart / name).read_text()
-        (chart / name).write_text(text.replace("\ndoorward:", "\ndoorward-lib:").replace('"doorward":', '"doorward-lib":'))
+        (chart / name).write_text(
+            text.replace("\ndoorward:", "\ndoorward-lib:").replace('"doorward":', '"doorward-lib":')
+        )
     assert sidecar(helm.render(chart, {}))["args"][0] == "serve"
 
 

@@ -45,7 +45,8 @@ def test_the_library_documents_its_templates():
     rows = re.findall(r"(?m)^\| `(doorward\.\w+)`", (LIBRARY / "README.md").read_text())
     text = "".join(file.read_text() for file in (LIBRARY / "templates").glob("*.tpl"))
     defined = set(re.findall(r'define "(doorward\.\w+)"', text))
-    assert rows and set(rows) <= defined
+    assert rows
+    assert set(rows) <= defined
     used = "".join(file.read_text() for file in (CONSUMER / "templates").glob("*"))
     assert set(re.findall(r'include "(doorward\.\w+)"', used)) <= set(rows)
 
@@ -53,11 +54,16 @@ def test_the_library_documents_its_templates():
 def test_the_charts_copies_are_equal_to_their_sources():
     files = CHART / "files"
     copies = {file.relative_to(files): file.read_bytes() for file in files.rglob("*") if file.is_file()}
-    sources = {file.relative_to(DEPLOY / "prometheus"): file.read_bytes() for file in [DEPLOY / "prometheus" / "rules.yaml"]}
+    sources = {
+        file.relative_to(DEPLOY / "prometheus"): file.read_bytes() for file in [DEPLOY / "prometheus" / "rules.yaml"]
+    }
     for file in (DEPLOY / "grafana").glob("*.json"):
         sources[(files / "dashboards" / file.name).relative_to(files)] = file.read_bytes()
-    line = "cp deploy/prometheus/rules.yaml helm/doorward/files/ && cp deploy/grafana/*.json helm/doorward/files/dashboards/"
-    assert copies == sources, f"Helm cannot read outside of a chart, so it has copies. Type: {line}"
+    lines = (
+        "cp deploy/prometheus/rules.yaml helm/doorward/files/",
+        "cp deploy/grafana/*.json helm/doorward/files/dashboards/",
+    )
+    assert copies == sources, f"Helm cannot read outside of a chart, so it has copies. Type: {' && '.join(lines)}"
 
 
 def test_the_prometheus_rule_is_the_file():
@@ -77,4 +83,6 @@ def test_each_dashboard_is_a_config_map_that_grafana_finds():
     found = [each for each in helm.render(CHART, values) if "grafana_dashboard" in each["metadata"].get("labels", {})]
     shown = {name: text for each in found for name, text in each["data"].items()}
     sources = {f"doorward-{file.name}": file.read_text() for file in (DEPLOY / "grafana").glob("*.json")}
-    assert {name: text.rstrip() for name, text in shown.items()} == {name: text.rstrip() for name, text in sources.items()}
+    assert {name: text.rstrip() for name, text in shown.items()} == {
+        name: text.rstrip() for name, text in sources.items()
+    }

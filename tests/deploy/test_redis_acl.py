@@ -62,8 +62,19 @@ def server(tmp_path):
 
 
 def test_a_server_takes_it_and_the_user_has_no_more(server):
-    said = ask(server, "AUTH doorward hunter2", "PING", "SET dw:a b", "HLEN dw:b", "SET other b", "FLUSHALL", "KEYS *",
-               "PUBLISH other x", "CONFIG GET *", "ACL LIST")
+    said = ask(
+        server,
+        "AUTH doorward hunter2",
+        "PING",
+        "SET dw:a b",
+        "HLEN dw:b",
+        "SET other b",
+        "FLUSHALL",
+        "KEYS *",
+        "PUBLISH other x",
+        "CONFIG GET *",
+        "ACL LIST",
+    )
     assert said[:4] == ["+OK", "+PONG", "+OK", ":0"]
     assert [answer.split()[0] for answer in said[4:]] == ["-NOPERM"] * 6
 

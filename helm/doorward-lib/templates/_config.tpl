@@ -10,9 +10,9 @@
 {{- /* What the values come to as Doorward's configuration, without the value config. Takes the values. */ -}}
 {{- define "doorward.derivedConfig" -}}
 {{- $files := "/run/secrets/doorward" -}}
-listen: {{ printf "0.0.0.0:%d" (int .ports.proxy) }}
+listen: {{ printf "%s:%d" .listenAddress (int .ports.proxy) | quote }}
 admin:
-  listen: {{ printf "0.0.0.0:%d" (int .ports.admin) }}
+  listen: {{ printf "%s:%d" .listenAddress (int .ports.admin) | quote }}
 upstream:
   url: {{ .upstream.url | quote }}
 {{- if .sessions.store }}

@@ -35,9 +35,13 @@
 {{- if eq $values.reload.strategy "rollout" -}}
 checksum/doorward-config: {{ toJson $config | sha256sum }}
 {{- else -}}
-{{- $sessions := omit (default dict $config.sessions) "token" -}}
+{{- $sessions := default dict $config.sessions -}}
+{{- $token := omit (default dict $sessions.token) "keys" -}}
+{{- $streams := false -}}
+{{- range default list $config.routes -}}{{- if .stream -}}{{- $streams = true -}}{{- end -}}{{- end -}}
 {{- $rest := omit $config "routes" "trusted_proxies" "cookie" "identity_headers" "sessions" -}}
-checksum/doorward-restart: {{ toJson (dict "sessions" $sessions "rest" $rest) | sha256sum }}
+{{- $restart := dict "sessions" (omit $sessions "token") "token" $token "streams" $streams "rest" $rest -}}
+checksum/doorward-restart: {{ toJson $restart | sha256sum }}
 {{- end -}}
 {{- end -}}
 

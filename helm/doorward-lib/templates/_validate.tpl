@@ -3,7 +3,7 @@
 {{- $config := include "doorward.effectiveConfig" . | fromYaml -}}
 {{- $sessions := default dict $config.sessions -}}
 {{- $embedded := hasPrefix "sqlite:" (dig "store" "sqlite:" $sessions) -}}
-{{- range $key, $instead := dict "listen" "ports.proxy" "admin" "ports.admin" -}}
+{{- range $key, $instead := dict "listen" "listenAddress and ports.proxy" "admin" "listenAddress and ports.admin" -}}
 {{- if hasKey (default dict $.config) $key -}}
 {{- fail (printf "doorward: config.%s is the library's: set %s" $key $instead) -}}
 {{- end -}}

@@ -1,9 +1,9 @@
 {{- /* What the values come to as Doorward's configuration, without .Values.config. YAML. */ -}}
 {{- define "doorward-chart.derivedConfig" -}}
 {{- $files := "/run/secrets/doorward" -}}
-listen: {{ printf "0.0.0.0:%d" (int .Values.ports.proxy) }}
+listen: {{ printf "%s:%d" .Values.listenAddress (int .Values.ports.proxy) | quote }}
 admin:
-  listen: {{ printf "0.0.0.0:%d" (int .Values.ports.admin) }}
+  listen: {{ printf "%s:%d" .Values.listenAddress (int .Values.ports.admin) | quote }}
 upstream:
   # In forwardAuth mode nothing is forwarded: nobody listens there.
   url: {{ if eq .Values.mode "forwardAuth" }}http://127.0.0.1:9{{ else }}{{ .Values.upstream.url | quote }}{{ end }}
@@ -40,7 +40,7 @@ trusted_proxies: {{ toJson . }}
 {{- if eq .Values.mode "forwardAuth" }}
 forward_auth:
   enabled: true
-  grpc: {{ if .Values.forwardAuth.grpc }}{{ printf "0.0.0.0:%d" (int .Values.ports.grpc) }}{{ else }}null{{ end }}
+  grpc: {{ if .Values.forwardAuth.grpc }}{{ printf "%s:%d" .Values.listenAddress (int .Values.ports.grpc) | quote }}{{ else }}null{{ end }}
 {{- end }}
 limits:
   workers: {{ int .Values.workers }}
@@ -57,12 +57,15 @@ lifecycle:
 {{- toYaml (mergeOverwrite $derived (deepCopy .Values.config)) -}}
 {{- end -}}
 
-{{- /* The part of the configuration that changes only with a restart. */ -}}
+{{- /* The part of the configuration that changes only with a restart; of routes that is the first stream. */ -}}
 {{- define "doorward-chart.restartConfig" -}}
 {{- $config := include "doorward-chart.config" . | fromYaml -}}
-{{- $sessions := omit (default dict $config.sessions) "token" -}}
+{{- $sessions := default dict $config.sessions -}}
+{{- $token := omit (default dict $sessions.token) "keys" -}}
+{{- $streams := false -}}
+{{- range default list $config.routes -}}{{- if .stream -}}{{- $streams = true -}}{{- end -}}{{- end -}}
 {{- $rest := omit $config "routes" "trusted_proxies" "cookie" "identity_headers" "sessions" -}}
-{{- toJson (dict "sessions" $sessions "rest" $rest) -}}
+{{- toJson (dict "sessions" (omit $sessions "token") "token" $token "streams" $streams "rest" $rest) -}}
 {{- end -}}
 
 {{- define "doorward-chart.checksums" -}}

@@ -92,8 +92,8 @@
 {{- /* Keys that would no longer agree with the ports and probes of the Deployment. */ -}}
 {{- define "doorward-chart.validate.config" -}}
 {{- $config := .Values.config -}}
-{{- if hasKey $config "listen" -}}{{- fail "config.listen is the chart's: set ports.proxy" -}}{{- end -}}
-{{- if hasKey $config "admin" -}}{{- fail "config.admin is the chart's: set ports.admin" -}}{{- end -}}
+{{- if hasKey $config "listen" -}}{{- fail "config.listen is the chart's: set listenAddress and ports.proxy" -}}{{- end -}}
+{{- if hasKey $config "admin" -}}{{- fail "config.admin is the chart's: set listenAddress and ports.admin" -}}{{- end -}}
 {{- if hasKey $config "forward_auth" -}}{{- fail "config.forward_auth is the chart's: set mode, forwardAuth.grpc and ports.grpc" -}}{{- end -}}
 {{- range list "drain_delay" "drain_timeout" "termination_grace" -}}
 {{- if hasKey (default dict $config.lifecycle) . -}}

@@ -158,6 +158,8 @@ def _ports(container: Object) -> Iterator[str]:
             yield f"a port cannot be called {port['name']!r}"
         if port["containerPort"] < 1024:
             yield f"port {port['containerPort']} is for root"
+        if "hostPort" in port:
+            yield "opens a port of the node"
     for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
         port = container.get(kind, {}).get("httpGet", {}).get("port")
         if isinstance(port, str) and port not in names:
@@ -195,8 +197,9 @@ def _services(found: list[Object], _: frozenset[str]) -> Iterator[str]:
             target = port.get("targetPort")
             if not isinstance(target, int):
                 yield f"{name_of(service)}: targetPort {target!r} must be a number: names fail for native sidecars"
-            open_ports = {port["containerPort"] for pod in serving for each in containers(pod)
-                          for port in each.get("ports", [])}
+            open_ports = {
+                port["containerPort"] for pod in serving for each in containers(pod) for port in each.get("ports", [])
+            }
             if isinstance(target, int) and target not in open_ports:
                 yield f"{name_of(service)}: no container has port {target}"
 
@@ -235,7 +238,11 @@ def _selectors(found: list[Object], _: frozenset[str]) -> Iterator[str]:
             yield f"{name_of(manifest)}: the selector does not select its own pods"
         if selector.keys() - {"app.kubernetes.io/name", "app.kubernetes.io/instance"}:
             yield f"{name_of(manifest)}: the selector has a label that may change, and selectors never may"
-    for kind, where in (("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector"), ("PodMonitor", "selector")):
+    for kind, where in (
+        ("PodDisruptionBudget", "selector"),
+        ("NetworkPolicy", "podSelector"),
+        ("PodMonitor", "selector"),
+    ):
         for manifest in _of(found, kind):
             if not any(_selects(manifest["spec"][where]["matchLabels"], pod) for _, pod in pods(found)):
                 yield f"{name_of(manifest)} selects no pod"
@@ -290,8 +297,9 @@ def _monitors(found: list[Object], _: frozenset[str]) -> Iterator[str]:
 
 
 def _grace(found: list[Object], _: frozenset[str]) -> Iterator[str]:
-    configurations = [yaml.safe_load(each["data"]["config.yaml"]) for each in _of(found, "ConfigMap")
-                      if "config.yaml" in each["data"]]
+    configurations = [
+        yaml.safe_load(each["data"]["config.yaml"]) for each in _of(found, "ConfigMap") if "config.yaml" in each["data"]
+    ]
     for lifecycle in (each["lifecycle"] for each in configurations if "lifecycle" in each):
         needed = sum(int(lifecycle[key].removesuffix("s")) for key in ("drain_delay", "drain_timeout")) + 3
         for manifest in _of(found, "Deployment"):
