@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{duration, listen::from_text};
 
@@ -13,9 +13,8 @@ use super::{duration, listen::from_text};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// `http://host:port`, `https://host:port` or `unix:/path`.
-    #[serde(deserialize_with = "from_text")]
-    pub url: Target,
+    /// `http://host:port`, `https://host:port` or `unix:/path`; nothing is forwarded when absent.
+    pub url: Option<Target>,
     /// Which HTTP version to speak to it.
     pub protocol: Protocol,
     /// PEM file with the authorities to trust for `https`; the system's when absent.
@@ -86,6 +85,12 @@ impl Target {
         let Self::Tcp { host, port, .. } = self else { return None };
         let is_loopback = host == "localhost" || host.parse().is_ok_and(|host: IpAddr| host.is_loopback());
         is_loopback.then_some(*port)
+    }
+}
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        from_text(input)
     }
 }
 

@@ -44,13 +44,13 @@ enum Seen {
 
 /// Returns whether a configuration asks for readiness to depend on it.
 pub(super) fn ends_readiness(config: &Config) -> bool {
-    config.upstream.exposed == Exposed::Unready && config.upstream.url.loopback_port().is_some()
+    config.upstream.exposed == Exposed::Unready && config.upstream.url.as_ref().and_then(Target::loopback_port).is_some()
 }
 
 impl SideDoor {
     /// Returns what looks, if there is something to look at.
     pub(super) fn new(config: &Config, health: Arc<Health>, metrics: Arc<Metrics>) -> Option<Self> {
-        let port = config.upstream.url.loopback_port()?;
+        let port = config.upstream.url.as_ref()?.loopback_port()?;
         let own = match &config.listen {
             Address::Tcp(address) => Some(*address),
             Address::Unix(_) => None,
