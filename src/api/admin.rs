@@ -1,8 +1,8 @@
 //! The operators' port: probes and metrics. Never reachable through the proxy port.
 //!
 //! Liveness depends on nothing outside the process. Readiness is latched: an outage of the store
-//! or of a provider must not empty a whole Service at once, so once ready, only draining ends it, and an
-//! exposed application where the operator asked for that.
+//! or of a provider must not empty a whole Service at once, so once ready, only draining ends it,
+//! and an exposed application where the operator asked for that.
 //! Whoever reaches this port learns whether the process works, and nothing about callers.
 
 mod health;

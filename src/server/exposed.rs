@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::sockets::listeners;
 use crate::api::admin::Health;
-use crate::config::upstream::Exposed;
+use crate::config::upstream::{Exposed, Target};
 use crate::config::{Address, Config};
 use crate::metrics::Metrics;
 
@@ -67,7 +67,7 @@ impl SideDoor {
             // A table is short; the system may still take its time over it.
             let read = tokio::task::spawn_blocking(read).await;
             let seen = match read {
-                Ok(Ok(all)) => self.judge(all),
+                Ok(Ok(all)) => judge(all, self.port, self.own),
                 Ok(Err(error)) => Seen::Unknown(error.to_string()),
                 Err(error) => Seen::Unknown(error.to_string()),
             };
@@ -76,15 +76,6 @@ impl SideDoor {
                 last = Some(seen);
             }
         }
-    }
-
-    fn judge(&self, all: Vec<SocketAddr>) -> Seen {
-        let beyond = |address: &SocketAddr| !address.ip().is_loopback() && Some(*address) != self.own;
-        let mut open: Vec<_> =
-            all.into_iter().filter(|address| address.port() == self.port && beyond(address)).collect();
-        open.sort_unstable();
-        open.dedup();
-        if open.is_empty() { Seen::Closed } else { Seen::Open(open) }
     }
 
     fn report(&self, seen: &Seen, looked_before: bool) {
@@ -106,6 +97,15 @@ impl SideDoor {
     }
 }
 
+// Doorward itself may listen on the same port of another address.
+fn judge(all: Vec<SocketAddr>, port: u16, own: Option<SocketAddr>) -> Seen {
+    let beyond = |address: &SocketAddr| !address.ip().is_loopback() && Some(*address) != own;
+    let mut open: Vec<_> = all.into_iter().filter(|address| address.port() == port && beyond(address)).collect();
+    open.sort_unstable();
+    open.dedup();
+    if open.is_empty() { Seen::Closed } else { Seen::Open(open) }
+}
+
 fn read() -> io::Result<Vec<SocketAddr>> {
     let mut all = Vec::new();
     all.extend(listeners(BufReader::new(File::open(TABLE)?))?);
@@ -115,4 +115,25 @@ fn read() -> io::Result<Vec<SocketAddr>> {
         Err(error) => return Err(error),
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(all: &[&str]) -> Seen {
+        let all = all.iter().map(|address| address.parse().unwrap()).collect();
+        judge(all, 3000, Some("10.1.2.5:3000".parse().unwrap()))
+    }
+
+    #[test]
+    fn only_the_applications_port_beyond_loopback_counts() {
+        let sheltered =
+            ["127.0.0.1:3000", "127.0.0.53:3000", "[::1]:3000", "0.0.0.0:8080", "[::]:9090", "10.1.2.5:3000"];
+        assert_eq!(judged(&sheltered), Seen::Closed);
+        assert_eq!(judged(&[]), Seen::Closed, "it may not have started");
+        for open in ["0.0.0.0:3000", "[::]:3000", "10.1.2.6:3000", "[2001:db8::1]:3000"] {
+            assert_eq!(judged(&["127.0.0.1:3000", open, open]), Seen::Open(vec![open.parse().unwrap()]), "{open}");
+        }
+    }
 }

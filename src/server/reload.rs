@@ -43,11 +43,11 @@ struct Seen {
 
 impl PartialEq for Seen {
     fn eq(&self, other: &Self) -> bool {
-        let urls = |seen: &Self| {
-            let config = &seen.loaded.config;
-            (config.sessions.store.clone(), config.directory.url.clone())
-        };
-        self.loaded.effective == other.loaded.effective && self.secrets == other.secrets && urls(self) == urls(other)
+        let (ours, theirs) = (&self.loaded.config, &other.loaded.config);
+        self.loaded.effective == other.loaded.effective
+            && self.secrets == other.secrets
+            && ours.sessions.store == theirs.sessions.store
+            && ours.directory.url == theirs.directory.url
     }
 }
 

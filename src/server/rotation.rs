@@ -76,41 +76,40 @@ enum Change {
 impl Digests {
     /// Returns the digests of what `config` holds and of what the files that it names hold now.
     pub(super) fn of(config: &Config) -> Self {
-        let mut digests = BTreeMap::new();
-        let mut add = |name, secret: &[u8]| {
-            digests.insert(name, digest(&SHA256, secret).as_ref().to_vec());
-        };
-        let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().as_bytes().to_vec());
+        let (mut digests, redis) = (Self(BTreeMap::new()), &config.sessions.redis);
         let token = &config.sessions.token;
         if !token.keys.is_empty() {
-            let keys = token.keys.iter().flat_map(|key| [&[key.id], key.secret.expose().as_bytes(), b"\n"].concat());
-            add(
-                TOKEN_KEYS,
-                &Zeroizing::new([token.prefix.as_bytes(), b"\n"].concat().into_iter().chain(keys).collect::<Vec<_>>()),
-            );
+            let keys = token.keys.iter().map(|key| [key.id.to_be_bytes().to_vec(), digest_of(key.secret.expose())]);
+            let keys: Vec<u8> = keys.flatten().flatten().collect();
+            digests.add(TOKEN_KEYS, [digest_of(&token.prefix), keys].concat());
         }
         // A file that cannot be read is a problem that its user tells.
-        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| std::fs::read(path).unwrap_or_default());
-        let redis = &config.sessions.redis;
+        let file = |path: &Option<PathBuf>| {
+            path.as_ref().map(|path| digest_of(Zeroizing::new(std::fs::read(path).unwrap_or_default()).as_slice()))
+        };
+        let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| digest_of(secret.expose()));
         let parts = [text(&redis.password), file(&redis.ca), file(&redis.client_cert), file(&redis.client_key)];
         let single = [
             (DIRECTORY, text(&config.directory.password)),
             (SINK, text(&config.outbox.alias.api_key)),
             (HOOK, text(&config.rebind.hook.secret)),
         ];
-        for (name, secret) in REDIS.into_iter().zip(parts).chain(single) {
-            if let Some(secret) = secret {
-                add(name, &Zeroizing::new(secret));
+        for (name, digest) in REDIS.into_iter().zip(parts).chain(single) {
+            if let Some(digest) = digest {
+                digests.add(name, digest);
             }
         }
         if let Some(clerk) = &config.webhooks.clerk {
-            let secrets = clerk.secrets.iter().flat_map(|secret| [secret.expose(), b"\n"].concat());
-            add(WEBHOOKS, &Zeroizing::new(secrets.collect::<Vec<_>>()));
+            digests.add(WEBHOOKS, clerk.secrets.iter().flat_map(|secret| digest_of(secret.expose())).collect());
         }
         if !config.telemetry.traces.headers.is_empty() {
-            add(COLLECTOR, collector_headers(config).as_bytes());
+            digests.add(COLLECTOR, digest_of(collector_headers(config).as_bytes()));
         }
-        Self(digests)
+        digests
+    }
+
+    fn add(&mut self, name: &'static str, digest: Vec<u8>) {
+        self.0.insert(name, digest);
     }
 
     fn differs(&self, other: &Self, name: &str) -> bool {
@@ -248,6 +247,10 @@ impl Change {
             Self::Hook(_) => &[HOOK],
         }
     }
+}
+
+fn digest_of(secret: impl AsRef<[u8]>) -> Vec<u8> {
+    digest(&SHA256, secret.as_ref()).as_ref().to_vec()
 }
 
 /// Records that a secret was taken up now.

@@ -46,6 +46,9 @@ pub enum RedisConfigError {
     /// A client certificate without its key, or the other way round.
     #[error("sessions.redis.client_cert and client_key go together")]
     HalfCertificate,
+    /// A file is not what it should be.
+    #[error("sessions.redis.ca, client_cert or client_key is no PEM file of its kind")]
+    NotPem,
     /// A file cannot be read.
     #[error("cannot read {0}: {1}")]
     File(String, std::io::Error),
@@ -222,11 +225,12 @@ fn single(
     let info = connection_info(url, password)?;
     let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
     match certificates {
-        None => Client::open(info),
-        Some(certificates) if tls => Client::build_with_tls(info, certificates.clone()),
-        Some(_) => return Err(RedisConfigError::NotTls),
+        None => Client::open(info).map_err(|error| url_error(&error)),
+        Some(certificates) if tls => {
+            Client::build_with_tls(info, certificates.clone()).map_err(|_| RedisConfigError::NotPem)
+        }
+        Some(_) => Err(RedisConfigError::NotTls),
     }
-    .map_err(|error| url_error(&error))
 }
 
 fn connection_info(url: &Secret, password: Option<&Secret>) -> Result<ConnectionInfo, RedisConfigError> {

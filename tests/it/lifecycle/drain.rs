@@ -5,12 +5,12 @@
 //! Native sidecar (an init container with `restartPolicy: Always`). At the deletion both preStop
 //! hooks begin; SIGTERM goes to the application when its hook is over, and to Doorward when the
 //! application has ended.
-//! - Doorward: `preStop: exec: ["/doorward", "drain"]`, `drain_delay` 5s [2s], `drain_timeout` 25s
-//! - application: `preStop: sleep` not shorter than `drain_delay` [2.5 s]; ends on SIGTERM
+//! - Doorward: `preStop: exec: ["/doorward", "drain"]`, `drain_delay` 5s [3s], `drain_timeout` 25s
+//! - application: `preStop: sleep` not shorter than `drain_delay` [3.5 s]; ends on SIGTERM
 //!
 //! Plain container. SIGTERM goes to each container when its own hook is over.
-//! - Doorward: no hook, `drain_delay` 5s [2s], `drain_timeout` 25s
-//! - application: `preStop: sleep` longer than `drain_delay` [2.5 s]; finishes on SIGTERM what it has begun
+//! - Doorward: no hook, `drain_delay` 5s [3s], `drain_timeout` 25s
+//! - application: `preStop: sleep` longer than `drain_delay` [3.5 s]; finishes on SIGTERM what it has begun
 //!
 //! Pod: `terminationGracePeriodSeconds` 45, more than the application's sleep, its longest request,
 //! `drain_timeout` and 3 s. Everybody else: endpoints leave within `drain_delay` [0.5 s].
@@ -32,9 +32,9 @@ use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_doorward");
-const DRAIN_DELAY: Duration = Duration::from_secs(2);
+const DRAIN_DELAY: Duration = Duration::from_secs(3);
 /// The application's preStop hook.
-const APPLICATION_SLEEPS: Duration = Duration::from_millis(2500);
+const APPLICATION_SLEEPS: Duration = Duration::from_millis(3500);
 const ENDPOINTS_LAG: Duration = Duration::from_millis(500);
 
 /// Two pods under load, and a request to the first one that its application is still working on.
@@ -115,8 +115,7 @@ async fn no_request_is_lost_when_the_application_ends_before_its_native_sidecar(
     scene.leaving.application.release();
     let answer = scene.under_way.response().await.expect("an answer");
     assert_eq!((answer.status, answer.text().as_str()), (200, "first-second"));
-    let stays = std::mem::replace(&mut scene.leaving.application, Upstream::start().await);
-    drop(stays);
+    drop(std::mem::replace(&mut scene.leaving.application, Upstream::start().await));
     let terminated = Instant::now();
     scene.leaving.doorward.signal("TERM");
     assert_eq!(scene.leaving.doorward.wait_exit().await.code(), Some(0));

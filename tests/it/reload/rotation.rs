@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use doorward::time::{Clock, SystemClock};
 use serde_json::{Value, json};
@@ -12,14 +13,20 @@ use crate::support::client::{Client, sign_in, sign_in_guest};
 use crate::support::doorward::Doorward;
 use crate::support::eventually;
 use crate::support::idp::Idp;
+use crate::support::ports::free_port;
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 use crate::support::svix::Svix;
+use crate::support::temp::TempDir;
+use crate::support::tls::Authority;
 use crate::support::upstream::Upstream;
 use crate::support::volume::Volume;
 
 /// What `deploy/redis-acl.conf` grants, as far as these tests need it.
 const RULES: [&str; 4] = ["on", "~*", "&*", "+@all"];
+
+/// The least time between two requests of a load: the server is what is tested, not the machine.
+const PACE: Duration = Duration::from_millis(4);
 
 fn secret(volume: &Volume) -> String {
     format!("{{ file: '{}' }}", volume.path("secret").display())
@@ -111,7 +118,91 @@ async fn a_password_that_redis_does_not_take_is_told_and_the_connections_in_use_
     doorward.wait_log("Redis takes the rotated password").await;
     assert_eq!(redis.command::<u64>(&["CLIENT", "KILL", "USER", "app"]).await, 2);
     eventually("the store to be back", async || (status(&doorward, &token).await == 200).then_some(())).await;
+    // And after: nobody is signed out meanwhile, and no restart is needed.
+    volume.update(&[("secret", "wrong-password")]);
+    eventually("the second refusal to be told", async || {
+        (doorward.logs().matches("Redis does not take the rotated password").count() == 2).then_some(())
+    })
+    .await;
+    redis.command::<u64>(&["CLIENT", "KILL", "USER", "app"]).await;
+    eventually("the outage", async || {
+        let status = status(&doorward, &token).await;
+        assert!(matches!(status, 200 | 503), "{status}");
+        (status == 503).then_some(())
+    })
+    .await;
+    volume.update(&[("secret", "good-password")]);
+    eventually("the store to be back", async || (status(&doorward, &token).await == 200).then_some(())).await;
     assert!(!doorward.logs().contains("wrong-password"), "{}", doorward.logs());
+}
+
+#[tokio::test]
+async fn the_connections_of_a_cluster_are_made_anew_with_a_rotated_password() {
+    let (idp, upstream) = (Idp::start().await, Upstream::start().await);
+    let redis = Redis::options().directive(&["cluster-enabled", "yes"]).start().await;
+    redis.command::<String>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    let words = ["ACL", "SETUSER", "app"].into_iter().chain(RULES).chain([">old-redis-password"]);
+    redis.command::<String>(&words.collect::<Vec<_>>()).await;
+    let mut volume = Volume::new(&[("secret", "old-redis-password")]);
+    let url = format!("redis+cluster://app@127.0.0.1:{}", redis.port());
+    let config = format!("sessions: {{ redis: {{ password: {} }} }}", secret(&volume));
+    let doorward = watching(&upstream).idp(&idp).store(&url).config(&config).start().await;
+    let token = sign_in(&doorward, &idp, "user_alice").await;
+    let load = Load::start(&doorward, &token);
+    redis.command::<String>(&["ACL", "SETUSER", "app", ">new-redis-password"]).await;
+    volume.update(&[("secret", "new-redis-password")]);
+    rotated(&doorward, "sessions.redis.password").await;
+    eventually("the new connections", async || {
+        (doorward.logs().matches(r#""message":"connected to Redis""#).count() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(load.finish().await, Vec::<u16>::new(), "the lease bridges it for whom the replica knows");
+    redis.command::<String>(&["ACL", "SETUSER", "app", "<old-redis-password"]).await;
+    redis.command::<u64>(&["CLIENT", "KILL", "USER", "app"]).await;
+    eventually("a sign-in over a new connection", async || {
+        let jwt = idp.mint(&json!({ "sub": "user_bob" }));
+        let status = doorward.client().post("/auth/session").bearer(&jwt).send().await.status;
+        assert!(matches!(status, 200 | 503), "{status}");
+        (status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(status(&doorward, &token).await, 200);
+}
+
+#[tokio::test]
+async fn a_new_authority_for_redis_is_trusted_by_the_next_connection_and_garbage_is_refused() {
+    let (idp, upstream, files) = (Idp::start().await, Upstream::start().await, TempDir::new("redis-tls"));
+    let (old, new) = (Authority::new(), Authority::new());
+    for (name, authority) in [("old", &old), ("new", &new)] {
+        std::fs::create_dir(files.join(name)).expect("the directory is writable");
+        authority.identity(&["127.0.0.1"]).write(&files.join(name));
+    }
+    let file = |name: &str| files.join(name).display().to_string();
+    let (port, cert, key) = (free_port().to_string(), file("old/tls.crt"), file("old/tls.key"));
+    let options = Redis::options().directive(&["tls-port", &port]).directive(&["tls-auth-clients", "no"]);
+    let options = options.directive(&["tls-cert-file", &cert]).directive(&["tls-key-file", &key]);
+    let redis = options.directive(&["tls-ca-cert-file", &cert]).start().await;
+    let mut volume = Volume::new(&[("ca.crt", &old.pem())]);
+    let config = format!("sessions: {{ redis: {{ ca: '{}' }} }}", volume.path("ca.crt").display());
+    let doorward =
+        watching(&upstream).idp(&idp).store(&format!("rediss://127.0.0.1:{port}/")).config(&config).start().await;
+    let token = sign_in(&doorward, &idp, "user_alice").await;
+
+    volume.update(&[("ca.crt", "-----BEGIN CERTIFICATE-----\nnot base64!\n-----END CERTIFICATE-----\n")]);
+    until_reloaded(&doorward, "0").await;
+    doorward.wait_log("sessions.redis.ca, client_cert or client_key is no PEM file of its kind").await;
+    volume.update(&[("ca.crt", &new.pem())]);
+    rotated(&doorward, "sessions.redis.ca").await;
+    assert_eq!(status(&doorward, &token).await, 200, "the connection in use goes on");
+    let (cert, key) = (file("new/tls.crt"), file("new/tls.key"));
+    redis.command::<String>(&["CONFIG", "SET", "tls-cert-file", &cert, "tls-key-file", &key]).await;
+    redis.command::<u64>(&["CLIENT", "KILL", "USER", "default"]).await;
+    eventually("a sign-in over a new connection", async || {
+        let jwt = idp.mint(&json!({ "sub": "user_bob" }));
+        (doorward.client().post("/auth/session").bearer(&jwt).send().await.status == 200).then_some(())
+    })
+    .await;
+    assert!(doorward.logs().contains("lost Redis"), "{}", doorward.logs());
 }
 
 #[tokio::test]
@@ -228,7 +319,9 @@ impl Load {
         let (client, token, ended) = (Client::new(doorward.proxy_addr()), token.to_owned(), stop.clone());
         let task = tokio::spawn(async move {
             let mut others = Vec::new();
+            let mut pace = tokio::time::interval(PACE);
             while !ended.load(Ordering::SeqCst) {
+                pace.tick().await;
                 let status = client.get("/").bearer(&token).send().await.status;
                 if status != 200 {
                     others.push(status);

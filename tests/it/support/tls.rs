@@ -39,6 +39,11 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, key).expect("valid parameters"))
     }
 
+    /// Returns its own certificate as PEM.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
     /// Writes its own certificate to `path`.
     pub fn write(&self, path: &Path) {
         std::fs::write(path, self.0.pem()).expect("the directory is writable");
