@@ -76,10 +76,7 @@ async fn exposed() -> Exposed {
     let (redis, idp, upstream) = (Redis::start().await, Idp::start().await, Upstream::start().await);
     let directory = crate::support::temp::TempDir::new("contract");
     let authority = Authority::new();
-    let identity = authority.identity(&["localhost"]);
-    let (cert, key) = (directory.join("tls.crt"), directory.join("tls.key"));
-    std::fs::write(&cert, identity.cert).expect("the directory is writable");
-    std::fs::write(&key, identity.key).expect("the directory is writable");
+    let (cert, key) = authority.identity(&["localhost"]).write(directory.path());
     let tls = format!("tls: {{ cert: '{}', key: '{}' }}", cert.display(), key.display());
     let builder = Doorward::builder().store(&redis.url()).idp(&idp).upstream(upstream.url());
     let doorward = builder.config(&tls).start().await;

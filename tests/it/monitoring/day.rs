@@ -116,8 +116,8 @@ impl Day {
         let (denied, refused) = tokio::join!(ask(&self.one, &guess, 450), ask(&self.one, &sign_in, 450));
         assert_eq!([denied, refused], [BTreeMap::from([(401, 1800)]), BTreeMap::from([(401, 1800)])]);
         eventually("the limit on guests to be met", async || {
-            let guest = self.one.client().post("/auth/anonymous").json(&json!({ "device_id": "somebody" }));
-            (guest.send().await.status == 429).then_some(())
+            let visit = self.one.client().post("/auth/anonymous").json(&json!({ "device_id": "somebody" }));
+            (visit.send().await.status == 429).then_some(())
         })
         .await;
         self.prometheus.until_fires("DoorwardDenySpike").await;

@@ -25,8 +25,8 @@ pub(super) struct Selector {
     pub(super) kept: Vec<String>,
 }
 
-/// Returns every selector of an expression in which Grafana's variables may stand; one that is no
-/// PromQL fails the test.
+/// Returns every selector of an expression in which Grafana's variables may stand; one that cannot
+/// be parsed fails the test.
 #[track_caller]
 pub(super) fn selectors(place: &str, expr: &str) -> Vec<Selector> {
     let expr = expr
