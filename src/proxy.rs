@@ -132,7 +132,11 @@ impl ProxyHttp for Gateway {
             return refuse(exchange, &kind.into(), context).await;
         }
         let (method, path) = (exchange.req_header().method.clone(), exchange.req_header().uri.path());
-        let answered = match settings.routes.classify(&method, path) {
+        let route = settings.routes.classify(&method, path);
+        if !matches!(route, Route::Terminate(_)) && !self.upstream.exists() {
+            return refuse(exchange, &Kind::NotFound.into(), context).await;
+        }
+        let answered = match route {
             Route::Terminate(Surface::Verify) => return Box::pin(self.verify(exchange, context, misspelt)).await,
             Route::Terminate(surface) => return Box::pin(self.terminate(exchange, context, surface)).await,
             Route::Open(rule) => {

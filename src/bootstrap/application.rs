@@ -65,7 +65,7 @@ impl Application {
             .pool_idle_timeout(upstream.idle_timeout)
             .pool_max_idle_per_host(upstream.pool_size)
             .user_agent(concat!("doorward/", env!("CARGO_PKG_VERSION")));
-        let (builder, base) = match &upstream.url {
+        let (builder, base) = match upstream.url.as_ref().ok_or(ClientError::Url)? {
             Target::Unix(path) => {
                 (in_clear(builder, upstream).unix_socket(path.as_path()), "http://localhost".to_owned())
             }

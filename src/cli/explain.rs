@@ -7,7 +7,7 @@ use http::Method;
 
 use super::{ConfigFiles, FAILURE, SUCCESS, Surroundings, USAGE, say};
 use crate::config::{Auth, Config};
-use crate::proxy::route::{Policy, Route, RouteTable, Rule, normalise};
+use crate::proxy::route::{Policy, Route, RouteTable, Rule, Surface, normalise};
 
 /// Which request to explain.
 #[derive(Args, Debug)]
@@ -53,8 +53,20 @@ pub fn run(request: &Request, surroundings: &mut Surroundings<'_>) -> u8 {
 fn explained(table: &RouteTable, config: &Config, method: &Method, path: &str) -> Vec<String> {
     let seen = format!("seen as {path}, by the rules and by the application alike");
     let mut lines = vec![seen];
+    if config.upstream.url.is_none() {
+        lines.push("upstream.url is null: answered 404; forwarded only by another proxy that asks".to_owned());
+    }
     match table.classify(method, path) {
-        Route::Terminate(_) => lines.push("answered by Doorward itself; rules do not apply".to_owned()),
+        Route::Terminate(Surface::Reserved) => lines.push("answered 404: nothing is there".to_owned()),
+        Route::Terminate(Surface::Verify) if !config.forward_auth.enabled => {
+            lines.push("answered 404: forward_auth.enabled is false".to_owned());
+        }
+        Route::Terminate(_) => {
+            lines.push("answered by Doorward itself; rules do not apply".to_owned());
+            if config.forward_auth.is_on() {
+                lines.push("asked about by another proxy: needs a session, whatever the rules say".to_owned());
+            }
+        }
         Route::Open(rule) => {
             lines.push(rule_line(rule, config));
             lines.push("forwarded to anybody, without an identity".to_owned());

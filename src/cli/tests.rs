@@ -161,7 +161,9 @@ fn explain_says_which_rule_and_what_it_needs() {
         ("/admin/x", "rule route-2: routes[2], path /admin/**\n  without a token or with a bad one: 401\n"),
         ("/admin/x", "a guest's session: 403\n  a session with none of the roles admin, ops: 403\n"),
         ("/other", "no rule matches, so a session is needed\n  without a token or with a bad one: 401\n"),
-        ("/auth/session", "answered by Doorward itself"),
+        ("/auth/session", "answered by Doorward itself; rules do not apply\n"),
+        ("/_doorward/verify/x", "answered 404: forward_auth.enabled is false"),
+        ("/_doorward/x", "answered 404: nothing is there"),
     ] {
         let (code, stdout) = explain("POST", path);
         assert_eq!(code, SUCCESS);
@@ -171,4 +173,15 @@ fn explain_says_which_rule_and_what_it_needs() {
     assert_eq!(code, FAILURE);
     assert!(stdout.contains("answered 400: ambiguous request path"), "{stdout}");
     assert_eq!(explain("G T", "/").0, USAGE);
+    let asked = |path: &str| {
+        let forward_auth = "{ enabled: true }";
+        let on = [("DOORWARD__FORWARD_AUTH", forward_auth), ("DOORWARD__TRUSTED_PROXIES", "['10.0.0.0/8']")];
+        let explained =
+            run_with(&["explain", "GET", path], &[on.as_slice(), &[("DOORWARD__UPSTREAM__URL", "null")]].concat());
+        assert_eq!(explained.code, SUCCESS, "{}", explained.stderr);
+        explained.stdout
+    };
+    assert!(asked("/auth/session").contains("asked about by another proxy: needs a session"));
+    assert!(asked("/_doorward/verify").contains("answered by Doorward itself"));
+    assert!(asked("/x").contains("upstream.url is null: answered 404; forwarded only by another proxy that asks"));
 }

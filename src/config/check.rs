@@ -28,7 +28,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     network::check(config, &mut found);
     forward_auth::check(config, &mut found);
     sessions::check(&config.sessions, &mut found);
-    bootstrap::check(&config.bootstrap, &mut found);
+    bootstrap::check(config, &mut found);
     issuers::check(config, &mut found);
     rebind::check(config, &mut found);
     routes::check(&config.routes, &mut found);

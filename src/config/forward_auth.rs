@@ -13,3 +13,10 @@ pub struct ForwardAuth {
     /// Where Envoy's `ext_authz` is served over gRPC; nowhere when absent.
     pub grpc: Option<Address>,
 }
+
+impl ForwardAuth {
+    /// Returns whether other proxies may ask at all.
+    pub fn is_on(&self) -> bool {
+        self.enabled || self.grpc.is_some()
+    }
+}

@@ -11,6 +11,9 @@ use super::{Config, OnUnavailable, RouteRule};
 
 /// How long a Cluster's answer may be kept: its publications are not ordered with its reads.
 const CLUSTER_TTL_MAX: Duration = Duration::from_secs(5);
+/// Networks larger than these are no proxies of one's own: 10.0.0.0/8 is the largest private one.
+const WIDE_V4: u8 = 8;
+const WIDE_V6: u8 = 16;
 /// Kubernetes kills after this long unless told otherwise (`terminationGracePeriodSeconds`).
 const GRACE_PERIOD: Duration = Duration::from_secs(30);
 
@@ -21,6 +24,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     directory(config, &mut found);
     issuers(config, &mut found);
     routes(&config.routes, &mut found);
+    forward_auth(config, &mut found);
     if config.outbox.alias.url.as_deref().is_some_and(|url| url.starts_with("http://") && !is_local(url)) {
         let message = "sends the project's key, and who is who, in clear";
         found.push(Finding::new(KeyPath::of("outbox.alias.url"), message));
@@ -95,8 +99,10 @@ fn issuers(config: &Config, found: &mut Vec<Finding>) {
 
 fn routes(routes: &[RouteRule], found: &mut Vec<Finding>) {
     for (index, rule) in routes.iter().enumerate() {
-        if rule.path == "/auth" || rule.path.starts_with("/auth/") {
-            let message = "does nothing: Doorward itself answers below /auth";
+        let below =
+            |own: &str| rule.path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        for own in ["/auth", "/_doorward"].into_iter().filter(|own| below(own)) {
+            let message = format!("does nothing: Doorward itself answers below {own}");
             found.push(Finding::new(KeyPath::of("routes").index(index).key("path"), message));
         }
     }
@@ -105,6 +111,29 @@ fn routes(routes: &[RouteRule], found: &mut Vec<Finding>) {
     for (index, rule) in routes.iter().enumerate().skip(last + 1) {
         let message = format!("{} is never reached: routes[{last}] matches everything before it", rule.id_at(index));
         found.push(Finding::new(KeyPath::of("routes").index(index), message));
+    }
+}
+
+fn forward_auth(config: &Config, found: &mut Vec<Finding>) {
+    if !config.forward_auth.is_on() {
+        if config.upstream.url.is_none() {
+            let message = "is null, and forward_auth is off: there is nothing to guard";
+            found.push(Finding::new(KeyPath::of("upstream.url"), message));
+        }
+        return;
+    }
+    for (index, network) in config.trusted_proxies.iter().enumerate() {
+        let wide = if network.addr().is_ipv4() { WIDE_V4 } else { WIDE_V6 };
+        if network.prefix_len() < wide {
+            let message =
+                "is very wide: every machine in it may ask whose a token is, and be believed about the request";
+            found.push(Finding::new(KeyPath::of("trusted_proxies").index(index), message));
+        }
+    }
+    for (index, rule) in config.routes.iter().enumerate().filter(|(_, rule)| rule.stream) {
+        let message =
+            format!("{}: a stream that another proxy forwards is not cut when its session ends", rule.id_at(index));
+        found.push(Finding::new(KeyPath::of("routes").index(index).key("stream"), message));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Loading as a whole: layers, environment, every problem at once, secrets, and the documents.
 
 mod documents;
+mod forward_auth;
 mod rebind;
 
 use std::collections::BTreeMap;
@@ -155,7 +156,7 @@ fn the_environment_holds_numbers_lists_and_maps() {
     assert_eq!(config.routes.len(), 2);
     assert_eq!(config.clerk.unwrap().issuer, "https://other.example.com", "the longer name refines the shorter");
     assert!(config.issuers.contains_key("partner"));
-    assert_eq!(config.upstream.url, Target::Unix("/run/app.sock".into()));
+    assert_eq!(config.upstream.url, Some(Target::Unix("/run/app.sock".into())));
 }
 
 #[test]

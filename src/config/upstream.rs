@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{duration, listen::from_text};
 
@@ -12,9 +12,8 @@ use super::{duration, listen::from_text};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// `http://host:port`, `https://host:port` or `unix:/path`.
-    #[serde(deserialize_with = "from_text")]
-    pub url: Target,
+    /// `http://host:port`, `https://host:port` or `unix:/path`; nothing is forwarded when absent.
+    pub url: Option<Target>,
     /// Which HTTP version to speak to it.
     pub protocol: Protocol,
     /// PEM file with the authorities to trust for `https`; the system's when absent.
@@ -63,6 +62,12 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 only; in clear this is h2c with prior knowledge. gRPC needs it.
     Http2,
+}
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        from_text(input)
+    }
 }
 
 impl FromStr for Target {

@@ -31,8 +31,9 @@ impl Upstream {
     pub fn new(config: &config::Upstream) -> Result<Self, InvalidUpstream> {
         let upstream = Self { peer: ArcSwapOption::empty(), config: config.clone() };
         match &config.url {
-            Target::Unix(path) => upstream.peer.store(Some(Arc::new(unix_peer(path, config)?))),
-            Target::Tcp { host, port, tls } => {
+            None => {}
+            Some(Target::Unix(path)) => upstream.peer.store(Some(Arc::new(unix_peer(path, config)?))),
+            Some(Target::Tcp { host, port, tls }) => {
                 if let Ok(address) = host.parse() {
                     let peer = tcp_peer(SocketAddr::new(address, *port), host, *tls, config);
                     upstream.peer.store(Some(Arc::new(peer)));
@@ -40,6 +41,11 @@ impl Upstream {
             }
         }
         Ok(upstream)
+    }
+
+    /// Returns whether there is an application at all.
+    pub fn exists(&self) -> bool {
+        self.config.url.is_some()
     }
 
     /// Returns the peer to forward to; `None` while its name does not resolve.
@@ -54,7 +60,7 @@ impl Upstream {
 
     /// Keeps a host name resolved until the runtime ends.
     pub async fn run(&self) {
-        let Target::Tcp { host, port, tls } = &self.config.url else { return };
+        let Some(Target::Tcp { host, port, tls }) = &self.config.url else { return };
         if host.parse::<std::net::IpAddr>().is_ok() {
             return;
         }

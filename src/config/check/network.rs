@@ -45,14 +45,14 @@ fn listeners(config: &Config, found: &mut Vec<Finding>) {
 }
 
 fn upstream(upstream: &Upstream, listen: &Address, found: &mut Vec<Finding>) {
-    let speaks_tls = matches!(upstream.url, Target::Tcp { tls: true, .. });
+    let speaks_tls = matches!(upstream.url, Some(Target::Tcp { tls: true, .. }));
     let options = [("upstream.ca", upstream.ca.is_some()), ("upstream.server_name", upstream.server_name.is_some())];
     for (key, _) in options.iter().filter(|(_, set)| *set && !speaks_tls) {
         let finding = Finding::new(KeyPath::of(key), "needs an upstream.url that begins with https://");
         found.push(finding.resting_on("upstream.url"));
     }
     file_exists(KeyPath::of("upstream.ca"), upstream.ca.as_deref(), found);
-    if let Target::Tcp { host, port, .. } = &upstream.url {
+    if let Some(Target::Tcp { host, port, .. }) = &upstream.url {
         if host.is_empty() {
             found.push(Finding::new(KeyPath::of("upstream.url"), "has no host"));
         }

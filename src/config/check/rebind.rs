@@ -29,6 +29,11 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
             found.push(finding.resting_on("rebind.backend"));
         }
         Backend::None | Backend::Sql => {}
+        Backend::Http if rebind.hook.upstream_path().is_some() && config.upstream.url.is_none() => {
+            let finding =
+                Finding::new(KeyPath::of("rebind.hook.url"), "is a path at the upstream, and upstream.url is null");
+            found.push(finding.resting_on("upstream.url"));
+        }
         Backend::Http => needs_hook(&rebind.hook, found),
     }
 }

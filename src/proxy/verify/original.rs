@@ -168,3 +168,107 @@ fn split_url(url: &str) -> Result<(&str, &str), Unreadable> {
     }
     rest.split_at_checked(authority.len()).ok_or(Unreadable)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A small reproducible source of chance (xorshift64*).
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % bound
+        }
+    }
+
+    fn question(path: &str, fields: &[(HeaderName, &[u8])]) -> Parts {
+        let mut question = Request::get(path).body(()).unwrap().into_parts().0;
+        for (name, value) in fields {
+            question.headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        question
+    }
+
+    #[test]
+    fn what_is_read_is_what_the_rules_would_see_of_a_forwarded_request() {
+        let read = Original::from_question(&question("/_doorward/verify/%61/b%2a?c=%61/../d", &[])).unwrap();
+        assert_eq!((read.path(), read.target().as_str()), ("/a/b%2A", "/a/b%2A?c=%61/../d"));
+        let fields = [(X_FORWARDED_METHOD, b"PUT".as_slice()), (X_ORIGINAL_URL, b"HTTPS://App.example:8443/%61?b")];
+        let read = Original::from_question(&question("/_doorward/verify", &fields)).unwrap();
+        assert_eq!((read.method().as_str(), read.target().as_str()), ("PUT", "/a?b"));
+        assert_eq!(read.head().headers[header::HOST], "app.example:8443");
+    }
+
+    #[test]
+    fn only_what_the_guard_looks_at_is_kept() {
+        let fields = [
+            (header::COOKIE, b"a=1".as_slice()),
+            (header::COOKIE, b"b=\xff"),
+            (header::ACCEPT, b"text/html"),
+            (header::SEC_WEBSOCKET_KEY, b"x"),
+            (X_FORWARDED_HOST, b"app.example"),
+            (header::HOST, b"doorward"),
+        ];
+        let read = Original::from_question(&question("/_doorward/verify/", &fields)).unwrap();
+        let headers = &read.head().headers;
+        assert_eq!(headers.get_all(header::COOKIE).iter().count(), 2);
+        assert_eq!(
+            (&headers[header::UPGRADE], &headers[header::HOST]),
+            (&"websocket".parse().unwrap(), &"app.example".parse().unwrap())
+        );
+        assert_eq!(headers.keys_len(), 3);
+    }
+
+    #[test]
+    fn no_telling_panics_and_whatever_is_read_is_normal() {
+        let pieces: [&[u8]; 24] = [
+            b"/",
+            b"//",
+            b".",
+            b"..",
+            b"%",
+            b"%2",
+            b"%2e",
+            b"%2F",
+            b"%25",
+            b"?",
+            b"#",
+            b"a",
+            b"open",
+            b"\\",
+            b"://",
+            b"http",
+            b"@",
+            b":",
+            b"[",
+            b"]",
+            b",",
+            b"\xc3\xa9",
+            b"\xff",
+            b"\t",
+        ];
+        let names =
+            [X_FORWARDED_METHOD, X_FORWARDED_URI, X_FORWARDED_HOST, X_ORIGINAL_METHOD, X_ORIGINAL_URI, X_ORIGINAL_URL];
+        let mut dice = Dice(0x5EED_0D00_12A4);
+        let mut read = 0;
+        for _ in 0..50_000 {
+            let mut fields = vec![(X_FORWARDED_METHOD, b"GET".to_vec())];
+            for _ in 0..=dice.below(2) {
+                let mut value = if dice.below(3) == 0 { Vec::new() } else { b"/a".to_vec() };
+                (0..dice.below(5)).for_each(|_| value.extend(pieces[dice.below(pieces.len())]));
+                fields.push((names[dice.below(names.len())].clone(), value));
+            }
+            let fields: Vec<(HeaderName, &[u8])> =
+                fields.iter().map(|(name, value)| (name.clone(), value.as_slice())).collect();
+            let Ok(original) = Original::from_question(&question("/_doorward/verify", &fields)) else { continue };
+            read += 1;
+            assert_eq!(normalise(original.path()).as_deref(), Ok(original.path()));
+            assert_eq!(original.method(), Method::GET);
+        }
+        assert!(read > 1_000, "{read} of 50000 can be read");
+    }
+}

@@ -146,7 +146,7 @@ fn at_upstream(
     path: &str,
     upstream: &config::Upstream,
 ) -> Result<(ClientBuilder, String), String> {
-    match &upstream.url {
+    match upstream.url.as_ref().ok_or("url is a path at the upstream, and upstream.url is null")? {
         Target::Unix(socket) => {
             Ok((base.unix_socket(socket.as_path()).tls_certs_only([]), format!("http://localhost{path}")))
         }

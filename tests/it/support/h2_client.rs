@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::client::Response;
 use super::http1::Headers;
-use super::within;
+use super::{eventually, within};
 
 /// An open h2c connection, closed on drop.
 pub struct H2Client {
@@ -43,6 +43,12 @@ impl H2Client {
             let _ = connection.await;
         });
         Self { send, authority: authority.to_owned(), _connection: tasks }
+    }
+
+    /// Waits until the server has said that it takes no more calls, or is gone.
+    pub async fn closed(&self) {
+        let refused = async || self.send.clone().ready().await.is_err().then_some(());
+        eventually("the connection to close", refused).await;
     }
 
     /// Opens a POST call, to be written and read piece by piece; fields go out in the order given.

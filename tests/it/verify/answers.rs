@@ -1,7 +1,10 @@
 //! What an answer says: who calls, or exactly what the guard says; and never nothing about identity.
 
+use doorward::time::{Clock, SystemClock};
+
 use super::{ENABLED, IDENTITY, ask, assert_allows, assert_refuses};
 use crate::support::doorward::Doorward;
+use crate::support::eventually;
 use crate::support::redis::Redis;
 use crate::support::stage::{Stage, USER, visit};
 use crate::support::upstream::Upstream;
@@ -135,6 +138,32 @@ async fn a_cookie_authorises_unsafe_requests_only_from_the_same_origin() {
 }
 
 #[tokio::test]
+async fn a_question_about_a_stream_begins_a_new_lifetime_of_the_session() {
+    let routes = "routes: [{ path: /ws, auth: required, stream: true }, { path: '/**', auth: required }]";
+    let config = format!("{ENABLED}\n{routes}\nsessions: {{ ttl: 5s }}");
+    let doorward = Doorward::builder().config(&config).start().await;
+    let (streaming, other) = (visit(&doorward, "streaming").await, visit(&doorward, "other").await);
+    let clock = SystemClock::new();
+    let ask = async |path: &str, token: &str| {
+        doorward.client().get(&format!("/_doorward/verify{path}")).bearer(token).send().await
+    };
+    let old_enough = async || (clock.monotonic().0 >= 3_000).then_some(());
+    eventually("the sessions to be three seconds old", old_enough).await;
+    assert_eq!(ask("/ws", &streaming).await.status, 200);
+    assert_eq!(ask("/app", &other).await.status, 200);
+    for (token, outlived) in [(&other, Some(&streaming)), (&streaming, None)] {
+        let over = async || {
+            let answer = ask("/app", token).await;
+            (answer.status != 200).then_some(answer)
+        };
+        assert_refuses(&eventually("the session to expire", over).await, 401, "Token expired");
+        if let Some(outlived) = outlived {
+            assert_eq!(ask("/app", outlived).await.status, 200, "it has a second lifetime");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_ended_is_refused_at_once_and_an_outage_is_no_refusal() {
     let (redis, upstream) = (Redis::start().await, Upstream::start().await);
     let builder = || Doorward::builder().store(&redis.url()).upstream(upstream.url()).config(ENABLED);
@@ -149,7 +178,7 @@ async fn what_ended_is_refused_at_once_and_an_outage_is_no_refusal() {
         let answer = ask(&ended).await;
         (answer.status != 200).then_some(answer)
     };
-    let answer = crate::support::eventually("the revocation to be heard", refused).await;
+    let answer = eventually("the revocation to be heard", refused).await;
     assert_refuses(&answer, 401, "Invalid token: session revoked");
     assert_eq!(ask(&kept).await.status, 200);
     let cold = visit(&other, "device").await;

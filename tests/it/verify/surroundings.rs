@@ -1,12 +1,14 @@
 //! Who may ask, what is written down about it, and what a configuration may say.
 
+use http::Method;
 use serde_json::Value;
 use tokio::net::TcpSocket;
 
 use super::{ENABLED, ask, assert_allows, assert_refuses};
-use crate::support::client::{RawConnection, Response};
+use crate::support::client::{RawConnection, Response, sign_in_guest};
 use crate::support::doorward::Doorward;
 use crate::support::eventually;
+use crate::support::h2_client::H2Client;
 use crate::support::stage::{Stage, USER};
 
 /// Asks from another address of this machine.
@@ -125,6 +127,25 @@ async fn answering_begins_and_ends_with_a_reload() {
         stage.doorward.signal("HUP");
         eventually("the reload", async || (status().await == expected).then_some(())).await;
     }
+}
+
+#[tokio::test]
+async fn without_an_application_doorward_answers_its_own_paths_and_other_proxies() {
+    let config = format!("{ENABLED}\nupstream: {{ url: null }}\nroutes: [{{ path: '/open/**', auth: none }}]");
+    let doorward = Doorward::builder().config(&config).start().await;
+    let token = sign_in_guest(&doorward, "device").await;
+    for path in ["/", "/app", "/open/a"] {
+        for method in [Method::GET, Method::POST] {
+            let answer = doorward.client().request(method, path).bearer(&token).send().await;
+            assert_eq!((answer.status, answer.text().as_str()), (404, r#"{"detail":"Not Found"}"#), "{path}");
+        }
+    }
+    assert_eq!(doorward.client().get("/app/../x").send().await.status, 400);
+    let h2 = H2Client::connect(doorward.proxy_addr()).await;
+    assert_eq!(h2.request(Method::GET, "/open/a", &[]).await.expect("an answer").status, 404);
+    assert_eq!(doorward.client().get("/_doorward/verify/app").bearer(&token).send().await.status, 200);
+    assert_eq!(doorward.client().get("/_doorward/verify/app").send().await.status, 401);
+    assert_eq!(doorward.client().delete("/auth/session").bearer(&token).send().await.status, 200);
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpSocket, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 
 use super::{Asked, Envoy, denied, end, question, status_of};
-use crate::support::client::sign_in_guest;
+use crate::support::client::{RawConnection, sign_in_guest};
 use crate::support::doorward::Doorward;
 use crate::support::eventually;
 use crate::support::h2_client::H2Client;
@@ -14,6 +14,7 @@ use crate::support::ports::free_port;
 use crate::support::redis::Redis;
 use crate::support::stage::USER;
 use crate::support::temp::TempDir;
+use crate::support::upstream::Upstream;
 
 fn port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
@@ -149,13 +150,32 @@ async fn a_drain_finishes_what_is_under_way_and_closes_the_connection() {
     redis.pause();
     let question = question("GET", "/app", &[("authorization", &cold)]);
     let call = envoy.begin(&prost::Message::encode_to_vec(&question)).await;
-    doorward.wait_log("Serving ext_authz").await;
     doorward.signal("TERM");
     let answer = end(call).await.expect("an answer");
     redis.resume();
     assert_eq!(status_of(&answer), 503, "the store is away");
     assert_eq!(doorward.wait_exit().await.code(), Some(0));
     assert!(TcpSocket::new_v4().expect("a socket").connect(address).await.is_err(), "the port is closed");
+}
+
+#[tokio::test]
+async fn a_drain_takes_leave_of_envoy_while_other_exchanges_go_on() {
+    let (upstream, address) = (Upstream::start().await, port());
+    let open = format!("{}\nroutes: [{{ path: '/**', auth: none }}]", config(&address.to_string()));
+    let mut doorward = Doorward::builder().upstream(upstream.url()).config(&open).start().await;
+    let envoy = Envoy(H2Client::connect(address).await);
+    assert_eq!(envoy.ask("GET", "/app", &[]).await.0, 200);
+    let mut slow = RawConnection::open(doorward.proxy_addr()).await;
+    slow.write("GET /slow-body HTTP/1.1\r\nhost: app\r\n\r\n").await;
+    upstream.wait_for(|request| request.target == "/slow-body").await;
+    doorward.signal("TERM");
+    envoy.0.closed().await;
+    assert_eq!(doorward.admin_get("/livez").await.status, 200, "the process still runs");
+    let refused = async || TcpStream::connect(address).await.is_err().then_some(());
+    eventually("the port to close", refused).await;
+    upstream.release();
+    assert_eq!(slow.response().await.expect("an answer").text(), "first-second");
+    assert_eq!(doorward.wait_exit().await.code(), Some(0));
 }
 
 #[tokio::test]
