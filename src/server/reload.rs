@@ -15,11 +15,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::store::configured_keys;
 use super::tls::Certificates;
 use super::{Reread, settings};
+use crate::config::sessions::TokenKey;
 use crate::config::{Config, Loaded};
 use crate::metrics::Metrics;
 use crate::proxy::Settings;
 use crate::session::Sessions;
 use crate::telemetry::Verbosity;
+use crate::telemetry::audit::{Action, Event};
 use crate::time::Clock;
 
 /// How long a file must stay as it is before it is believed.
@@ -59,6 +61,7 @@ impl Reload {
                 Err(problem) => {
                     self.metrics.config_last_reload_successful.set(0);
                     tracing::error!(problem = %problem, "Configuration not reloaded; the old one stays in force");
+                    Event { config_hash: Some(&current.hash), ..Action::ConfigRefused.event() }.write();
                     last_problem = Some(problem);
                 }
             }
@@ -71,11 +74,15 @@ impl Reload {
         {
             self.publish_certificate();
             tracing::info!("Certificate reloaded");
+            Action::CertificateReloaded.event().write();
         }
         let new = self.read_settled(current).await?;
         let unchanged = fingerprint(&new) == fingerprint(current);
         if !unchanged || asked {
             self.apply(started_with, &new)?;
+        }
+        if !unchanged {
+            audit(&current.config, &new);
         }
         self.metrics.config_last_reload_successful.set(1);
         Ok((!unchanged).then_some(new))
@@ -127,6 +134,16 @@ impl Reload {
         };
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
         self.metrics.tls_certificate_not_after_timestamp.with_label_values(&["listener"]).set(not_after as f64);
+    }
+}
+
+fn audit(old: &Config, new: &Loaded) {
+    Event { config_hash: Some(&new.hash), ..Action::ConfigReloaded.event() }.write();
+    let keys = |config: &Config| config.sessions.token.keys.clone();
+    let same = |(a, b): (&TokenKey, &TokenKey)| a.id == b.id && a.secret == b.secret;
+    let (before, after) = (keys(old), keys(&new.config));
+    if before.len() != after.len() || !before.iter().zip(&after).all(same) {
+        Event { keys: u64::try_from(after.len()).ok(), ..Action::TokenKeysReloaded.event() }.write();
     }
 }
 
