@@ -3,9 +3,14 @@
 //! Never a user, tenant, path, token, address or raw error as a label. Every reachable combination
 //! exists from the start, so that `rate()` has a zero to begin from.
 
+pub mod exemplars;
+mod openmetrics;
+
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
+
+use self::exemplars::Exemplars;
 
 type Result<T> = std::result::Result<T, prometheus::Error>;
 
@@ -24,6 +29,8 @@ macro_rules! metrics {
         /// Every metric of the process.
         pub struct Metrics {
             registry: Registry,
+            /// Sampled exchanges, for two of the histograms.
+            pub exemplars: Exemplars,
             $($(#[doc = $help])+ pub $field: $kind,)*
         }
 
@@ -34,7 +41,7 @@ macro_rules! metrics {
                 $(let $field = $make(&registry, $name, concat!($($help),+).trim() $(, $more)*)?;)*
                 #[cfg(target_os = "linux")]
                 registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-                Ok(Self { registry, $($field,)* })
+                Ok(Self { registry, exemplars: Exemplars::default(), $($field,)* })
             }
         }
     };
@@ -117,13 +124,17 @@ metrics! {
     jwks_keys: IntGaugeVec = gauges("jwks_keys", &["provider"]);
     /// Tokens naming a key that the provider does not publish.
     jwks_unknown_kid: IntCounterVec = counters("jwks_unknown_kid_total", &["provider"]);
+    /// Requests to a provider by operation and result.
+    idp_requests: IntCounterVec = counters("idp_requests_total", &["provider", "operation", "result"]);
+    /// How long a provider took to answer, by operation.
+    idp_request_duration: HistogramVec = histograms("idp_request_duration_seconds", &["provider", "operation"], HTTP_SECONDS);
     /// Events of the outbox, by kind and state: pending or dead. Each replica reports the whole outbox.
     outbox_depth: IntGaugeVec = gauges("outbox_depth", &["kind", "state"]);
     /// Age of the oldest pending event, in seconds; 0 without one. Each replica reports the whole outbox.
     outbox_oldest_age: prometheus::GaugeVec = float_gauges("outbox_oldest_age_seconds", &["kind"]);
     /// Attempts of this replica to deliver an event, by outcome: delivered, retried (later) or dead.
     outbox_deliveries: IntCounterVec = counters("outbox_deliveries_total", &["kind", "outcome"]);
-    /// Spans of sampled exchanges by what became of them: exported, queue_full, refused or unreachable.
+    /// Spans of sampled exchanges by what became of them: exported, refused, unreachable, or the queue was full.
     trace_spans: IntCounterVec = counters("trace_spans_total", &["result"]);
     /// The build: always 1.
     build_info: IntGaugeVec = gauges("build_info", &["version", "revision"]);
@@ -149,6 +160,11 @@ impl Metrics {
     /// Returns the exposition in the text format, version 0.0.4.
     pub fn render(&self) -> Result<String> {
         prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Returns the exposition in the `OpenMetrics` text format, version 1.0.0, with exemplars.
+    pub fn render_openmetrics(&self) -> String {
+        openmetrics::page(&self.registry.gather(), &self.exemplars)
     }
 }
 

@@ -35,6 +35,7 @@ use crate::model::{
     TokenKeys, TokenKind,
 };
 use crate::store::{Created, Key, Revocations, RevokeReason, SessionStore, StoreError, shard_of, shard_of_parts};
+use crate::telemetry::audit;
 use crate::time::{Clock, Timestamp};
 
 /// The sessions service.
@@ -127,7 +128,7 @@ impl Sessions {
         match self.store.create(key, &session, self.policy.max_per_principal, now).await {
             Ok(Created::Stored { evicted }) => {
                 self.revocations.revoke(&evicted, expires_at);
-                self.count_revoked(RevokeReason::Evicted, evicted.len() as u64);
+                self.note_evicted(&session, evicted.len() as u64);
             }
             Ok(Created::Superseded) => return Err(StartError::Superseded),
             Err(error) => return Err(unavailable(&error, StartError::Unavailable)),
@@ -333,6 +334,14 @@ impl Sessions {
             Ok(true) => Ok(()),
             Ok(false) => Err(StartError::AlreadyUsed),
             Err(error) => Err(unavailable(&error, StartError::Unavailable)),
+        }
+    }
+
+    fn note_evicted(&self, by: &Session, count: u64) {
+        self.count_revoked(RevokeReason::Evicted, count);
+        if count > 0 {
+            let evicted = audit::Event { session_id: None, actor_id: None, ..audit::Action::SessionsEvicted.of(by) };
+            audit::Event { sessions_ended: Some(count), ..evicted }.write();
         }
     }
 

@@ -5,6 +5,7 @@
 //! and an exposed application where the operator asked for that.
 //! Whoever reaches this port learns whether the process works, and nothing about callers.
 
+mod accept;
 mod health;
 
 use std::sync::Arc;
@@ -15,13 +16,16 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
-pub use health::{Check, Health};
+use self::accept::Format;
+pub use self::health::{Check, Health};
 
 use crate::metrics::Metrics;
 
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const OPENMETRICS_TYPE: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// The paths that exist, and the status codes that each can have.
@@ -70,11 +74,14 @@ async fn ready(State(admin): State<Admin>, request: Request) -> Response {
     probe(&request, &admin.health.readiness())
 }
 
-async fn scrape(State(admin): State<Admin>) -> Response {
+async fn scrape(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     for check in admin.health.readiness() {
         admin.metrics.ready.with_label_values(&[&check.name]).set(check.passed.into());
     }
     admin.metrics.draining.set(admin.health.is_draining().into());
+    if accept::format(&headers) == Format::OpenMetrics {
+        return ([(CONTENT_TYPE, OPENMETRICS_TYPE)], admin.metrics.render_openmetrics()).into_response();
+    }
     match admin.metrics.render() {
         Ok(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => {
@@ -108,7 +115,7 @@ mod tests {
     use std::time::Duration;
 
     use axum::body::Body;
-    use http::{HeaderMap, Request};
+    use http::Request;
     use http_body_util::BodyExt;
     use tower::ServiceExt;
 

@@ -32,6 +32,7 @@ use crate::identity::Providers;
 use crate::metrics::Metrics;
 use crate::model::Session;
 use crate::session::{Rebinds, Sessions, Started};
+use crate::telemetry::audit::{Action, Event};
 use crate::time::Clock;
 
 /// What the surface works with.
@@ -128,7 +129,7 @@ impl Method {
     }
 }
 
-/// Counts an attempt to sign in, writes it to the audit log if it succeeded, and answers it.
+/// Counts an attempt to sign in, writes it to the audit log, and answers it.
 fn answer(
     app: &App,
     method: Method,
@@ -137,25 +138,19 @@ fn answer(
 ) -> Result<Json<StartedBody>, Error> {
     let label = outcome.as_ref().map_or_else(|error| error.kind.label(), |_| "success");
     app.metrics.login_attempts.with_label_values(&[method.label(), label]).inc();
+    if outcome.is_err() {
+        let client_ip = client.map(|ClientAddr(address)| address);
+        let (reason, method) = (Some(label), Some(method.label()));
+        Event { reason, method, client_ip, ..Action::LoginDenied.event() }.write();
+    }
     let started = outcome?;
-    audit("session-started", &started.session, client);
+    audit(Action::SessionStarted, &started.session, client);
     let body = StartedBody { token: started.token.expose().to_owned(), expires_in: started.expires_in.as_secs() };
     Ok(Json(body))
 }
 
-// Ids only: a token, a device id or an address of a person has no place in a log.
-fn audit(action: &'static str, session: &Session, client: Option<ClientAddr>) {
-    tracing::event!(
-        target: "audit",
-        tracing::Level::INFO,
-        event.action = action,
-        session.id = %session.id.0,
-        user.id = session.principal.id.as_str(),
-        user.kind = session.principal.kind.as_str(),
-        organization.id = session.principal.tenant.as_str(),
-        actor.id = session.actor.as_deref(),
-        client.ip = client.map(|ClientAddr(address)| tracing::field::display(address)),
-    );
+fn audit(action: Action, session: &Session, client: Option<ClientAddr>) {
+    Event { client_ip: client.map(|ClientAddr(address)| address), ..action.of(session) }.write();
 }
 
 #[cfg(test)]

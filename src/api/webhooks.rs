@@ -34,6 +34,7 @@ use crate::config::webhooks::SigningSecret;
 use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::session::Sessions;
+use crate::telemetry::audit;
 use crate::time::Clock;
 
 /// The largest event that is read, in bytes (contracts §3 rule 2).
@@ -220,7 +221,7 @@ impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Signature(reason) => {
-                tracing::info!(reason, "Webhook refused");
+                audit::Event { reason: Some(reason), ..audit::Action::WebhookRefused.event() }.write();
                 Self::new(Kind::BadRequest, "Invalid webhook signature")
             }
             Refused::Payload => Self::new(Kind::BadRequest, "Invalid webhook payload"),

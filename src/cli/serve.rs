@@ -7,6 +7,7 @@ use super::{ConfigFiles, SUCCESS, Surroundings};
 use crate::config::Config;
 use crate::server::{self, Reread};
 use crate::telemetry;
+use crate::telemetry::audit::{Action, Event};
 use crate::time::SystemClock;
 
 /// Serves; returns the exit code.
@@ -19,7 +20,8 @@ pub fn run(files: &ConfigFiles, surroundings: &mut Surroundings<'_>) -> u8 {
         Ok(verbosity) => verbosity,
         Err(error) => return surroundings.fail(&error),
     };
-    match server::serve(&loaded, reread(files, surroundings.environment), verbosity, &mut || {}) {
+    let mut started = || Event { config_hash: Some(&loaded.hash), ..Action::Started.event() }.write();
+    match server::serve(&loaded, reread(files, surroundings.environment), verbosity, &mut started) {
         Ok(()) => SUCCESS,
         Err(error) => surroundings.fail(&error),
     }

@@ -29,6 +29,12 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         let message = "sends the project's key, and who is who, in clear";
         found.push(Finding::new(KeyPath::of("outbox.alias.url"), message));
     }
+    let traces = &config.telemetry.traces;
+    let clear = traces.endpoint.as_deref().is_some_and(|url| url.starts_with("http://") && !is_local(url));
+    if clear && !traces.headers.is_empty() {
+        let message = "sends the collector's key in clear";
+        found.push(Finding::new(KeyPath::of("telemetry.traces.endpoint"), message));
+    }
     let told = config.lifecycle.termination_grace.is_some();
     if !told && config.lifecycle.drain_delay + config.lifecycle.drain_timeout > GRACE_PERIOD {
         let message = "together with drain_delay this is longer than the 30 s that Kubernetes waits by default; \

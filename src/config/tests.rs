@@ -616,6 +616,10 @@ fn risky_combinations_are_warned_of() {
         ("routes: [{ path: '/**', auth: required }, { path: /a, auth: none }]", "routes[1]"),
         ("routes: [{ path: '/auth/x', auth: none }]", "routes[0].path"),
         ("lifecycle: { drain_timeout: 60s }", "lifecycle.drain_timeout"),
+        (
+            "telemetry: { traces: { endpoint: 'http://collector:4318', headers: { key: x } } }",
+            "telemetry.traces.endpoint",
+        ),
     ];
     for (text, expected) in table {
         let text = text.replace("KEY", KEY).replace("DATABASE", "directory: { url: 'postgres://d' }");

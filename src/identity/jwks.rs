@@ -10,14 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use prometheus::{Gauge, IntCounter, IntGauge};
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::http::{BODY_BYTES_MAX, Endpoint, FetchError};
 use super::keys::{KeySet, KeySetError};
 use crate::metrics::Metrics;
+use crate::telemetry::audit::{Action, Event};
 use crate::telemetry::with_causes;
 use crate::time::{Clock, Monotonic};
 
@@ -44,6 +45,8 @@ pub(super) struct KeyCache {
     held: ArcSwapOption<Held>,
     loader: Arc<Mutex<Loader>>,
     meters: Meters,
+    /// What is counted of a source on the network.
+    requests: Option<RequestMeters>,
 }
 
 /// The last keys that were good, and when their source last said so.
@@ -69,6 +72,12 @@ struct Meters {
     unknown_kid: IntCounter,
 }
 
+struct RequestMeters {
+    successes: IntCounter,
+    failures: IntCounter,
+    duration: Histogram,
+}
+
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
     #[error(transparent)]
@@ -91,8 +100,9 @@ impl KeyCache {
         metrics: &Metrics,
     ) -> Arc<Self> {
         let meters = Meters::new(&provider, metrics);
+        let requests = matches!(source, Source::Url(_)).then(|| RequestMeters::new(&provider, metrics));
         let (held, loader) = (ArcSwapOption::empty(), Arc::default());
-        Arc::new(Self { provider, source, refetch_interval, clock, held, loader, meters })
+        Arc::new(Self { provider, source, refetch_interval, clock, held, loader, meters, requests })
     }
 
     /// Returns whether keys were ever loaded.
@@ -156,7 +166,7 @@ impl KeyCache {
     }
 
     async fn load(&self, loader: &mut Loader) {
-        match self.source.read().await.and_then(|content| self.adopt(loader, content)) {
+        match self.read().await.and_then(|content| self.adopt(loader, content)) {
             Ok(()) => loader.failures = 0,
             Err(error) => {
                 loader.failures = loader.failures.saturating_add(1);
@@ -170,6 +180,15 @@ impl KeyCache {
         }
     }
 
+    async fn read(&self) -> Result<Vec<u8>, LoadError> {
+        let Some(meters) = &self.requests else { return self.source.read().await };
+        let began = Instant::now();
+        let read = self.source.read().await;
+        meters.duration.observe(began.elapsed().as_secs_f64());
+        if read.is_ok() { &meters.successes } else { &meters.failures }.inc();
+        read
+    }
+
     fn adopt(&self, loader: &mut Loader, content: Vec<u8>) -> Result<(), LoadError> {
         let unchanged = self.held.load_full().filter(|_| loader.content == content);
         let keys = match &unchanged {
@@ -179,6 +198,11 @@ impl KeyCache {
         self.held.store(Some(Arc::new(Held { keys: keys.clone(), confirmed_at: self.clock.monotonic() })));
         if unchanged.is_none() {
             tracing::info!(provider = self.provider.as_str(), keys = keys.len(), "keys loaded");
+            // Not at the first time: then nothing changed.
+            if !loader.content.is_empty() {
+                let (provider, keys) = (Some(self.provider.as_str()), u64::try_from(keys.len()).ok());
+                Event { provider, keys, ..Action::ProviderKeysChanged.event() }.write();
+            }
             loader.content = content;
         }
         self.meters.keys.set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
@@ -227,6 +251,17 @@ impl Meters {
             failures: metrics.jwks_refreshes.with_label_values(&[provider, "error"]),
             keys: metrics.jwks_keys.with_label_values(&of),
             unknown_kid: metrics.jwks_unknown_kid.with_label_values(&of),
+        }
+    }
+}
+
+impl RequestMeters {
+    fn new(provider: &str, metrics: &Metrics) -> Self {
+        let requests = |result| metrics.idp_requests.with_label_values(&[provider, "jwks", result]);
+        Self {
+            successes: requests("success"),
+            failures: requests("error"),
+            duration: metrics.idp_request_duration.with_label_values(&[provider, "jwks"]),
         }
     }
 }

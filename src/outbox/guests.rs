@@ -9,6 +9,7 @@ use super::lane::{Destination, Verdict};
 use crate::directory::{EventKind, Leased};
 use crate::model::{PrincipalId, TenantId};
 use crate::session::Sessions;
+use crate::telemetry::audit::{Action, Event};
 
 /// Ends guests' sessions.
 pub(super) struct Guests {
@@ -33,9 +34,11 @@ impl Destination for Guests {
             return Verdict::Refused("the event is not one that Doorward wrote".to_owned());
         };
         for (tenant, guest) in &guests {
-            if self.sessions.revoke_principal(tenant, guest).await.is_err() {
+            let Ok(ended) = self.sessions.revoke_principal(tenant, guest).await else {
                 return Verdict::Failed { error: "the session store cannot be asked".to_owned(), after: None };
-            }
+            };
+            let (user_id, organization_id) = (Some(guest.as_str()), Some(tenant.as_str()));
+            Event { user_id, organization_id, sessions_ended: Some(ended), ..Action::GuestEnded.event() }.write();
         }
         Verdict::Delivered
     }

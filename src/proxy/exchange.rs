@@ -21,6 +21,7 @@ use super::verify::VERIFY;
 use super::{Gateway, Settings, client_of, edge, is_tls};
 use crate::api::{Error as ApiError, RequestId};
 use crate::metrics::Metrics;
+use crate::metrics::exemplars::Measured;
 use crate::session::{Asked, Refusal, Sessions, Source};
 use crate::telemetry::access::{self, Outcome};
 use crate::telemetry::traces::TRACEPARENT;
@@ -225,6 +226,7 @@ impl Context {
         if let Some(trace) = &mut self.trace {
             let verdict = decided.as_ref().map_or_else(|rejection| rejection.verdict(), verdict_of);
             let source = source.map(|source| source_name(Some(source)));
+            trace.exemplify(&self.tallies.metrics, Measured::Decision, &[source.unwrap_or("none")], took);
             trace.guarded(Guarded { began: started, ended, verdict, source });
         }
         match source {
@@ -252,7 +254,9 @@ impl Context {
     /// Takes down when the store was asked, for which operations.
     pub(super) fn asked<const N: usize>(&mut self, questions: [(&'static str, Option<Asked>); N]) {
         if let Some(trace) = &mut self.trace {
-            questions.into_iter().for_each(|(operation, asked)| trace.asked(operation, asked));
+            for (operation, asked) in questions {
+                trace.asked(operation, asked);
+            }
         }
     }
 
@@ -335,6 +339,7 @@ impl Context {
         }
         self.write_line(&line, route, code, took, cut);
         if let Some(trace) = self.trace.take() {
+            trace.exemplify(metrics, Measured::Exchange, &[self.handler, route], took.as_secs_f64());
             trace.finish(&Ending {
                 began: self.started,
                 ended: now,

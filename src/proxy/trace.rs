@@ -12,6 +12,8 @@ use pingora::http::RequestHeader;
 use tokio::time::Instant;
 
 use super::respond::Verdict;
+use crate::metrics::Metrics;
+use crate::metrics::exemplars::{Exemplar, Measured};
 use crate::session::Asked;
 use crate::telemetry::access::Outcome;
 use crate::telemetry::traces::span::{Kind, Span, Value};
@@ -89,6 +91,14 @@ impl Trace {
 
     pub(super) fn id(&self) -> TraceId {
         self.place.trace
+    }
+
+    /// Keeps a measurement of a sampled exchange as an exemplar. `labels` are in the order of their names.
+    pub(super) fn exemplify(&self, metrics: &Metrics, measured: Measured, labels: &[&str], seconds: f64) {
+        if self.recording.is_some() {
+            let exemplar = Exemplar { trace_id: self.id().to_string(), seconds, at: self.tracer.now() };
+            metrics.exemplars.keep(measured, labels, exemplar);
+        }
     }
 
     /// Tells the application which span asks it.

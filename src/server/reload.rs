@@ -13,10 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::rotation::{Digests, Rotation, collector_headers, gives_up_keys, publish, without_rotating};
 use super::tls::Certificates;
 use super::{Reread, settings};
+use crate::config::sessions::TokenKey;
 use crate::config::{Config, Loaded};
 use crate::metrics::Metrics;
 use crate::proxy::Settings;
 use crate::telemetry::Verbosity;
+use crate::telemetry::audit::{Action, Event};
 use crate::time::Clock;
 
 /// How long a file must stay as it is before it is believed.
@@ -74,6 +76,7 @@ impl Reload {
                 Err(problem) => {
                     self.metrics.config_last_reload_successful.set(0);
                     tracing::error!(problem = %problem, "Configuration not reloaded; the old one stays in force");
+                    Event { config_hash: Some(&current.loaded.hash), ..Action::ConfigRefused.event() }.write();
                     last_problem = Some(problem);
                 }
             }
@@ -86,11 +89,15 @@ impl Reload {
         {
             self.publish_certificate();
             tracing::info!("Certificate reloaded");
+            Action::CertificateReloaded.event().write();
         }
         let new = self.read_settled(current).await?;
         let unchanged = new == *current;
         if !unchanged || asked {
             self.apply(started_with, &new)?;
+        }
+        if !unchanged {
+            audit(&current.loaded.config, &new.loaded);
         }
         self.metrics.config_last_reload_successful.set(1);
         Ok((!unchanged).then_some(new))
@@ -146,6 +153,16 @@ impl Reload {
 fn read(reread: &Reread) -> Result<Seen, String> {
     let loaded = reread()?;
     Ok(Seen { secrets: Digests::of(&loaded.config), loaded })
+}
+
+fn audit(old: &Config, new: &Loaded) {
+    Event { config_hash: Some(&new.hash), ..Action::ConfigReloaded.event() }.write();
+    let keys = |config: &Config| config.sessions.token.keys.clone();
+    let same = |(a, b): (&TokenKey, &TokenKey)| a.id == b.id && a.secret == b.secret;
+    let (before, after) = (keys(old), keys(&new.config));
+    if before.len() != after.len() || !before.iter().zip(&after).all(same) {
+        Event { keys: u64::try_from(after.len()).ok(), ..Action::TokenKeysReloaded.event() }.write();
+    }
 }
 
 // Against the configuration of the start, not the last one: what waits for a restart goes on waiting.

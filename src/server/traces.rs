@@ -26,8 +26,8 @@ struct Running {
 impl Tracing {
     /// Starts to send spans if an endpoint is configured.
     pub(super) fn start(background: &Runtime, config: &Config, shared: &Shared) -> Result<Self, StartError> {
-        let (traces, clock) = (&config.telemetry.traces, shared.clock.clone());
-        let tracer = Tracer::new(traces, clock, shared.random.as_ref(), &shared.metrics);
+        let (wanted, clock) = (&config.telemetry.traces, shared.clock.clone());
+        let tracer = Tracer::new(wanted, clock, shared.random.as_ref(), &shared.metrics);
         let tracer = tracer.map_err(|error| start_error("cannot set up traces", &error))?;
         Ok(Self(tracer.map(|(tracer, exporter)| {
             let (stop, stopped) = watch::channel(false);

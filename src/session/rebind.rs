@@ -16,6 +16,7 @@ use crate::config::{self, Config};
 use crate::directory::{Answer, Asked, Claim, Claimed, Directory, DirectoryError, Moved, Reown};
 use crate::metrics::Metrics;
 use crate::model::{Principal, PrincipalId, PrincipalKind, TenantId};
+use crate::telemetry::audit::{Action, Event};
 use crate::telemetry::with_causes;
 use crate::time::Clock;
 
@@ -213,14 +214,17 @@ impl Rebinds {
     async fn conclude(&self, asked: &Asked, answer: Result<Answer, RebindError>) -> Result<Rebound, RebindError> {
         let (outcome, rebound) = match answer {
             Ok(Answer::Moved(moved)) => {
-                audit(asked, &moved);
+                audit(asked, Action::GuestRebound, Some(&moved));
                 self.end_guest(&asked.tenant, &moved).await;
                 ("moved", Ok(Rebound::Moved { rows: moved.rows, guest: moved.guest }))
             }
             Ok(Answer::Replayed(Some((rows, guest)))) => ("replayed", Ok(Rebound::Moved { rows, guest })),
             Ok(Answer::Replayed(None)) => ("replayed", Ok(Rebound::NoOp)),
             Ok(Answer::NoOp) => ("no_op", Ok(Rebound::NoOp)),
-            Ok(Answer::OtherUser) => ("other_user", Err(RebindError::OtherUser)),
+            Ok(Answer::OtherUser) => {
+                audit(asked, Action::RebindDenied, None);
+                ("other_user", Err(RebindError::OtherUser))
+            }
             Err(error @ RebindError::Hook(HookError::Refused(_))) => ("refused", Err(error)),
             Err(error) => ("failed", Err(error)),
         };
@@ -239,16 +243,15 @@ impl Rebinds {
     }
 }
 
-fn audit(asked: &Asked, moved: &Moved) {
-    tracing::event!(
-        target: "audit",
-        tracing::Level::INFO,
-        event.action = "guest-rebound",
-        user.id = asked.user.id.as_str(),
-        guest.id = moved.guest.as_str(),
-        organization.id = asked.user.tenant.as_str(),
-        rows = moved.rows,
-    );
+fn audit(asked: &Asked, action: Action, moved: Option<&Moved>) {
+    Event {
+        user_id: Some(asked.user.id.as_str()),
+        guest_id: moved.map(|moved| moved.guest.as_str()),
+        organization_id: Some(asked.user.tenant.as_str()),
+        rows: moved.map(|moved| moved.rows),
+        ..action.event()
+    }
+    .write();
 }
 
 fn millis(duration: Duration) -> u64 {

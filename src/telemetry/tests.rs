@@ -33,7 +33,7 @@ fn captured(level: Level, format: Format, run: impl FnOnce(&Verbosity)) -> Strin
     let writer = output.clone();
     let config = config(level, format);
     let clock = Arc::new(ManualClock::at(Timestamp(1_767_225_600_123)));
-    let (subscriber, verbosity) = subscriber(&config, clock, move || writer.clone());
+    let (subscriber, verbosity) = subscriber(&config, clock, move || writer.clone(), None);
     // Also bridges the `log` crate.
     let guard = subscriber.set_default();
     run(&verbosity);
@@ -166,4 +166,55 @@ fn audit_lines_are_written_at_every_level() {
     let lines = json_lines(Level::Error, |_| tracing::info!(target: "audit", { session.id = "s" }, "x"));
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0]["session.id"], "s");
+}
+
+#[test]
+fn every_field_of_access_and_audit_lines_is_described() {
+    let text = include_str!("../../docs/observability.md");
+    let lines = json_lines(Level::Info, |_| {
+        access::write(&access::Record { trace_id: Some("1"), error_type: Some("reset"), ..record() });
+        audit::Event {
+            reason: Some("a"),
+            session_id: Some("a".to_owned()),
+            user_id: Some("a"),
+            user_kind: Some("a"),
+            organization_id: Some("a"),
+            actor_id: Some("a"),
+            guest_id: Some("a"),
+            login_id: Some("a"),
+            client_ip: Some("192.0.2.1".parse().unwrap()),
+            method: Some("a"),
+            sessions_ended: Some(1),
+            rows: Some(1),
+            provider: Some("a"),
+            keys: Some(1),
+            config_hash: Some("a"),
+            ..audit::Action::Started.event()
+        }
+        .write();
+    });
+    let fields: Vec<&String> = lines.iter().flat_map(|line| line.as_object().unwrap().keys()).collect();
+    assert_eq!(fields.len(), 17 + 19, "every field is set: {fields:?}");
+    let missing: Vec<_> = fields.into_iter().filter(|field| !text.contains(&format!("`{field}`"))).collect();
+    assert!(missing.is_empty(), "docs/observability.md says nothing of {missing:?}");
+}
+
+#[test]
+fn a_file_takes_the_audit_lines_and_nothing_else() {
+    let directory = config::tests::TestDirectory::new();
+    let path = directory.path().join("audit.log");
+    let (output, clock) = (Captured::default(), Arc::new(ManualClock::at(Timestamp(0))));
+    let writer = output.clone();
+    let file = LineFile::open(path.clone()).unwrap();
+    let (subscriber, _) = subscriber(&config(Level::Error, Format::Text), clock, move || writer.clone(), Some(file));
+    let guard = subscriber.set_default();
+    audit::Action::ConfigReloaded.event().write();
+    tracing::error!("for people");
+    access::write(&record());
+    drop(guard);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(line["event.action"], "config-reloaded");
+    assert!(output.text().contains("for people") && output.text().contains("access"));
+    assert!(!output.text().contains("config-reloaded"));
 }

@@ -25,7 +25,7 @@ use self::span::Span;
 use crate::config::telemetry::Traces;
 use crate::metrics::Metrics;
 use crate::secret::{NoEntropy, random_bytes};
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 
 /// W3C Trace Context §3.2.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -105,6 +105,11 @@ impl Tracer {
     /// Returns a name for one more span.
     pub fn span_id(&self) -> SpanId {
         self.ids.span()
+    }
+
+    /// Returns the wall-clock time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Hands over the spans of an exchange that has ended; never waits.

@@ -8,6 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use doorward::telemetry::audit::Action;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -104,6 +106,15 @@ fn metrics_named_in_documents_exist() {
             assert!(!word.starts_with("doorward_") || exists, "{}: {word}", file.display());
         }
     }
+}
+
+#[test]
+fn every_metric_and_audit_event_is_described() {
+    let text = read("docs/observability.md");
+    let metrics = include_str!("metrics/contract.txt").lines().filter_map(|line| line.split(' ').next());
+    let events = Action::ALL.map(Action::as_str);
+    let missing: Vec<&str> = metrics.chain(events).filter(|name| !text.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/observability.md says nothing of {missing:#?}");
 }
 
 #[test]

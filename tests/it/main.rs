@@ -12,6 +12,8 @@ mod attacks_paths;
 #[cfg(test)]
 mod attacks_sessions;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod bootstrap;
 #[cfg(test)]
 mod chaos;

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Command, Stdio};
 
 use crate::support::client::{Client, sign_in};
+use crate::support::collector::Collector;
 use crate::support::doorward::Doorward;
 use crate::support::eventually;
 use crate::support::idp::Idp;
 use crate::support::ports::free_port;
 use crate::support::redis::Redis;
+use crate::support::stage::Stage;
 use crate::support::temp::TempDir;
 use crate::support::upstream::Upstream;
 
@@ -268,12 +270,8 @@ async fn an_application_that_is_not_there_is_a_failed_connection() {
     }
 }
 
-#[tokio::test]
-async fn a_real_prometheus_scrapes_it() {
-    let (upstream, directory) = (Upstream::start().await, TempDir::new("prometheus"));
-    let routes = "routes: [{ path: '/**', auth: none }]";
-    let doorward = Doorward::builder().upstream(upstream.url()).config(routes).start().await;
-    assert_eq!(doorward.client().get("/").send().await.status, 200);
+/// Starts a Prometheus that scrapes `doorward` all the time, and keeps exemplars.
+fn prometheus(doorward: &Doorward, directory: &TempDir) -> (Ended, Client) {
     let target = doorward.admin_addr();
     let file = directory.join("prometheus.yml");
     let scrape = format!("{{ job_name: doorward, static_configs: [{{ targets: ['{target}'] }}] }}");
@@ -285,23 +283,69 @@ async fn a_real_prometheus_scrapes_it() {
         .arg(format!("--config.file={}", file.display()))
         .arg(format!("--storage.tsdb.path={}", directory.join("data").display()))
         .arg(format!("--web.listen-address={address}"))
+        .arg("--enable-feature=exemplar-storage")
         .current_dir(directory.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
         .unwrap_or_else(|error| panic!("prometheus: {error}; install it: apt-get install prometheus"));
-    let _prometheus = Ended(prometheus);
+    (Ended(prometheus), Client::new(address))
+}
+
+async fn asked(prometheus: &Client, path: &str) -> Option<serde_json::Value> {
+    let answer = prometheus.get(path).try_send().await.ok().filter(|answer| answer.status == 200)?;
+    Some(answer.json()["data"].clone())
+}
+
+#[tokio::test]
+async fn a_real_prometheus_scrapes_it() {
+    let (upstream, directory) = (Upstream::start().await, TempDir::new("prometheus"));
+    let routes = "routes: [{ path: '/**', auth: none }]";
+    let doorward = Doorward::builder().upstream(upstream.url()).config(routes).start().await;
+    assert_eq!(doorward.client().get("/").send().await.status, 200);
+    let (_prometheus, prometheus) = prometheus(&doorward, &directory);
     for (query, expected) in [
         ("up", "1"),
         ("doorward_http_requests_total%7Bhandler%3D%22proxy%22%2Ccode%3D%22200%22%7D", "1"),
         ("doorward_auth_decisions_total%7Boutcome%3D%22bypass%22%7D", "1"),
     ] {
         eventually(&format!("Prometheus to know {query}"), async || {
-            let path = format!("/api/v1/query?query={query}");
-            let answer = Client::new(address).get(&path).try_send().await.ok().filter(|answer| answer.status == 200)?;
-            (answer.json()["data"]["result"][0]["value"][1] == expected).then_some(())
+            let data = asked(&prometheus, &format!("/api/v1/query?query={query}")).await?;
+            (data["result"][0]["value"][1] == expected).then_some(())
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_real_prometheus_finds_the_trace_behind_a_bucket() {
+    let (collector, directory) = (Collector::start().await, TempDir::new("prometheus"));
+    let traces = format!("telemetry: {{ traces: {{ endpoint: '{}', sample: 1 }} }}", collector.url());
+    let stage = Stage::start(&traces).await;
+    let before = stage.doorward.admin_get("/metrics").await;
+    assert_eq!(before.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let asked_it = stage.request("GET /x", &[stage.user_field()]).await;
+    let id = asked_it.response.as_ref().and_then(|answer| answer.header("x-request-id")).expect("every answer has one");
+    let (server, _) = collector.exchange(|span| span.is_of(id)).await;
+    let (_prometheus, prometheus) = prometheus(&stage.doorward, &directory);
+    for (metric, labels) in [
+        ("http_request_duration_seconds", "route%3D%22route-7%22"),
+        ("auth_decision_duration_seconds", "source%3D%22store%22"),
+    ] {
+        let query = format!("doorward_{metric}_bucket%7B{labels}%7D");
+        let found = eventually(&format!("an exemplar of {metric}"), async || {
+            // Whatever was scraped until now, and a good while longer.
+            let range = "start=2020-01-01T00:00:00Z&end=2100-01-01T00:00:00Z";
+            let data = asked(&prometheus, &format!("/api/v1/query_exemplars?query={query}&{range}")).await?;
+            data[0]["exemplars"][0]["labels"]["trace_id"].as_str().map(str::to_owned)
+        })
+        .await;
+        assert_eq!(found, server.trace, "{metric}");
+    }
+    let open = Client::new(stage.doorward.admin_addr()).get("/metrics");
+    let open = open.header("accept", "application/openmetrics-text; version=1.0.0").send().await;
+    assert_eq!(open.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert!(open.text().ends_with("\n# EOF\n"));
+    assert!(!stage.doorward.admin_get("/metrics").await.text().contains(" # {"), "the other format knows no exemplars");
 }

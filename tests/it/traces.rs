@@ -14,6 +14,8 @@ use crate::support::redis::Redis;
 use crate::support::stage::{Stage, USER, visit};
 use crate::support::upstream::{Recorded, Upstream};
 
+const DESCRIBED: &str = include_str!("../../docs/observability.md");
+
 /// Traces every exchange.
 fn all(collector: &Collector) -> String {
     format!("telemetry: {{ traces: {{ endpoint: '{}', sample: 1 }} }}", collector.url())
@@ -40,6 +42,9 @@ fn assert_told(seen: &Recorded, upstream: &Seen) {
 
 #[track_caller]
 fn assert_attributes(span: &Seen, expected: &[(&str, &str)]) {
+    for name in span.attributes.keys() {
+        assert!(DESCRIBED.contains(&format!("`{name}`")), "docs/observability.md says nothing of {name}");
+    }
     let found: Vec<(&str, &str)> = span
         .attributes
         .iter()

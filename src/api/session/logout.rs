@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{App, Json, audit};
 use crate::api::error::{Error, Kind};
 use crate::api::extract::{ClientAddr, bearer, is_jwt_shaped};
+use crate::telemetry::audit::Action;
 
 #[derive(Serialize)]
 pub(super) struct Ended {
@@ -27,6 +28,6 @@ pub(super) async fn handle(
         return Err(Error::new(Kind::InvalidToken, "Invalid token: expected a session token"));
     }
     let session = app.sessions.end(token).await?;
-    audit("session-ended", &session, client.map(|Extension(client)| client));
+    audit(Action::SessionEnded, &session, client.map(|Extension(client)| client));
     Ok(Json(Ended { revoked: true }))
 }

@@ -272,7 +272,7 @@ fn the_audit_log_names_ids_only() {
         expires_at: Timestamp(1),
     };
     let client = ClientAddr("192.0.2.1".parse().unwrap());
-    let lines = json_lines(Level::Error, |_| audit("session-ended", &session, Some(client)));
+    let lines = json_lines(Level::Error, |_| audit(Action::SessionEnded, &session, Some(client)));
     let expected = json!({
         "@timestamp": "2026-01-01T00:00:00.123Z",
         "log.level": "info",

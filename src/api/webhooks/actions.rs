@@ -10,6 +10,7 @@ use super::payload::Event;
 use crate::api::error::Error;
 use crate::model::{PrincipalId, TenantId};
 use crate::store::RevokeReason;
+use crate::telemetry::audit::{Action, Event as Audited};
 
 /// How long the login of an ended provider session is refused (contracts §10).
 const LOGIN_REFUSED: Duration = Duration::from_hours(24);
@@ -29,27 +30,27 @@ pub(super) async fn apply(app: &App, event: &Event) -> Result<(), Error> {
         Event::UserDeleted { user } => {
             app.directory.delete_user(user, now).await?;
             let ended = end_everywhere(app, user).await?;
-            audit("user-deleted", user, &Effect { ended: Some(ended), ..Effect::default() });
+            audit(Action::UserDeleted, user, &Effect { ended: Some(ended), ..Effect::default() });
         }
         Event::UserChanged { user, person, barred } => {
             if *barred {
                 app.directory.end_logins(user, now).await?;
                 let ended = end_everywhere(app, user).await?;
-                audit("user-barred", user, &Effect { ended: Some(ended), ..Effect::default() });
+                audit(Action::UserBarred, user, &Effect { ended: Some(ended), ..Effect::default() });
             }
             if app.directory.refresh_user(user, person, now).await? {
-                audit("user-refreshed", user, &Effect::default());
+                audit(Action::UserRefreshed, user, &Effect::default());
             }
         }
         Event::LoginEnded { user, login } => {
             app.directory.end_login(login, now.plus(LOGIN_REFUSED), now).await?;
             let ended = end_login(app, user, login).await?;
-            audit("login-ended", user, &Effect { login: Some(login), ended: Some(ended), ..Effect::default() });
+            audit(Action::LoginEnded, user, &Effect { login: Some(login), ended: Some(ended), ..Effect::default() });
         }
         Event::MembershipEnded { user, tenant } => {
             app.directory.end_membership(user, tenant, now).await?;
             let ended = app.sessions.revoke_principal(tenant, user).await?;
-            audit("membership-ended", user, &Effect { tenant: Some(tenant), ended: Some(ended), login: None });
+            audit(Action::MembershipEnded, user, &Effect { tenant: Some(tenant), ended: Some(ended), login: None });
         }
         Event::Ignored => {}
     }
@@ -87,14 +88,13 @@ async fn tenants_of(app: &App, user: &PrincipalId) -> Result<Vec<TenantId>, Erro
     Ok(tenants)
 }
 
-fn audit(action: &'static str, user: &PrincipalId, effect: &Effect<'_>) {
-    tracing::event!(
-        target: "audit",
-        tracing::Level::INFO,
-        event.action = action,
-        user.id = user.as_str(),
-        organization.id = effect.tenant.map(TenantId::as_str),
-        login.id = effect.login,
-        sessions.ended = effect.ended,
-    );
+fn audit(action: Action, user: &PrincipalId, effect: &Effect<'_>) {
+    Audited {
+        user_id: Some(user.as_str()),
+        organization_id: effect.tenant.map(TenantId::as_str),
+        login_id: effect.login,
+        sessions_ended: effect.ended,
+        ..action.event()
+    }
+    .write();
 }

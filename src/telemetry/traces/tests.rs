@@ -3,7 +3,7 @@
 use aws_lc_rs::rand::SystemRandom;
 
 use super::*;
-use crate::time::{ManualClock, Timestamp};
+use crate::time::ManualClock;
 
 const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
@@ -65,10 +65,10 @@ fn the_application_is_told_of_the_span_that_asks_it() {
 fn names_do_not_repeat() {
     let (tracer, _waiting) = tracer(1.0);
     let places: Vec<Place> = (0..1000).map(|_| tracer.begin(&HeaderMap::new(), false, 0.0)).collect();
-    let traces: std::collections::HashSet<u128> = places.iter().map(|place| place.trace.0).collect();
+    let names: std::collections::HashSet<u128> = places.iter().map(|place| place.trace.0).collect();
     let spans: std::collections::HashSet<u64> =
         places.iter().flat_map(|place| [place.server.0, place.upstream.0]).collect();
-    assert_eq!((traces.len(), spans.len()), (1000, 2000));
+    assert_eq!((names.len(), spans.len()), (1000, 2000));
 }
 
 #[test]

@@ -156,7 +156,7 @@ impl Seen {
     }
 
     fn from(span: Span) -> Self {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         Self {
             trace: hex(&span.trace_id),
             id: hex(&span.span_id),

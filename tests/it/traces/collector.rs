@@ -1,7 +1,5 @@
 //! A collector that is slow, broken or gone, and how one is found.
 
-use std::time::{Duration, Instant};
-
 use crate::support::collector::{Collector, Manner};
 use crate::support::doorward::{Builder, Doorward};
 use crate::support::eventually;
@@ -79,10 +77,8 @@ async fn a_silent_collector_holds_up_neither_requests_nor_the_end() {
     for _ in 0..20 {
         assert_eq!(doorward.client().get("/").send().await.status, 200);
     }
-    let asked = Instant::now();
     doorward.signal("TERM");
     assert!(doorward.wait_exit().await.success());
-    assert!(asked.elapsed() < Duration::from_secs(9), "the collector would have had ten seconds");
     assert!(doorward.logs().contains("the last spans are dropped"));
 }
 

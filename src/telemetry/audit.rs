@@ -1,0 +1,198 @@
+//! The audit stream: who came in, who was turned away, and what changed about who may.
+//!
+//! Ids, counts and reasons from closed sets: a token, a device id, an address of a person or what a
+//! caller wrote has no place in it. Every event is written, whatever the level of the log.
+
+use std::net::IpAddr;
+
+use crate::model::Session;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Doorward serves.
+    Started,
+    /// A session was started.
+    SessionStarted,
+    /// A session was ended by its holder.
+    SessionEnded,
+    /// The oldest sessions of a principal made room for a new one.
+    SessionsEvicted,
+    /// Somebody was refused a session.
+    LoginDenied,
+    /// What a guest made became a user's.
+    GuestRebound,
+    /// A rebind was refused.
+    RebindDenied,
+    /// The sessions of a guest who became a user were ended later than in the rebind.
+    GuestEnded,
+    /// The provider told that a user was deleted.
+    UserDeleted,
+    /// The provider told that a user was banned or locked.
+    UserBarred,
+    /// The provider told of changes to a user.
+    UserRefreshed,
+    /// The provider told that a login ended.
+    LoginEnded,
+    /// The provider told that a user left an organization.
+    MembershipEnded,
+    /// A webhook delivery was not believed.
+    WebhookRefused,
+    /// A provider publishes other keys than before.
+    ProviderKeysChanged,
+    /// The keys of tokens were read again and differ.
+    TokenKeysReloaded,
+    /// The certificate was read again and differs.
+    CertificateReloaded,
+    /// A new configuration is in force.
+    ConfigReloaded,
+    /// A new configuration was refused; the old one stays in force.
+    ConfigRefused,
+}
+
+/// One event: what happened, and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Event<'a> {
+    /// What happened.
+    pub action: Action,
+    /// Why, from a closed set.
+    pub reason: Option<&'a str>,
+    /// The session, by its public id.
+    pub session_id: Option<String>,
+    /// The user or guest.
+    pub user_id: Option<&'a str>,
+    /// The kind of principal.
+    pub user_kind: Option<&'a str>,
+    /// The tenant.
+    pub organization_id: Option<&'a str>,
+    /// Who acts in the user's name.
+    pub actor_id: Option<&'a str>,
+    /// The guest that became the user.
+    pub guest_id: Option<&'a str>,
+    /// The provider's session.
+    pub login_id: Option<&'a str>,
+    /// The caller's address.
+    pub client_ip: Option<IpAddr>,
+    /// How somebody wanted to sign in.
+    pub method: Option<&'a str>,
+    /// How many sessions ended.
+    pub sessions_ended: Option<u64>,
+    /// How many rows changed hands.
+    pub rows: Option<u64>,
+    /// The provider, as the configuration calls it.
+    pub provider: Option<&'a str>,
+    /// How many keys there are now.
+    pub keys: Option<u64>,
+    /// The hash of the configuration in force.
+    pub config_hash: Option<&'a str>,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 19] = [
+        Self::Started,
+        Self::SessionStarted,
+        Self::SessionEnded,
+        Self::SessionsEvicted,
+        Self::LoginDenied,
+        Self::GuestRebound,
+        Self::RebindDenied,
+        Self::GuestEnded,
+        Self::UserDeleted,
+        Self::UserBarred,
+        Self::UserRefreshed,
+        Self::LoginEnded,
+        Self::MembershipEnded,
+        Self::WebhookRefused,
+        Self::ProviderKeysChanged,
+        Self::TokenKeysReloaded,
+        Self::CertificateReloaded,
+        Self::ConfigReloaded,
+        Self::ConfigRefused,
+    ];
+
+    /// Returns the value of `event.action`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::SessionStarted => "session-started",
+            Self::SessionEnded => "session-ended",
+            Self::SessionsEvicted => "sessions-evicted",
+            Self::LoginDenied => "login-denied",
+            Self::GuestRebound => "guest-rebound",
+            Self::RebindDenied => "rebind-denied",
+            Self::GuestEnded => "guest-ended",
+            Self::UserDeleted => "user-deleted",
+            Self::UserBarred => "user-barred",
+            Self::UserRefreshed => "user-refreshed",
+            Self::LoginEnded => "login-ended",
+            Self::MembershipEnded => "membership-ended",
+            Self::WebhookRefused => "webhook-refused",
+            Self::ProviderKeysChanged => "provider-keys-changed",
+            Self::TokenKeysReloaded => "token-keys-reloaded",
+            Self::CertificateReloaded => "certificate-reloaded",
+            Self::ConfigReloaded => "config-reloaded",
+            Self::ConfigRefused => "config-refused",
+        }
+    }
+
+    /// Returns an event of which nothing else is known yet.
+    pub fn event<'a>(self) -> Event<'a> {
+        Event {
+            action: self,
+            reason: None,
+            session_id: None,
+            user_id: None,
+            user_kind: None,
+            organization_id: None,
+            actor_id: None,
+            guest_id: None,
+            login_id: None,
+            client_ip: None,
+            method: None,
+            sessions_ended: None,
+            rows: None,
+            provider: None,
+            keys: None,
+            config_hash: None,
+        }
+    }
+
+    /// Returns an event about a session.
+    pub fn of(self, session: &Session) -> Event<'_> {
+        Event {
+            session_id: Some(session.id.0.to_string()),
+            user_id: Some(session.principal.id.as_str()),
+            user_kind: Some(session.principal.kind.as_str()),
+            organization_id: Some(session.principal.tenant.as_str()),
+            actor_id: session.actor.as_deref(),
+            ..self.event()
+        }
+    }
+}
+
+impl Event<'_> {
+    /// Writes one line.
+    pub fn write(&self) {
+        tracing::event!(
+            target: "audit",
+            tracing::Level::INFO,
+            event.action = self.action.as_str(),
+            event.reason = self.reason,
+            session.id = self.session_id.as_deref(),
+            user.id = self.user_id,
+            user.kind = self.user_kind,
+            organization.id = self.organization_id,
+            actor.id = self.actor_id,
+            guest.id = self.guest_id,
+            login.id = self.login_id,
+            client.ip = self.client_ip.map(tracing::field::display),
+            auth.method = self.method,
+            sessions.ended = self.sessions_ended,
+            rows = self.rows,
+            provider = self.provider,
+            keys = self.keys,
+            config.hash = self.config_hash,
+        );
+    }
+}
