@@ -112,3 +112,22 @@ fn keys_named_in_documents_exist() {
     assert!(seen > 100, "{seen}");
     assert_eq!(unknown, Vec::<String>::new());
 }
+
+#[test]
+fn alerts_named_in_documents_exist() {
+    let rules = read("deploy/prometheus/rules.yaml");
+    let known: BTreeSet<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(known.len() > 10, "{known:?}");
+    let mut unknown = Vec::new();
+    for (document, text) in documents() {
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric());
+        let is_alert = |word: &&str| {
+            let rest = word.strip_prefix("Doorward").unwrap_or_default();
+            rest.starts_with(|letter: char| letter.is_ascii_uppercase())
+        };
+        unknown.extend(
+            words.filter(is_alert).filter(|word| !known.contains(word)).map(|word| format!("{document}: {word}")),
+        );
+    }
+    assert_eq!(unknown, Vec::<String>::new());
+}
