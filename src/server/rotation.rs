@@ -175,7 +175,8 @@ impl Rotation {
         {
             changes.push(Change::Webhooks(clerk.secrets.clone()));
         }
-        if is_new(HOOK) && old.rebind.hook.url == config.rebind.hook.url {
+        let same_hook = old.rebind.hook.url == config.rebind.hook.url && old.upstream.url == config.upstream.url;
+        if is_new(HOOK) && same_hook {
             changes.push(Change::Hook(config.rebind.hook.clone()));
         }
         Ok(Checked { changes, digests: digests.clone() })
