@@ -36,6 +36,9 @@ macro_rules! behaves {
                 let stage = Stage::start($proxy).await;
                 identity::no_forged_identity_arrives_together(&stage).await;
                 identity::no_forged_identity_arrives_alone(&stage).await;
+                if stage.proxy.http2 {
+                    identity::no_forged_identity_arrives_over_http2(&stage).await;
+                }
             }
 
             #[tokio::test]
@@ -43,6 +46,7 @@ macro_rules! behaves {
                 let stage = Stage::start($proxy).await;
                 decisions::refusals_are_shown_and_nothing_arrives(&stage).await;
                 decisions::rules_hold_for_their_methods(&stage).await;
+                decisions::errors_of_the_application_pass(&stage).await;
                 decisions::bodies_arrive_whole(&stage).await;
                 decisions::a_session_ends_at_once(&stage).await;
                 decisions::web_sockets_are_guarded(&stage).await;
@@ -59,6 +63,7 @@ macro_rules! behaves {
             #[tokio::test]
             async fn outages_let_nothing_through() {
                 let mut stage = Stage::start($proxy).await;
+                outages::without_an_answer_nothing_arrives(&mut stage).await;
                 outages::without_doorward_nothing_arrives(&mut stage).await;
                 outages::without_the_store_sessions_are_unknown(&mut stage).await;
             }
@@ -71,3 +76,15 @@ behaves!(through_caddy: &super::caddy::CADDY);
 behaves!(through_haproxy: &super::haproxy::HAPROXY);
 behaves!(through_envoy_over_http: &super::envoy::HTTP);
 behaves!(through_envoy_over_grpc: &super::envoy::GRPC);
+
+#[tokio::test]
+async fn over_grpc_doorward_itself_removes_what_clients_forge() {
+    let stage = Stage::start(&envoy::GRPC_ALONE).await;
+    identity::what_needs_nobody_names_nobody(&stage).await;
+    identity::credentials_end_at_the_proxy(&stage).await;
+    identity::no_forged_identity_arrives_together(&stage).await;
+    identity::no_forged_identity_arrives_alone(&stage).await;
+    identity::no_forged_identity_arrives_over_http2(&stage).await;
+    decisions::what_clients_say_of_the_request_changes_nothing(&stage).await;
+    decisions::web_sockets_are_guarded(&stage).await;
+}

@@ -57,7 +57,8 @@ local function refuse(txn, answer)
 end
 
 core.register_action("doorward_verify", { "http-req" }, function(txn)
-    local answer = core.httpclient():get({ url = url .. "/_doorward/verify", headers = question(txn), timeout = 5000 })
+    -- Milliseconds, and HAProxy's client tries four times.
+    local answer = core.httpclient():get({ url = url .. "/_doorward/verify", headers = question(txn), timeout = 1250 })
     if answer.status ~= 200 then
         return refuse(txn, answer)
     end

@@ -6,7 +6,7 @@ use std::process::Command;
 use super::front::{Addresses, Proxy, Tells, read, write};
 
 pub(super) const CADDY: Proxy =
-    Proxy { install: "apt-get install caddy", command, grpc: false, tells: Tells::Everything };
+    Proxy { install: "apt-get install caddy", command, grpc: false, http2: false, tells: Tells::Everything };
 
 /// Returns Caddy with a configuration file, keeping what it keeps in `directory`.
 pub(super) fn caddy(verb: &str, directory: &Path, config: &Path) -> Command {
@@ -16,7 +16,7 @@ pub(super) fn caddy(verb: &str, directory: &Path, config: &Path) -> Command {
     command
 }
 
-fn command(directory: &Path, addresses: &Addresses) -> Command {
+fn command(directory: &Path, addresses: Addresses) -> Command {
     let config = write(directory, "Caddyfile", &addresses.put_into(&read("caddy/Caddyfile")));
     caddy("run", directory, &config)
 }

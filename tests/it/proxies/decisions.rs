@@ -116,6 +116,16 @@ pub(super) async fn rules_hold_for_their_methods(stage: &Stage) {
     assert_eq!(asked.forwarded().method, "DELETE");
 }
 
+/// Answers of the application are no refusals, whatever their status.
+pub(super) async fn errors_of_the_application_pass(stage: &Stage) {
+    for status in [400, 401, 403, 404, 500, 502, 503] {
+        let asked = stage.request(&format!("GET /status/{status}"), &[stage.user_field()]).await;
+        assert_eq!((asked.status(), asked.seen.len()), (status, 1), "{asked:?}");
+        let answer = asked.response.as_ref().expect("an answer").json();
+        assert_eq!(answer["target"], format!("/status/{status}"), "{asked:?}");
+    }
+}
+
 /// Only the application reads bodies.
 pub(super) async fn bodies_arrive_whole(stage: &Stage) {
     let body = b"0123456789abcdef".repeat(16 * 1024);
@@ -211,7 +221,8 @@ fn only_below(open: &str, asked: &Asked, target: &str) {
     match asked.seen.as_slice() {
         [] => assert!((400..500).contains(&asked.status()), "{target}: {asked:?}"),
         [seen] => {
-            assert!(seen.target.starts_with(open) && resolved(&seen.target) == seen.target, "{target}: {asked:?}")
+            assert!(seen.target.starts_with(open), "{target}: {asked:?}");
+            assert_eq!(resolved(&seen.target), seen.target, "{target}: {asked:?}");
         }
         _ => panic!("{target}: {asked:?}"),
     }

@@ -21,9 +21,11 @@ pub(super) struct Proxy {
     /// The program, and the line that installs it.
     pub(super) install: &'static str,
     /// Puts its configuration into a directory and returns how to start it in the foreground.
-    pub(super) command: fn(&Path, &Addresses) -> Command,
+    pub(super) command: fn(&Path, Addresses) -> Command,
     /// Whether it asks over gRPC.
     pub(super) grpc: bool,
+    /// Whether its example takes HTTP/2 from clients, in clear.
+    pub(super) http2: bool,
     /// What the client is told.
     pub(super) tells: Tells,
 }
@@ -61,7 +63,7 @@ pub(super) struct Front {
 
 impl Addresses {
     /// Returns an example with its addresses replaced by these.
-    pub(super) fn put_into(&self, example: &str) -> String {
+    pub(super) fn put_into(self, example: &str) -> String {
         let ports =
             [(LISTEN, self.listen), (DOORWARD, self.doorward), (GRPC, self.grpc), (APPLICATION, self.application)];
         let mut text = example.to_owned();
@@ -81,11 +83,11 @@ impl Addresses {
 
 impl Front {
     /// Starts `proxy` and waits until Doorward is reached through it.
-    pub(super) async fn start(proxy: &Proxy, addresses: &Addresses) -> Self {
+    pub(super) async fn start(proxy: &Proxy, addresses: Addresses) -> Self {
         let directory = TempDir::new("proxy");
         let output = || File::options().create(true).append(true).open(directory.join("log"));
         let child = (proxy.command)(directory.path(), addresses)
-            .current_dir(directory.path())
+            .current_dir("/")
             .stdin(Stdio::null())
             .stdout(output().expect("the directory is writable"))
             .stderr(output().expect("the directory is writable"))

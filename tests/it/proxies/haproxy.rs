@@ -6,9 +6,9 @@ use std::process::Command;
 use super::front::{Addresses, Proxy, Tells, read, write};
 
 pub(super) const HAPROXY: Proxy =
-    Proxy { install: "apt-get install haproxy", command, grpc: false, tells: Tells::Everything };
+    Proxy { install: "apt-get install haproxy", command, grpc: false, http2: true, tells: Tells::Everything };
 
-fn command(directory: &Path, addresses: &Addresses) -> Command {
+fn command(directory: &Path, addresses: Addresses) -> Command {
     write(directory, "doorward.lua", &read("haproxy/doorward.lua"));
     let config = write(directory, "haproxy.cfg", &addresses.put_into(&read("haproxy/haproxy.cfg")));
     let mut command = Command::new("haproxy");

@@ -5,16 +5,15 @@ use std::process::Command;
 
 use super::front::{Addresses, Proxy, Tells, read, write};
 
-pub(super) const NGINX: Proxy = Proxy { install: "apt-get install nginx", command, grpc: false, tells: Tells::Status };
+pub(super) const NGINX: Proxy =
+    Proxy { install: "apt-get install nginx", command, grpc: false, http2: false, tells: Tells::Status };
 
 /// Returns the file that the example is a part of: everything in `directory`, one process.
 pub(super) fn around(directory: &Path, example: &Path) -> String {
-    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|kind| format!("{kind}_temp_path {0}/{kind};\n", directory.display()))
-        .collect();
+    let path = |kind| format!("{kind}_temp_path {}/{kind};", directory.display());
+    let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(path).join("\n");
     format!(
-        "daemon off;\nmaster_process off;\npid {0}/pid;\nerror_log stderr notice;\nevents {{}}\nhttp {{\n{paths}access_log off;\ninclude {1};\n}}\n",
+        "daemon off;\nmaster_process off;\npid {0}/pid;\nerror_log stderr notice;\nevents {{}}\nhttp {{\n{paths}\naccess_log off;\ninclude {1};\n}}\n",
         directory.display(),
         example.display()
     )
@@ -28,7 +27,7 @@ pub(super) fn nginx(directory: &Path, main: &Path) -> Command {
     command
 }
 
-fn command(directory: &Path, addresses: &Addresses) -> Command {
+fn command(directory: &Path, addresses: Addresses) -> Command {
     let example = write(directory, "doorward.conf", &addresses.put_into(&read("nginx/doorward.conf")));
     let main = write(directory, "nginx.conf", &around(directory, &example));
     nginx(directory, &main)

@@ -24,6 +24,26 @@ pub(super) async fn without_doorward_nothing_arrives(stage: &mut Stage) {
     stage.request("GET /app", &[""; 0]).await.refused_with(401);
 }
 
+/// Doorward stands still: the proxy waits as long as it is told to.
+pub(super) async fn without_an_answer_nothing_arrives(stage: &mut Stage) {
+    stage.signal_doorward("STOP");
+    let user = stage.user_field();
+    let asked = stage.request("GET /app", &[user.as_str()]).await;
+    assert!(asked.status() == 403 || asked.status() >= 500, "{asked:?}");
+    assert!(asked.seen.is_empty(), "{asked:?}");
+    stage.signal_doorward("CONT");
+    // Having heard nothing of the store for so long, it believes no session until it has.
+    eventually("sessions to be good again", async || {
+        let asked = stage.request("GET /app", &[user.as_str()]).await;
+        match asked.seen.as_slice() {
+            [seen] => assert_named(seen, USER),
+            seen => assert!(seen.is_empty() && asked.status() >= 500, "{asked:?}"),
+        }
+        (asked.status() == 200).then_some(())
+    })
+    .await;
+}
+
 /// The store is killed and comes back empty: 503 in between, never 401, and open paths stay open.
 pub(super) async fn without_the_store_sessions_are_unknown(stage: &mut Stage) {
     let user = stage.user_field();

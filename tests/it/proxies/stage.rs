@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
+use http::Method;
 use serde_json::json;
 
 use super::front::{Addresses, Front, Proxy};
 use crate::support::client::{Client, RawConnection};
 use crate::support::doorward::Doorward;
+use crate::support::h2_client::H2Client;
 use crate::support::idp::Idp;
 use crate::support::ports::free_port;
 use crate::support::redis::Redis;
@@ -57,10 +59,15 @@ impl Stage {
             grpc: free_port(),
             application: port(application.url()),
         };
-        let doorward = Some(start_doorward(proxy, &addresses, &redis, &idp, &behind).await);
-        let front = Front::start(proxy, &addresses).await;
+        let doorward = Some(start_doorward(proxy, addresses, &redis, &idp, &behind).await);
+        let front = Front::start(proxy, addresses).await;
         let (user, guest) = (sign_in(front.client(), &idp).await, visit(front.client(), "a device").await);
         Self { proxy, front, application, user, guest, redis, idp, addresses, behind, doorward }
+    }
+
+    /// Sends a signal to Doorward.
+    pub(super) fn signal_doorward(&self, name: &str) {
+        self.doorward.as_ref().expect("it runs").signal(name);
     }
 
     /// Kills Doorward.
@@ -71,7 +78,7 @@ impl Stage {
     /// Starts Doorward again where it was, and waits until the proxy has found it.
     pub(super) async fn restart_doorward(&mut self) {
         self.end_doorward();
-        let started = start_doorward(self.proxy, &self.addresses, &self.redis, &self.idp, &self.behind).await;
+        let started = start_doorward(self.proxy, self.addresses, &self.redis, &self.idp, &self.behind).await;
         self.doorward = Some(started);
         self.front.wait_reachable().await;
     }
@@ -114,6 +121,15 @@ impl Stage {
         Asked { response, seen: self.application.requests_after(before) }
     }
 
+    /// Sends a GET over HTTP/2.
+    pub(super) async fn h2(&self, path: &str, fields: &[(&str, &[u8])]) -> Asked {
+        let before = self.application.count();
+        let connection = H2Client::connect(self.front.address()).await;
+        let response = connection.request(Method::GET, path, fields).await.ok();
+        assert_eq!(self.behind.count(), 0, "{path}: Doorward was made to forward it");
+        Asked { response, seen: self.application.requests_after(before) }
+    }
+
     /// Returns the field that carries the user's token.
     pub(super) fn user_field(&self) -> String {
         bearer(&self.user)
@@ -130,7 +146,7 @@ pub(super) fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}")
 }
 
-async fn start_doorward(proxy: &Proxy, addresses: &Addresses, redis: &Redis, idp: &Idp, behind: &Upstream) -> Doorward {
+async fn start_doorward(proxy: &Proxy, addresses: Addresses, redis: &Redis, idp: &Idp, behind: &Upstream) -> Doorward {
     let grpc = if proxy.grpc { format!("'127.0.0.1:{}'", addresses.grpc) } else { "null".to_owned() };
     Doorward::builder()
         .listen(SocketAddr::from(([127, 0, 0, 1], addresses.doorward)))
