@@ -69,7 +69,7 @@ impl Shop {
     /// Starts a replica; `reloadable` is its file `3.yaml`.
     pub(super) async fn replica(&self, reloadable: &str, tls: bool) -> Doorward {
         let fixed = format!(
-            "sessions: {{ redis: {{ timeout: 1s, connect_timeout: 1s }}, revocation: {{ lease: 4s }} }}\n\
+            "sessions: {{ redis: {{ timeout: 2s, connect_timeout: 2s }}, revocation: {{ lease: 6s }} }}\n\
              lifecycle: {{ reload_interval: 100ms, drain_delay: 3s }}\n\
              limits: {{ anonymous_per_minute: 60 }}\n\
              webhooks: {{ clerk: {{ secrets: ['{WEBHOOK_SECRET}'] }} }}\n\
