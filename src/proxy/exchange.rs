@@ -1,5 +1,7 @@
 //! What is known about one exchange, from its head to its line in the access log.
 
+mod trace;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,21 +9,19 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
-use pingora::http::RequestHeader;
 use pingora::proxy::Session as Exchange;
 use tokio::time::Instant;
 
+use self::trace::Trace;
 use super::guard::{Permit, Rejection};
 use super::respond::Verdict;
 use super::route::Rule;
 use super::streams::{Slot, Streams};
 use super::tally::{PROXY, Tallies, status_label};
-use super::trace::{Ending, Guarded, Trace};
-use super::{Gateway, Settings, client_of, edge, is_tls};
+use super::{Gateway, Settings, client_of, edge};
 use crate::api::{Error as ApiError, RequestId};
 use crate::metrics::Metrics;
-use crate::metrics::exemplars::Measured;
-use crate::session::{Asked, Refusal, Sessions, Source};
+use crate::session::{Refusal, Sessions, Source};
 use crate::telemetry::access::{self, Outcome};
 use crate::telemetry::traces::TRACEPARENT;
 
@@ -109,9 +109,7 @@ impl Context {
             target: head.uri.path_and_query().cloned(),
             traceparent: head.headers.get(TRACEPARENT).cloned(),
         });
-        let begin =
-            |tracer| Trace::begin(tracer, head, is_tls(exchange), self.peer_is_trusted(), self.request_id.dice());
-        self.trace = gateway.tracer.as_ref().map(begin);
+        self.begin_trace(exchange, gateway);
         gateway.streams.exchange_began();
         self.under_way = Some(UnderWay(gateway.streams.clone()));
         self.tallies.in_flight.inc();
@@ -171,12 +169,7 @@ impl Context {
         let source = decided.as_ref().ok().and_then(Permit::source);
         let ended = Instant::now();
         let took = (ended - started).as_secs_f64();
-        if let Some(trace) = &mut self.trace {
-            let verdict = decided.as_ref().map_or_else(|rejection| rejection.verdict(), verdict_of);
-            let source = source.map(|source| source_name(Some(source)));
-            trace.exemplify(&self.tallies.metrics, Measured::Decision, &[source.unwrap_or("none")], took);
-            trace.guarded(Guarded { began: started, ended, verdict, source });
-        }
+        self.trace_guard(decided, started, ended);
         match source {
             Some(Source::Cache) => self.tallies.cached_decision.observe(took),
             _ => self.tallies.metrics.auth_decision_duration.with_label_values(&[source_name(source)]).observe(took),
@@ -197,34 +190,6 @@ impl Context {
     fn count(&self, verdict: Verdict, principal: &str) {
         let labels = [verdict.outcome.as_str(), verdict.reason, principal];
         self.tallies.metrics.auth_decisions.with_label_values(&labels).inc();
-    }
-
-    /// Takes down when the store was asked, for which operations.
-    pub(super) fn asked<const N: usize>(&mut self, questions: [(&'static str, Option<Asked>); N]) {
-        if let Some(trace) = &mut self.trace {
-            for (operation, asked) in questions {
-                trace.asked(operation, asked);
-            }
-        }
-    }
-
-    /// Takes down that the application is turned to, whether or not it can be reached.
-    pub(super) fn forwarding(&mut self) {
-        if let Some(trace) = &mut self.trace {
-            trace.forwarding();
-        }
-    }
-
-    /// Takes down what the application answered.
-    pub(super) fn answered(&mut self, status: StatusCode) {
-        if let Some(trace) = &mut self.trace {
-            trace.upstream_answered(status.as_u16());
-        }
-    }
-
-    /// Puts the exchange's place in its trace into what the application gets.
-    pub(super) fn propagate(&self, request: &mut RequestHeader) -> pingora::Result<()> {
-        self.trace.as_ref().map_or(Ok(()), |trace| trace.propagate(request))
     }
 
     pub(super) fn forwarded(&mut self) {
@@ -281,20 +246,7 @@ impl Context {
             metrics.upstream_request_duration.observe((now - forwarded_at).as_secs_f64());
         }
         self.write_line(&line, route, code, took, cut);
-        if let Some(trace) = self.trace.take() {
-            trace.exemplify(metrics, Measured::Exchange, &[self.handler, route], took.as_secs_f64());
-            trace.finish(&Ending {
-                began: self.started,
-                ended: now,
-                route: self.rule.as_ref().map_or(self.handler, |rule| rule.id.as_str()),
-                request_id: self.request_id.to_string(),
-                status: self.status.map(|status| status.as_u16()),
-                verdict: self.verdict_or_surface(),
-                source: self.source(),
-                upstream_error: self.upstream_error,
-                cut,
-            });
-        }
+        self.end_trace(now, cut);
     }
 
     fn verdict_or_surface(&self) -> Verdict {
