@@ -17,7 +17,7 @@ impl RequestIds {
     }
 
     // SplitMix64: a bijection of the counter, so ids never repeat and do not look like a counter.
-    pub(super) fn next(&self) -> RequestId {
+    pub(in crate::proxy) fn next(&self) -> RequestId {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
         let mut word = self.seed.wrapping_add(count.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
