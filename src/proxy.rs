@@ -18,7 +18,6 @@ pub mod series;
 pub mod streams;
 pub mod tally;
 pub mod terminate;
-mod trace;
 pub mod upstream;
 pub mod verify;
 

@@ -4,6 +4,7 @@
 //! read no longer ago than the revocation bound. "Cannot know" is [`Refusal::Unavailable`] and
 //! never a refusal: callers answer 503, not 401.
 
+pub mod audit;
 mod cache;
 mod find;
 pub mod headers;
@@ -35,7 +36,7 @@ use crate::model::{
     TokenKeys, TokenKind,
 };
 use crate::store::{Created, Key, Revocations, RevokeReason, SessionStore, StoreError, shard_of, shard_of_parts};
-use crate::telemetry::audit;
+use crate::telemetry::audit::{Action, Event};
 use crate::time::{Clock, Timestamp};
 
 /// The sessions service.
@@ -340,8 +341,8 @@ impl Sessions {
     fn note_evicted(&self, by: &Session, count: u64) {
         self.count_revoked(RevokeReason::Evicted, count);
         if count > 0 {
-            let evicted = audit::Event { session_id: None, actor_id: None, ..audit::Action::SessionsEvicted.of(by) };
-            audit::Event { sessions_ended: Some(count), ..evicted }.write();
+            let evicted = Event { session_id: None, actor_id: None, ..audit::event(Action::SessionsEvicted, by) };
+            Event { sessions_ended: Some(count), ..evicted }.write();
         }
     }
 

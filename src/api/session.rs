@@ -31,7 +31,7 @@ use crate::directory::Directory;
 use crate::identity::Providers;
 use crate::metrics::Metrics;
 use crate::model::Session;
-use crate::session::{Rebinds, Sessions, Started};
+use crate::session::{self, Rebinds, Sessions, Started};
 use crate::telemetry::audit::{Action, Event};
 use crate::time::Clock;
 
@@ -141,7 +141,7 @@ fn answer(
     if outcome.is_err() {
         let client_ip = client.map(|ClientAddr(address)| address);
         let (reason, method) = (Some(label), Some(method.label()));
-        Event { reason, method, client_ip, ..Action::LoginDenied.event() }.write();
+        Event { reason, client_ip, method, ..Action::LoginDenied.event() }.write();
     }
     let started = outcome?;
     audit(Action::SessionStarted, &started.session, client);
@@ -150,7 +150,7 @@ fn answer(
 }
 
 fn audit(action: Action, session: &Session, client: Option<ClientAddr>) {
-    Event { client_ip: client.map(|ClientAddr(address)| address), ..action.of(session) }.write();
+    Event { client_ip: client.map(|ClientAddr(address)| address), ..session::audit::event(action, session) }.write();
 }
 
 #[cfg(test)]

@@ -24,8 +24,9 @@ pub(super) fn layer(environment: &Environment) -> Vec<(KeyPath, Value, &'static 
     lay("headers", first(environment, headers).map(|(text, origin)| (pairs(text), origin)));
     let authorities = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
     lay("ca", first(environment, authorities).map(|(text, origin)| (Value::from(text), origin)));
-    let resource = first(environment, ["OTEL_RESOURCE_ATTRIBUTES"]).map(|(text, origin)| (pairs(text), origin));
-    let named = resource.as_ref().and_then(|(pairs, origin)| Some((pairs.get("service.name")?.clone(), *origin)));
+    let mut resource = first(environment, ["OTEL_RESOURCE_ATTRIBUTES"]).map(|(text, origin)| (pairs(text), origin));
+    let named =
+        resource.as_mut().and_then(|(pairs, origin)| Some((pairs.as_object_mut()?.remove("service.name")?, *origin)));
     lay("resource", resource);
     let name = first(environment, ["OTEL_SERVICE_NAME"]).map(|(text, origin)| (Value::from(text), origin));
     lay("service_name", name.or(named));

@@ -1,28 +1,29 @@
 //! What is known about one exchange, from its head to its line in the access log.
 
+mod ids;
+mod trace;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use pingora::http::RequestHeader;
 use pingora::proxy::Session as Exchange;
 use tokio::time::Instant;
 
+pub use self::ids::RequestIds;
+use self::trace::Trace;
 use super::guard::{Permit, Rejection};
 use super::respond::Verdict;
 use super::route::Rule;
 use super::streams::{Slot, Streams};
 use super::tally::{PROXY, Tallies, status_label};
-use super::trace::{Ending, Guarded, Trace};
 use super::verify::VERIFY;
-use super::{Gateway, Settings, client_of, edge, is_tls};
+use super::{Gateway, Settings, client_of, edge};
 use crate::api::{Error as ApiError, RequestId};
 use crate::metrics::Metrics;
-use crate::metrics::exemplars::Measured;
-use crate::session::{Asked, Refusal, Sessions, Source};
+use crate::session::{Refusal, Sessions, Source};
 use crate::telemetry::access::{self, Outcome};
 use crate::telemetry::traces::TRACEPARENT;
 
@@ -51,12 +52,6 @@ pub struct Context {
     trace: Option<Trace>,
     under_way: Option<UnderWay>,
     tallies: Arc<Tallies>,
-}
-
-/// Names exchanges: unique in the process, unpredictable from outside, no secret.
-pub struct RequestIds {
-    seed: u64,
-    next: AtomicU64,
 }
 
 /// What the access log needs of the request head, kept for exchanges that are cut.
@@ -110,9 +105,7 @@ impl Context {
             target: head.uri.path_and_query().cloned(),
             traceparent: head.headers.get(TRACEPARENT).cloned(),
         };
-        let begin =
-            |tracer| Trace::begin(tracer, head, is_tls(exchange), self.peer_is_trusted(), self.request_id.dice());
-        self.trace = gateway.tracer.as_ref().map(begin);
+        self.begin_trace(exchange, gateway);
         self.enter(line, &gateway.streams);
     }
 
@@ -223,12 +216,7 @@ impl Context {
         let source = decided.as_ref().ok().and_then(Permit::source);
         let ended = Instant::now();
         let took = (ended - started).as_secs_f64();
-        if let Some(trace) = &mut self.trace {
-            let verdict = decided.as_ref().map_or_else(|rejection| rejection.verdict(), verdict_of);
-            let source = source.map(|source| source_name(Some(source)));
-            trace.exemplify(&self.tallies.metrics, Measured::Decision, &[source.unwrap_or("none")], took);
-            trace.guarded(Guarded { began: started, ended, verdict, source });
-        }
+        self.trace_guard(decided, started, ended);
         match source {
             Some(Source::Cache) => self.tallies.cached_decision.observe(took),
             _ => self.tallies.metrics.auth_decision_duration.with_label_values(&[source_name(source)]).observe(took),
@@ -249,34 +237,6 @@ impl Context {
     fn count(&self, verdict: Verdict, principal: &str) {
         let labels = [verdict.outcome.as_str(), verdict.reason, principal];
         self.tallies.metrics.auth_decisions.with_label_values(&labels).inc();
-    }
-
-    /// Takes down when the store was asked, for which operations.
-    pub(super) fn asked<const N: usize>(&mut self, questions: [(&'static str, Option<Asked>); N]) {
-        if let Some(trace) = &mut self.trace {
-            for (operation, asked) in questions {
-                trace.asked(operation, asked);
-            }
-        }
-    }
-
-    /// Takes down that the application is turned to, whether or not it can be reached.
-    pub(super) fn forwarding(&mut self) {
-        if let Some(trace) = &mut self.trace {
-            trace.forwarding();
-        }
-    }
-
-    /// Takes down what the application answered.
-    pub(super) fn answered(&mut self, status: StatusCode) {
-        if let Some(trace) = &mut self.trace {
-            trace.upstream_answered(status.as_u16());
-        }
-    }
-
-    /// Puts the exchange's place in its trace into what the application gets.
-    pub(super) fn propagate(&self, request: &mut RequestHeader) -> pingora::Result<()> {
-        self.trace.as_ref().map_or(Ok(()), |trace| trace.propagate(request))
     }
 
     pub(super) fn forwarded(&mut self) {
@@ -338,20 +298,7 @@ impl Context {
             metrics.upstream_request_duration.observe((now - forwarded_at).as_secs_f64());
         }
         self.write_line(&line, route, code, took, cut);
-        if let Some(trace) = self.trace.take() {
-            trace.exemplify(metrics, Measured::Exchange, &[self.handler, route], took.as_secs_f64());
-            trace.finish(&Ending {
-                began: self.started,
-                ended: now,
-                route: self.rule.as_ref().map_or(self.handler, |rule| rule.id.as_str()),
-                request_id: self.request_id.to_string(),
-                status: self.status.map(|status| status.as_u16()),
-                verdict: self.verdict_or_surface(),
-                source: self.source(),
-                upstream_error: self.upstream_error,
-                cut,
-            });
-        }
+        self.end_trace(now, cut);
     }
 
     fn verdict_or_surface(&self) -> Verdict {
@@ -409,22 +356,6 @@ impl Drop for Context {
     }
 }
 
-impl RequestIds {
-    /// Returns a source of ids that begins at `seed`.
-    pub fn new(seed: u64) -> Self {
-        Self { seed, next: AtomicU64::new(0) }
-    }
-
-    // SplitMix64: a bijection of the counter, so ids never repeat and do not look like a counter.
-    pub(super) fn next(&self) -> RequestId {
-        let count = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut word = self.seed.wrapping_add(count.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        RequestId::from(word ^ (word >> 31))
-    }
-}
-
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.exchange_finished();
@@ -457,14 +388,6 @@ fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn request_ids_are_sixteen_hex_digits_and_do_not_repeat() {
-        let ids = RequestIds::new(7);
-        let seen: std::collections::HashSet<String> = (0..1000).map(|_| ids.next().to_string()).collect();
-        assert_eq!(seen.len(), 1000);
-        assert!(seen.iter().all(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
-    }
 
     #[test]
     fn only_a_well_formed_traceparent_names_a_trace() {

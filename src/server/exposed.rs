@@ -44,7 +44,8 @@ enum Seen {
 
 /// Returns whether a configuration asks for readiness to depend on it.
 pub(super) fn ends_readiness(config: &Config) -> bool {
-    config.upstream.exposed == Exposed::Unready && config.upstream.url.as_ref().and_then(Target::loopback_port).is_some()
+    config.upstream.exposed == Exposed::Unready
+        && config.upstream.url.as_ref().and_then(Target::loopback_port).is_some()
 }
 
 impl SideDoor {

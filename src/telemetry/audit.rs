@@ -5,8 +5,6 @@
 
 use std::net::IpAddr;
 
-use crate::model::Session;
-
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -155,18 +153,6 @@ impl Action {
             provider: None,
             keys: None,
             config_hash: None,
-        }
-    }
-
-    /// Returns an event about a session.
-    pub fn of(self, session: &Session) -> Event<'_> {
-        Event {
-            session_id: Some(session.id.0.to_string()),
-            user_id: Some(session.principal.id.as_str()),
-            user_kind: Some(session.principal.kind.as_str()),
-            organization_id: Some(session.principal.tenant.as_str()),
-            actor_id: session.actor.as_deref(),
-            ..self.event()
         }
     }
 }

@@ -35,6 +35,10 @@ fn traces(traces: &Traces, found: &mut Vec<Finding>) {
         found.push(finding.resting_on("telemetry.traces.endpoint"));
     }
     file_exists(KeyPath::of("telemetry.traces.ca"), traces.ca.as_deref(), found);
+    if traces.resource.contains_key("service.name") {
+        let key = KeyPath::of("telemetry.traces.resource").key("service.name");
+        found.push(Finding::new(key, "belongs into telemetry.traces.service_name"));
+    }
     if traces.service_name.is_empty() {
         found.push(Finding::new(KeyPath::of("telemetry.traces.service_name"), "must not be empty"));
     }

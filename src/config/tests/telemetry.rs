@@ -74,7 +74,7 @@ fn files_and_own_variables_win_over_those_of_open_telemetry() {
 #[test]
 fn what_cannot_be_sent_is_refused_by_name_and_shows_no_secret() {
     let problems = Sources::new()
-        .file("a.yaml", "telemetry: { audit_file: audit.log, traces: { sample: 1.5, ca: /nowhere, headers: { 'x y': canary, b: \"c\\nanary\" } } }")
+        .file("a.yaml", "telemetry: { audit_file: audit.log, traces: { sample: 1.5, ca: /nowhere, resource: { service.name: x }, headers: { 'x y': canary, b: \"c\\nanary\" } } }")
         .variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "collector:4318")
         .problems();
     assert_eq!(
@@ -87,6 +87,7 @@ fn what_cannot_be_sent_is_refused_by_name_and_shows_no_secret() {
             r#"telemetry.traces.headers.x y: "[redacted]" is not a header name (from a.yaml)"#,
             r#"telemetry.traces.ca: "/nowhere" needs a telemetry.traces.endpoint that begins with https:// (from a.yaml)"#,
             r#"telemetry.traces.ca: "/nowhere" is not a readable file: No such file or directory (os error 2) (from a.yaml)"#,
+            r#"telemetry.traces.resource.service.name: "x" belongs into telemetry.traces.service_name (from a.yaml)"#,
         ]
     );
 }

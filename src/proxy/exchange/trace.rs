@@ -7,13 +7,18 @@
 
 use std::sync::Arc;
 
-use http::{Method, Version};
+use http::{Method, StatusCode, Version};
 use pingora::http::RequestHeader;
+use pingora::proxy::Session as Exchange;
 use tokio::time::Instant;
 
-use super::respond::Verdict;
+use super::{Context, source_name, verdict_of};
+use crate::api::RequestId;
 use crate::metrics::Metrics;
 use crate::metrics::exemplars::{Exemplar, Measured};
+use crate::proxy::guard::{Permit, Rejection};
+use crate::proxy::respond::Verdict;
+use crate::proxy::{Gateway, is_tls};
 use crate::session::Asked;
 use crate::telemetry::access::Outcome;
 use crate::telemetry::traces::span::{Kind, Span, Value};
@@ -30,27 +35,27 @@ pub(super) struct Trace {
 
 /// What the guard did.
 #[derive(Clone, Copy)]
-pub(super) struct Guarded {
-    pub(super) began: Instant,
-    pub(super) ended: Instant,
-    pub(super) verdict: Verdict,
-    pub(super) source: Option<&'static str>,
+struct Guarded {
+    began: Instant,
+    ended: Instant,
+    verdict: Verdict,
+    source: Option<&'static str>,
 }
 
 /// How an exchange ended.
-pub(super) struct Ending<'a> {
-    pub(super) began: Instant,
-    pub(super) ended: Instant,
-    pub(super) route: &'a str,
-    pub(super) request_id: String,
+struct Ending<'a> {
+    began: Instant,
+    ended: Instant,
+    route: &'a str,
+    request_id: RequestId,
     /// The status that the caller got, if any.
-    pub(super) status: Option<u16>,
-    pub(super) verdict: Verdict,
-    pub(super) source: Option<&'static str>,
+    status: Option<u16>,
+    verdict: Verdict,
+    source: Option<&'static str>,
     /// What went wrong on the way to or from the application.
-    pub(super) upstream_error: Option<&'static str>,
+    upstream_error: Option<&'static str>,
     /// Whether the session ended first.
-    pub(super) cut: bool,
+    cut: bool,
 }
 
 /// What is recorded of a sampled exchange.
@@ -65,15 +70,72 @@ struct Recording {
     upstream_status: Option<u16>,
 }
 
+impl Context {
+    pub(super) fn begin_trace(&mut self, exchange: &Exchange, gateway: &Gateway) {
+        let Some(tracer) = &gateway.tracer else { return };
+        let (head, dice) = (exchange.req_header(), self.request_id.dice());
+        self.trace = Some(Trace::begin(tracer, head, is_tls(exchange), self.peer_is_trusted(), dice));
+    }
+
+    /// Takes down when the store was asked, for which operations.
+    pub(in crate::proxy) fn asked<const N: usize>(&mut self, questions: [(&'static str, Option<Asked>); N]) {
+        if let Some(trace) = &mut self.trace {
+            for (operation, asked) in questions {
+                trace.asked(operation, asked);
+            }
+        }
+    }
+
+    pub(super) fn trace_guard(&mut self, decided: &Result<Permit, Rejection>, began: Instant, ended: Instant) {
+        let Some(trace) = &mut self.trace else { return };
+        let verdict = decided.as_ref().map_or_else(|rejection| rejection.verdict(), verdict_of);
+        let source = decided.as_ref().ok().and_then(Permit::source).map(|source| source_name(Some(source)));
+        let seconds = (ended - began).as_secs_f64();
+        trace.exemplify(&self.tallies.metrics, Measured::Decision, &[source.unwrap_or("none")], seconds);
+        trace.guarded(Guarded { began, ended, verdict, source });
+    }
+
+    /// Takes down that the application is turned to, whether or not it can be reached.
+    pub(in crate::proxy) fn forwarding(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.forwarding();
+        }
+    }
+
+    /// Takes down what the application answered.
+    pub(in crate::proxy) fn answered(&mut self, status: StatusCode) {
+        if let Some(trace) = &mut self.trace {
+            trace.upstream_answered(status.as_u16());
+        }
+    }
+
+    /// Puts the exchange's place in its trace into what the application gets.
+    pub(in crate::proxy) fn propagate(&self, request: &mut RequestHeader) -> pingora::Result<()> {
+        self.trace.as_ref().map_or(Ok(()), |trace| trace.propagate(request))
+    }
+
+    pub(super) fn end_trace(&mut self, ended: Instant, cut: bool) {
+        let Some(trace) = self.trace.take() else { return };
+        let rule = self.rule.as_ref().map(|rule| rule.id.as_str());
+        let labels = [self.handler, rule.unwrap_or("none")];
+        trace.exemplify(&self.tallies.metrics, Measured::Exchange, &labels, (ended - self.started).as_secs_f64());
+        trace.finish(&Ending {
+            began: self.started,
+            ended,
+            route: rule.unwrap_or(self.handler),
+            request_id: self.request_id,
+            status: self.status.map(|status| status.as_u16()),
+            verdict: self.verdict_or_surface(),
+            source: self.source(),
+            upstream_error: self.upstream_error,
+            cut,
+        });
+    }
+}
+
 impl Trace {
     /// Begins with the request's head; `tls` tells how it came.
-    pub(super) fn begin(
-        tracer: &Arc<Tracer>,
-        head: &RequestHeader,
-        tls: bool,
-        peer_is_trusted: bool,
-        dice: f64,
-    ) -> Self {
+    fn begin(tracer: &Arc<Tracer>, head: &RequestHeader, tls: bool, peer_is_trusted: bool, dice: f64) -> Self {
         let place = tracer.begin(&head.headers, peer_is_trusted, dice);
         let recording = place.sampled.then(|| {
             Box::new(Recording {
@@ -94,7 +156,7 @@ impl Trace {
     }
 
     /// Keeps a measurement of a sampled exchange as an exemplar. `labels` are in the order of their names.
-    pub(super) fn exemplify(&self, metrics: &Metrics, measured: Measured, labels: &[&str], seconds: f64) {
+    fn exemplify(&self, metrics: &Metrics, measured: Measured, labels: &[&str], seconds: f64) {
         if self.recording.is_some() {
             let exemplar = Exemplar { trace_id: self.id().to_string(), seconds, at: self.tracer.now() };
             metrics.exemplars.keep(measured, labels, exemplar);
@@ -102,42 +164,42 @@ impl Trace {
     }
 
     /// Tells the application which span asks it.
-    pub(super) fn propagate(&self, request: &mut RequestHeader) -> pingora::Result<()> {
+    fn propagate(&self, request: &mut RequestHeader) -> pingora::Result<()> {
         if !self.keeps_state {
             request.remove_header(&TRACESTATE);
         }
         request.insert_header(TRACEPARENT, self.place.traceparent())
     }
 
-    pub(super) fn guarded(&mut self, guarded: Guarded) {
+    fn guarded(&mut self, guarded: Guarded) {
         if let Some(recording) = &mut self.recording {
             recording.guarded = Some(guarded);
         }
     }
 
     /// Takes down that the store was asked, for `operation`.
-    pub(super) fn asked(&mut self, operation: &'static str, asked: Option<Asked>) {
+    fn asked(&mut self, operation: &'static str, asked: Option<Asked>) {
         if let Some(recording) = &mut self.recording {
             recording.asked.extend(asked.map(|asked| (operation, asked)));
         }
     }
 
     /// Takes down that the application is turned to.
-    pub(super) fn forwarding(&mut self) {
+    fn forwarding(&mut self) {
         if let Some(recording) = &mut self.recording {
             let (since, times) = recording.forwarded.unwrap_or_else(|| (Instant::now(), 0));
             recording.forwarded = Some((since, times + 1));
         }
     }
 
-    pub(super) fn upstream_answered(&mut self, status: u16) {
+    fn upstream_answered(&mut self, status: u16) {
         if let Some(recording) = &mut self.recording {
             recording.upstream_status = Some(status);
         }
     }
 
     /// Hands the spans over.
-    pub(super) fn finish(self, ending: &Ending<'_>) {
+    fn finish(self, ending: &Ending<'_>) {
         let Some(recording) = self.recording else { return };
         let mut spans = Vec::with_capacity(4);
         spans.push(server(&self.place, &recording, ending));
@@ -158,7 +220,7 @@ fn server(place: &Place, recording: &Recording, ending: &Ending<'_>) -> Span {
         ("url.scheme", Value::Name(recording.scheme)),
         ("network.protocol.version", Value::Name(recording.version)),
         ("doorward.route", Value::Text(ending.route.to_owned())),
-        ("http.request.id", Value::Text(ending.request_id.clone())),
+        ("http.request.id", Value::Text(ending.request_id.to_string())),
     ];
     attributes.extend(verdict(ending.verdict, ending.source));
     attributes.extend(ending.status.map(|status| ("http.response.status_code", Value::Number(status.into()))));
