@@ -119,6 +119,18 @@ fn panels_say_what_they_show_and_do_not_cover_each_other() {
 }
 
 #[test]
+fn alerts_are_marked_where_they_fired() {
+    for Dashboard { name, json } in &Dashboard::all() {
+        let own = list(&json["annotations"]["list"]).iter().filter(|mark| mark["builtIn"].is_null());
+        let own: Vec<&Value> = own.collect();
+        let [mark] = own[..] else { panic!("{name}: {own:?}") };
+        assert_eq!(mark["datasource"], source(), "{name}");
+        let [asked] = &selectors(name, text(&mark["expr"]))[..] else { panic!("{name}: one series") };
+        assert!(asked.name == "ALERTS" && has_matcher(asked, "job"), "{name}: {asked:?}");
+    }
+}
+
+#[test]
 fn every_query_is_about_the_chosen_jobs_and_instances() {
     for target in targets() {
         for selector in selectors(&target.place, &target.expr) {
