@@ -57,7 +57,7 @@ use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, Settings};
 use crate::secret::random_bytes;
 use crate::session::{Policy, Rebinds, Sessions, Setup};
-use crate::telemetry::Verbosity;
+use crate::telemetry::{Verbosity, with_causes};
 use crate::time::{Clock, SystemClock};
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -394,11 +394,5 @@ fn gateway(
 }
 
 fn start_error(what: &str, error: &dyn std::error::Error) -> StartError {
-    let mut text = format!("{what}: {error}");
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    StartError(text)
+    StartError(format!("{what}: {}", with_causes(error)))
 }
