@@ -110,7 +110,7 @@ def test_forward_auth_has_no_application(name):
     found = case(name)
     config = config_of(found)
     grpc = name == "forward-auth"
-    assert config["upstream"] == {"url": "http://127.0.0.1:9"}
+    assert config["upstream"] == {"url": None}
     assert config["forward_auth"] == {"enabled": True, "grpc": "0.0.0.0:9001" if grpc else None}
     assert config["trusted_proxies"] == CASES[name]["trustedProxies"]
     assert ("grpc" in [port["name"] for port in container_of(found)["ports"]]) is grpc

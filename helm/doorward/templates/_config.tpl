@@ -6,7 +6,7 @@ admin:
   listen: {{ printf "%s:%d" .Values.listenAddress (int .Values.ports.admin) | quote }}
 upstream:
   # In forwardAuth mode nothing is forwarded: nobody listens there.
-  url: {{ if eq .Values.mode "forwardAuth" }}http://127.0.0.1:9{{ else }}{{ .Values.upstream.url | quote }}{{ end }}
+  url: {{ if eq .Values.mode "forwardAuth" }}null{{ else }}{{ .Values.upstream.url | quote }}{{ end }}
 {{- if .Values.sessions.store }}
 sessions:
   store: {{ .Values.sessions.store | quote }}

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session as Exchange;
 use tokio::time::Instant;
@@ -58,11 +58,17 @@ struct Ending<'a> {
     cut: bool,
 }
 
-/// What is recorded of a sampled exchange.
-struct Recording {
+/// How a request came.
+#[derive(Clone, Copy)]
+struct Came {
     method: &'static str,
     scheme: &'static str,
     version: &'static str,
+}
+
+/// What is recorded of a sampled exchange.
+struct Recording {
+    came: Came,
     guarded: Option<Guarded>,
     asked: Vec<(&'static str, Asked)>,
     /// When the application was first turned to, and how often it was.
@@ -73,8 +79,17 @@ struct Recording {
 impl Context {
     pub(super) fn begin_trace(&mut self, exchange: &Exchange, gateway: &Gateway) {
         let Some(tracer) = &gateway.tracer else { return };
-        let (head, dice) = (exchange.req_header(), self.request_id.dice());
-        self.trace = Some(Trace::begin(tracer, head, is_tls(exchange), self.peer_is_trusted(), dice));
+        let head = exchange.req_header();
+        let scheme = if is_tls(exchange) { "https" } else { "http" };
+        let came = Came { method: known(&head.method), scheme, version: version(head.version) };
+        self.trace = Some(Trace::begin(tracer, &head.headers, came, self.peer_is_trusted(), self.request_id.dice()));
+    }
+
+    /// Begins the trace of a question that came otherwise than through the proxy port, from a proxy
+    /// that is trusted: in the trace of the request that it is about, whose `headers` these are.
+    pub(in crate::proxy) fn trace_question(&mut self, tracer: &Arc<Tracer>, method: &Method, headers: &HeaderMap) {
+        let came = Came { method: known(method), scheme: "http", version: version(Version::HTTP_2) };
+        self.trace = Some(Trace::begin(tracer, headers, came, true, self.request_id.dice()));
     }
 
     /// Takes down when the store was asked, for which operations.
@@ -134,14 +149,12 @@ impl Context {
 }
 
 impl Trace {
-    /// Begins with the request's head; `tls` tells how it came.
-    fn begin(tracer: &Arc<Tracer>, head: &RequestHeader, tls: bool, peer_is_trusted: bool, dice: f64) -> Self {
-        let place = tracer.begin(&head.headers, peer_is_trusted, dice);
+    /// Begins with the request's head.
+    fn begin(tracer: &Arc<Tracer>, headers: &HeaderMap, came: Came, peer_is_trusted: bool, dice: f64) -> Self {
+        let place = tracer.begin(headers, peer_is_trusted, dice);
         let recording = place.sampled.then(|| {
             Box::new(Recording {
-                method: known(&head.method),
-                scheme: if tls { "https" } else { "http" },
-                version: version(head.version),
+                came,
                 guarded: None,
                 asked: Vec::new(),
                 forwarded: None,
@@ -216,9 +229,9 @@ impl Trace {
 fn server(place: &Place, recording: &Recording, ending: &Ending<'_>) -> Span {
     let failed = ending.status.is_some_and(|status| status >= 500);
     let mut attributes = vec![
-        ("http.request.method", Value::Name(recording.method)),
-        ("url.scheme", Value::Name(recording.scheme)),
-        ("network.protocol.version", Value::Name(recording.version)),
+        ("http.request.method", Value::Name(recording.came.method)),
+        ("url.scheme", Value::Name(recording.came.scheme)),
+        ("network.protocol.version", Value::Name(recording.came.version)),
         ("doorward.route", Value::Text(ending.route.to_owned())),
         ("http.request.id", Value::Text(ending.request_id.to_string())),
     ];
@@ -233,7 +246,7 @@ fn server(place: &Place, recording: &Recording, ending: &Ending<'_>) -> Span {
     Span {
         id: place.server,
         parent: place.parent,
-        name: format!("{} {}", recording.method, ending.route),
+        name: format!("{} {}", recording.came.method, ending.route),
         kind: Kind::Server,
         began: ending.began,
         ended: ending.ended,
@@ -270,7 +283,7 @@ fn store(id: SpanId, parent: Option<SpanId>, operation: &'static str, asked: &As
 
 fn upstream(place: &Place, recording: &Recording, (began, times): (Instant, i64), ending: &Ending<'_>) -> Span {
     let status = recording.upstream_status;
-    let mut attributes = vec![("http.request.method", Value::Name(recording.method))];
+    let mut attributes = vec![("http.request.method", Value::Name(recording.came.method))];
     attributes.extend(status.map(|status| ("http.response.status_code", Value::Number(status.into()))));
     if times > 1 {
         attributes.push(("http.request.resend_count", Value::Number(times - 1)));

@@ -30,6 +30,7 @@ use crate::proxy::streams::Streams;
 use crate::proxy::tally::Tallies;
 use crate::proxy::{Gateway, Settings, headers};
 use crate::session::Sessions;
+use crate::telemetry::traces::Tracer;
 
 /// The largest question, in bytes: a head, and the start of a body that Envoy may be told to send.
 const QUESTION_MAX: usize = 1024 * 1024;
@@ -53,6 +54,7 @@ pub struct Checker {
     request_ids: Arc<RequestIds>,
     metrics: Arc<Metrics>,
     tallies: Arc<Tallies>,
+    tracer: Option<Arc<Tracer>>,
 }
 
 impl Gateway {
@@ -65,6 +67,7 @@ impl Gateway {
             request_ids: self.request_ids.clone(),
             metrics: self.metrics.clone(),
             tallies: self.tallies.clone(),
+            tracer: self.tracer.clone(),
         };
         AuthorizationServer::new(checker).max_decoding_message_size(QUESTION_MAX)
     }
@@ -104,6 +107,9 @@ impl Checker {
         let source = question.get_client_address().and_then(|address| address.parse().ok());
         context.is_about(original.method(), original.target());
         context.is_from(source, &received);
+        if let Some(tracer) = &self.tracer {
+            context.trace_question(tracer, original.method(), &received);
+        }
         let foreign = headers::identity_in(&received, &self.metrics);
         let identity = Box::pin(decide(&self.sessions, &original, context)).await?;
         let mut allowed = OkHttpResponse {
