@@ -5,7 +5,7 @@ listen: {{ printf "%s:%d" .Values.listenAddress (int .Values.ports.proxy) | quot
 admin:
   listen: {{ printf "%s:%d" .Values.listenAddress (int .Values.ports.admin) | quote }}
 upstream:
-  # In forwardAuth mode nothing is forwarded: nobody listens there.
+  # In forwardAuth mode nothing is forwarded.
   url: {{ if eq .Values.mode "forwardAuth" }}null{{ else }}{{ .Values.upstream.url | quote }}{{ end }}
 {{- if .Values.sessions.store }}
 sessions:
