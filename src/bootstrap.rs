@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub use self::application::ClientError;
+pub use self::application::ApplicationError;
 use self::source::{Failure, Sources};
 use crate::config::{self, Config, IdentityHeaders};
 use crate::directory::Directory;
@@ -85,7 +85,7 @@ impl Bootstrap {
         directory: Arc<Directory>,
         identity_headers: Box<dyn Fn() -> IdentityHeaders + Send + Sync>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, ClientError> {
+    ) -> Result<Self, ApplicationError> {
         for (name, _) in config.bootstrap.sections() {
             for outcome in OUTCOMES {
                 metrics.bootstrap_sections.with_label_values(&[name, outcome]);

@@ -11,6 +11,7 @@ pub mod time;
 
 pub mod config;
 pub mod metrics;
+pub mod outgoing;
 pub mod telemetry;
 
 pub mod model;

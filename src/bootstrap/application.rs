@@ -1,20 +1,19 @@
 //! Asks the application, at the address that requests are forwarded to.
 //!
-//! Connections are kept and are apart from the proxy's own. No redirect is followed, no proxy from
-//! the environment is used, TLS is always verified, and no more than a bounded body is read.
+//! Connections are kept and are apart from the proxy's own. No more than a bounded body is read.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, Client, ClientBuilder, Url, redirect};
+use reqwest::{Client, ClientBuilder, Url};
 use serde_json::Value;
 
 use super::Document;
 use super::source::Failure;
 use crate::config;
 use crate::config::upstream::{Protocol, Target};
+use crate::outgoing::{self, ClientError};
 
 /// The largest document that is read, in bytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -28,24 +27,15 @@ pub(super) struct Application {
     base: Url,
 }
 
-/// Why the application cannot be asked at all: a mistake in the configuration.
+/// Why the application cannot be asked at all: a mistake in the configuration, or something that this process lacks.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub enum ApplicationError {
     /// `upstream.url` and `upstream.server_name` make no URL.
     #[error("upstream.url or upstream.server_name is no host")]
     Url,
-    /// `upstream.ca` cannot be read.
-    #[error("upstream.ca cannot be read")]
-    UnreadableCa(#[source] std::io::Error),
-    /// `upstream.ca` is not what it should be.
-    #[error("upstream.ca holds no PEM certificate")]
-    NoCertificate,
-    /// A mistake in the program.
-    #[error("no TLS provider is installed in this process")]
-    NoTlsProvider,
-    /// Something else.
-    #[error("the HTTP client cannot be made")]
-    Client(#[source] reqwest::Error),
+    /// There is no client to ask it.
+    #[error("upstream cannot be used")]
+    Client(#[from] ClientError),
 }
 
 /// Finds one host whatever it is asked for: a name that is only for the certificate has no address.
@@ -53,29 +43,24 @@ struct Always(Arc<str>);
 
 impl Application {
     /// Returns a client of the application; nothing is connected yet.
-    pub(super) fn new(upstream: &config::Upstream) -> Result<Self, ClientError> {
-        // reqwest panics without one; `main` installs it first of all.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            return Err(ClientError::NoTlsProvider);
-        }
-        let builder = Client::builder()
-            .redirect(redirect::Policy::none())
-            .no_proxy()
+    pub(super) fn new(upstream: &config::Upstream) -> Result<Self, ApplicationError> {
+        let target = upstream.url.as_ref().ok_or(ApplicationError::Url)?;
+        let tls = matches!(target, Target::Tcp { tls: true, .. });
+        let builder = outgoing::builder(upstream.ca.as_deref(), tls)?
             .connect_timeout(upstream.connect_timeout)
             .pool_idle_timeout(upstream.idle_timeout)
-            .pool_max_idle_per_host(upstream.pool_size)
-            .user_agent(concat!("doorward/", env!("CARGO_PKG_VERSION")));
-        let (builder, base) = match upstream.url.as_ref().ok_or(ClientError::Url)? {
+            .pool_max_idle_per_host(upstream.pool_size);
+        let (builder, base) = match target {
             Target::Unix(path) => {
                 (in_clear(builder, upstream).unix_socket(path.as_path()), "http://localhost".to_owned())
             }
             Target::Tcp { host, port, tls: false } => (in_clear(builder, upstream), url("http", host, *port)),
             Target::Tcp { host, port, tls: true } => {
                 let name = upstream.server_name.as_deref().unwrap_or(host);
-                (encrypted(builder, upstream, host)?, url("https", name, *port))
+                (encrypted(builder, upstream, host), url("https", name, *port))
             }
         };
-        let base = Url::parse(&base).map_err(|_| ClientError::Url)?;
+        let base = Url::parse(&base).map_err(|_| ApplicationError::Url)?;
         Ok(Self { client: builder.build().map_err(ClientError::Client)?, base })
     }
 
@@ -158,32 +143,18 @@ pub(super) fn document(text: &[u8]) -> Result<Document, Failure> {
 }
 
 fn in_clear(builder: ClientBuilder, upstream: &config::Upstream) -> ClientBuilder {
-    // Lets a container without system certificates ask a neighbour in clear.
-    let builder = builder.tls_certs_only([]);
     match upstream.protocol {
         Protocol::Http2 => builder.http2_prior_knowledge(),
         Protocol::Auto | Protocol::Http1 => builder.http1_only(),
     }
 }
 
-fn encrypted(builder: ClientBuilder, upstream: &config::Upstream, host: &str) -> Result<ClientBuilder, ClientError> {
-    let builder = match &upstream.ca {
-        Some(path) => builder.tls_certs_only(authorities(path)?),
-        None => builder,
-    };
+fn encrypted(builder: ClientBuilder, upstream: &config::Upstream, host: &str) -> ClientBuilder {
     let builder = match upstream.server_name {
         Some(_) => builder.dns_resolver(Always(host.into())),
         None => builder,
     };
-    Ok(if upstream.protocol == Protocol::Http1 { builder.http1_only() } else { builder })
-}
-
-fn authorities(path: &Path) -> Result<Vec<Certificate>, ClientError> {
-    let pem = std::fs::read(path).map_err(ClientError::UnreadableCa)?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) | Err(_) => Err(ClientError::NoCertificate),
-    }
+    if upstream.protocol == Protocol::Http1 { builder.http1_only() } else { builder }
 }
 
 fn url(scheme: &str, host: &str, port: u16) -> String {

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::StatusCode;
 use serde_json::json;
 
-use super::application::{Application, ClientError, document};
+use super::application::{Application, ApplicationError, document};
 use super::creation::Creations;
 use super::{Call, Document};
 use crate::config::Config;
@@ -47,7 +47,7 @@ pub(super) enum Failure {
 }
 
 impl Sources {
-    pub(super) fn new(config: &Config, directory: Arc<Directory>) -> Result<Self, ClientError> {
+    pub(super) fn new(config: &Config, directory: Arc<Directory>) -> Result<Self, ApplicationError> {
         let is_http = |section: &Section| matches!(section.source, Source::Http(_));
         let asked = config.bootstrap.sections().iter().any(|(_, section)| is_http(section));
         let application = asked.then(|| Application::new(&config.upstream)).transpose()?;

@@ -34,11 +34,10 @@ pub(super) fn layer(environment: &Environment) -> Vec<(KeyPath, Value, &'static 
 }
 
 fn endpoint(environment: &Environment) -> Option<(Value, &'static str)> {
-    let says = |name: &'static str, value: &str| set(environment, name).is_some_and(|text| text == value);
     let protocol = first(environment, ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]);
     let other_protocol = protocol.is_some_and(|(protocol, _)| protocol != "http/protobuf");
     let disabled = set(environment, "OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"));
-    if disabled || other_protocol || says("OTEL_TRACES_EXPORTER", "none") {
+    if disabled || other_protocol || set(environment, "OTEL_TRACES_EXPORTER") == Some("none") {
         return None;
     }
     if let Some((url, origin)) = first(environment, ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]) {

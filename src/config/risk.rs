@@ -25,13 +25,12 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     issuers(config, &mut found);
     routes(&config.routes, &mut found);
     forward_auth(config, &mut found);
-    if config.outbox.alias.url.as_deref().is_some_and(|url| url.starts_with("http://") && !is_local(url)) {
+    if config.outbox.alias.url.as_deref().is_some_and(goes_in_clear) {
         let message = "sends the project's key, and who is who, in clear";
         found.push(Finding::new(KeyPath::of("outbox.alias.url"), message));
     }
     let traces = &config.telemetry.traces;
-    let clear = traces.endpoint.as_deref().is_some_and(|url| url.starts_with("http://") && !is_local(url));
-    if clear && !traces.headers.is_empty() {
+    if traces.endpoint.as_deref().is_some_and(goes_in_clear) && !traces.headers.is_empty() {
         let message = "sends the collector's key in clear";
         found.push(Finding::new(KeyPath::of("telemetry.traces.endpoint"), message));
     }
@@ -97,7 +96,7 @@ fn issuers(config: &Config, found: &mut Vec<Finding>) {
             let message = "is empty: a JWT that the issuer made for any other application is accepted too";
             found.push(Finding::new(at.key("authorized_parties"), message));
         }
-        if issuer.jwks_url.as_deref().is_some_and(|url| url.starts_with("http://") && !is_local(url)) {
+        if issuer.jwks_url.as_deref().is_some_and(goes_in_clear) {
             let message = "fetches keys in clear: whoever can change them on the way can sign in as anybody";
             found.push(Finding::new(at.key("jwks_url"), message));
         }
@@ -142,6 +141,10 @@ fn forward_auth(config: &Config, found: &mut Vec<Finding>) {
             format!("{}: a stream that another proxy forwards is not cut when its session ends", rule.id_at(index));
         found.push(Finding::new(KeyPath::of("routes").index(index).key("stream"), message));
     }
+}
+
+fn goes_in_clear(url: &str) -> bool {
+    url.starts_with("http://") && !is_local(url)
 }
 
 fn is_local(url: &str) -> bool {

@@ -1,13 +1,14 @@
 //! Fetching key sets.
 //!
-//! One small document from one configured address: no redirects, no proxy from the environment,
-//! five seconds in all, a bounded body, and TLS that is always verified.
+//! One small document from one configured address: five seconds in all and a bounded body.
 
 use std::path::Path;
 use std::time::Duration;
 
 use http::StatusCode;
-use reqwest::{Certificate, Client, Url, redirect};
+use reqwest::{Client, Url};
+
+use crate::outgoing::{self, ClientError};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -20,19 +21,13 @@ pub(super) struct Endpoint {
     url: Url,
 }
 
-/// Why an address cannot be asked at all: a mistake in the configuration.
+/// Why an address cannot be asked at all: a mistake in the configuration, or something that this process lacks.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EndpointError {
     #[error("jwks_url must be an http or https URL without credentials")]
     Url,
-    #[error("ca cannot be read")]
-    UnreadableCa(#[source] std::io::Error),
-    #[error("ca holds no PEM certificate")]
-    NoCertificate,
-    #[error("no TLS provider is installed in this process")]
-    NoTlsProvider,
-    #[error("the HTTP client cannot be made")]
-    Client(#[source] reqwest::Error),
+    #[error(transparent)]
+    Client(#[from] ClientError),
 }
 
 /// Why nothing was fetched.
@@ -56,26 +51,15 @@ impl Endpoint {
         if !anonymous || !(plain || url.scheme() == "https") {
             return Err(EndpointError::Url);
         }
-        // reqwest panics without one; `main` installs it first of all.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            return Err(EndpointError::NoTlsProvider);
-        }
-        let builder = Client::builder()
-            .redirect(redirect::Policy::none())
-            .no_proxy()
+        let client = outgoing::builder(ca, !plain)?
             .http1_only()
             .timeout(DEADLINE)
             .connect_timeout(DEADLINE)
             // A connection kept for minutes is one more that can be dead when it is needed.
             .pool_max_idle_per_host(0)
-            .user_agent(concat!("doorward/", env!("CARGO_PKG_VERSION")));
-        let builder = match ca {
-            Some(path) => builder.tls_certs_only(authorities(path)?),
-            // Lets a container without system certificates ask a neighbour in clear.
-            None if plain => builder.tls_certs_only([]),
-            None => builder,
-        };
-        Ok(Self { client: builder.build().map_err(EndpointError::Client)?, url })
+            .build()
+            .map_err(ClientError::Client)?;
+        Ok(Self { client, url })
     }
 
     /// Returns the body of a 200 answer.
@@ -92,14 +76,6 @@ impl Endpoint {
             body.extend_from_slice(&chunk);
         }
         Ok(body)
-    }
-}
-
-fn authorities(path: &Path) -> Result<Vec<Certificate>, EndpointError> {
-    let pem = std::fs::read(path).map_err(EndpointError::UnreadableCa)?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) | Err(_) => Err(EndpointError::NoCertificate),
     }
 }
 

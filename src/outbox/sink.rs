@@ -1,17 +1,17 @@
 //! A PostHog-compatible sink: one endpoint, `POST {url}/batch/`.
 //!
-//! No redirects, no proxy from the environment, TLS that is always verified, one deadline for all of
-//! it, and an answer of which only the status matters. The project's key is in no error.
+//! One deadline for all of it, and an answer of which only the status matters. The project's key is
+//! in no error.
 
-use std::path::Path;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use reqwest::{Certificate, Client, Response, Url, redirect};
+use reqwest::{Client, Response, Url};
 use serde_json::{Value, json};
 
 use crate::config::outbox::Alias;
+use crate::outgoing::{self, ClientError};
 use crate::secret::Rotating;
 use crate::telemetry::with_causes;
 
@@ -39,7 +39,7 @@ pub(super) enum Answer {
     None(String),
 }
 
-/// Why a sink cannot be used at all: a mistake in the configuration.
+/// Why a sink cannot be used at all: a mistake in the configuration, or something that this process lacks.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// The address is none.
@@ -48,18 +48,9 @@ pub enum SinkError {
     /// There is no key.
     #[error("outbox.alias.api_key is missing")]
     NoKey,
-    /// The file with authorities cannot be read.
-    #[error("outbox.alias.ca cannot be read")]
-    UnreadableCa(#[source] std::io::Error),
-    /// The file holds no certificate.
-    #[error("outbox.alias.ca holds no PEM certificate")]
-    NoCertificate,
-    /// The process has no TLS provider.
-    #[error("no TLS provider is installed in this process")]
-    NoTlsProvider,
-    /// The HTTP client cannot be made.
-    #[error("the HTTP client cannot be made")]
-    Client(#[source] reqwest::Error),
+    /// There is no client to ask it.
+    #[error("outbox.alias cannot be used")]
+    Client(#[from] ClientError),
 }
 
 impl Sink {
@@ -68,25 +59,12 @@ impl Sink {
         let Some(url) = &config.url else { return Ok(None) };
         let api_key = Rotating::new(config.api_key.clone().ok_or(SinkError::NoKey)?);
         let url = Url::parse(&format!("{}/batch/", url.trim_end_matches('/'))).map_err(|_| SinkError::Url)?;
-        let plain = url.scheme() == "http";
-        // reqwest panics without one; `main` installs it first of all.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            return Err(SinkError::NoTlsProvider);
-        }
-        let builder = Client::builder()
-            .redirect(redirect::Policy::none())
-            .no_proxy()
+        let client = outgoing::builder(config.ca.as_deref(), url.scheme() != "http")?
             .timeout(config.timeout)
             .pool_max_idle_per_host(1)
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .user_agent(concat!("doorward/", env!("CARGO_PKG_VERSION")));
-        let builder = match &config.ca {
-            Some(path) => builder.tls_certs_only(authorities(path)?),
-            // Lets a container without system certificates ask a neighbour in clear.
-            None if plain => builder.tls_certs_only([]),
-            None => builder,
-        };
-        let client = builder.build().map_err(SinkError::Client)?;
+            .build()
+            .map_err(ClientError::Client)?;
         Ok(Some(Self { client, url, api_key, timeout: config.timeout }))
     }
 
@@ -136,12 +114,4 @@ impl Sink {
 // A wrong key, address or pace: no event is to blame.
 fn is_about_us(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 403 | 404 | 405 | 407 | 408 | 429)
-}
-
-fn authorities(path: &Path) -> Result<Vec<Certificate>, SinkError> {
-    let pem = std::fs::read(path).map_err(SinkError::UnreadableCa)?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) | Err(_) => Err(SinkError::NoCertificate),
-    }
 }

@@ -93,7 +93,11 @@ impl SideDoor {
                      NetworkPolicy admit nobody to its port"
                 );
             }
-            Seen::Unknown(error) => tracing::warn!(error, "Nobody can know whether the application is exposed"),
+            Seen::Unknown(error) => tracing::warn!(
+                error,
+                "Cannot read who listens on the application's port; make /proc/self/net/tcp readable, or set \
+                 upstream.exposed to ignore"
+            ),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Modules in layers; each may name modules of its own and of earlier layers.
 const LAYERS: [&[&str]; 9] = [
     &["time", "secret"],
-    &["config", "metrics", "telemetry", "model"],
+    &["config", "metrics", "outgoing", "telemetry", "model"],
     &["store", "identity", "directory"],
     &["session"],
     &["bootstrap", "outbox"],

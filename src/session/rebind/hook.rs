@@ -1,10 +1,9 @@
 //! Asking the application to make a guest's rows the user's.
 //!
-//! One call, one deadline, no redirects, a small answer. Anything but a clear yes or a clear no is
-//! neither: the rows may have been moved, and only the same key may be asked again.
+//! One call, one deadline, a small answer. Anything but a clear yes or a clear no is neither: the
+//! rows may have been moved, and only the same key may be asked again.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, Client, ClientBuilder, Url, redirect};
+use reqwest::{Client, ClientBuilder, Url};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -20,6 +19,8 @@ use crate::config;
 use crate::config::rebind::Hook as Config;
 use crate::config::upstream::Target;
 use crate::model::PrincipalId;
+use crate::outgoing::{self, ClientError};
+use crate::telemetry::with_causes;
 
 /// The largest answer that is read, in bytes.
 const ANSWER_MAX: usize = 64 * 1024;
@@ -61,14 +62,24 @@ struct Upstream {
 
 impl Hook {
     pub(super) fn new(hook: &Config, upstream: &config::Upstream) -> Result<Self, String> {
-        let base = builder(hook.timeout, upstream.connect_timeout)?;
         let (builder, url) = match (hook.upstream_path(), &hook.url) {
-            (Some(path), _) => at_upstream(base, path, upstream)?,
-            (None, Some(url)) => (trusting(base, hook.ca.as_deref(), url.starts_with("https://"))?, url.clone()),
+            (Some(path), _) => at_upstream(path, upstream)?,
+            (None, Some(url)) => {
+                let builder = outgoing::builder(hook.ca.as_deref(), url.starts_with("https://"));
+                (builder.map_err(|error| with_causes(&error))?, url.clone())
+            }
             (None, None) => return Err("url is missing".to_owned()),
         };
+        let client = builder
+            .timeout(hook.timeout)
+            .connect_timeout(upstream.connect_timeout.min(hook.timeout))
+            // A connection kept for long is one more that can be dead when it is needed.
+            .pool_max_idle_per_host(0)
+            // A call that was lost is repeated by whoever knows that it was.
+            .retry(reqwest::retry::never())
+            .build();
         Ok(Self {
-            client: builder.build().map_err(|error| crate::telemetry::with_causes(&error))?,
+            client: client.map_err(|error| with_causes(&ClientError::Client(error)))?,
             url: Url::parse(&url).map_err(|_| "url cannot be read".to_owned())?,
             authorization: ArcSwapOption::new(authorization(hook)?.map(Arc::new)),
             deadline: hook.timeout,
@@ -133,57 +144,21 @@ fn authorization(hook: &Config) -> Result<Option<HeaderValue>, String> {
     Ok(value)
 }
 
-fn builder(deadline: Duration, connect: Duration) -> Result<ClientBuilder, String> {
-    // reqwest panics without one; `main` installs it first of all.
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        return Err("no TLS provider is installed in this process".to_owned());
-    }
-    let builder = Client::builder()
-        .redirect(redirect::Policy::none())
-        .no_proxy()
-        .timeout(deadline)
-        .connect_timeout(connect.min(deadline))
-        // A connection kept for long is one more that can be dead when it is needed.
-        .pool_max_idle_per_host(0)
-        // A call that was lost is repeated by whoever knows that it was.
-        .retry(reqwest::retry::never())
-        .user_agent(concat!("doorward/", env!("CARGO_PKG_VERSION")));
-    Ok(builder)
-}
-
 /// Returns what asks the application where requests are forwarded to, and its URL there.
-fn at_upstream(
-    base: ClientBuilder,
-    path: &str,
-    upstream: &config::Upstream,
-) -> Result<(ClientBuilder, String), String> {
-    match upstream.url.as_ref().ok_or("url is a path at the upstream, and upstream.url is null")? {
-        Target::Unix(socket) => {
-            Ok((base.unix_socket(socket.as_path()).tls_certs_only([]), format!("http://localhost{path}")))
-        }
+fn at_upstream(path: &str, upstream: &config::Upstream) -> Result<(ClientBuilder, String), String> {
+    let target = upstream.url.as_ref().ok_or("url is a path at the upstream, and upstream.url is null")?;
+    let tls = matches!(target, Target::Tcp { tls: true, .. });
+    let builder = outgoing::builder(upstream.ca.as_deref(), tls);
+    let builder = builder.map_err(|error| format!("upstream: {}", with_causes(&error)))?;
+    Ok(match target {
+        Target::Unix(socket) => (builder.unix_socket(socket.as_path()), format!("http://localhost{path}")),
         Target::Tcp { host, port, tls } => {
             let scheme = if *tls { "https" } else { "http" };
             let name = upstream.server_name.as_ref().filter(|_| *tls).unwrap_or(host);
             let name = if name.contains(':') { format!("[{name}]") } else { name.clone() };
-            let builder = trusting(base, upstream.ca.as_deref(), *tls)?;
-            Ok((builder.dns_resolver(Upstream { host: host.clone() }), format!("{scheme}://{name}:{port}{path}")))
+            (builder.dns_resolver(Upstream { host: host.clone() }), format!("{scheme}://{name}:{port}{path}"))
         }
-    }
-}
-
-fn trusting(builder: ClientBuilder, ca: Option<&Path>, tls: bool) -> Result<ClientBuilder, String> {
-    match ca {
-        Some(path) => {
-            let pem = std::fs::read(path).map_err(|error| format!("ca cannot be read: {error}"))?;
-            match Certificate::from_pem_bundle(&pem) {
-                Ok(certificates) if !certificates.is_empty() => Ok(builder.tls_certs_only(certificates)),
-                Ok(_) | Err(_) => Err("ca holds no PEM certificate".to_owned()),
-            }
-        }
-        // Lets a container without system certificates ask a neighbour in clear.
-        None if !tls => Ok(builder.tls_certs_only([])),
-        None => Ok(builder),
-    }
+    })
 }
 
 // The address may carry a key in its query.

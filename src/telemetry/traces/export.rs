@@ -1,10 +1,9 @@
 //! Sends spans to a collector: OTLP over HTTP, protobuf.
 //!
-//! No redirects, no proxy from the environment, TLS that is always verified, one deadline for all of
-//! it. A batch that the collector does not take is counted and dropped; that it does not is said
-//! once, and once more when it does again. Its headers and its answers are in no log.
+//! One deadline for all of it. A batch that the collector does not take is counted and dropped; that
+//! it does not is said once, and once more when it does again. Its headers and its answers are in no
+//! log.
 
-use std::path::Path;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
@@ -15,7 +14,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as ProtoSpan};
 use prometheus::IntCounter;
 use prost::Message;
-use reqwest::{Certificate, Client, Response, Url, redirect};
+use reqwest::{Client, Response, Url};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -23,6 +22,7 @@ use super::TraceId;
 use super::span::{self, Span, Value};
 use crate::config::telemetry::Traces;
 use crate::metrics::Metrics;
+use crate::outgoing::{self, ClientError};
 use crate::telemetry::with_causes;
 
 /// Exchanges whose spans may wait: with five spans each, a few megabytes.
@@ -58,7 +58,7 @@ pub struct Exporter {
     reachable: bool,
 }
 
-/// Why a collector cannot be used at all: a mistake in the configuration.
+/// Why no span can be sent at all: a mistake in the configuration, or something that this process lacks.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectorError {
     /// The address is none.
@@ -67,21 +67,12 @@ pub enum CollectorError {
     /// A header cannot be sent.
     #[error("telemetry.traces.headers holds one that cannot be sent")]
     Header,
-    /// The file with authorities cannot be read.
-    #[error("telemetry.traces.ca cannot be read")]
-    UnreadableCa(#[source] std::io::Error),
-    /// The file holds no certificate.
-    #[error("telemetry.traces.ca holds no PEM certificate")]
-    NoCertificate,
-    /// The process has no TLS provider.
-    #[error("no TLS provider is installed in this process")]
-    NoTlsProvider,
     /// The system gives no random numbers.
     #[error("the system's random number generator failed")]
     NoEntropy,
-    /// The HTTP client cannot be made.
-    #[error("the HTTP client cannot be made")]
-    Client(#[source] reqwest::Error),
+    /// There is no client to send them.
+    #[error("telemetry.traces cannot be used")]
+    Client(#[from] ClientError),
 }
 
 struct Counters {
@@ -109,7 +100,7 @@ impl Exporter {
         }
         let counter = |result| metrics.trace_spans.with_label_values(&[result]);
         Ok(Self {
-            client: client(config, url.scheme() == "http")?,
+            client: client(config, url.scheme() != "http")?,
             url,
             headers: headers(config)?,
             resource: resource(config),
@@ -217,33 +208,13 @@ pub(super) fn create_series(metrics: &Metrics) -> IntCounter {
     metrics.trace_spans.with_label_values(&["queue_full"])
 }
 
-fn client(config: &Traces, plain: bool) -> Result<Client, CollectorError> {
-    // reqwest panics without one; `main` installs it first of all.
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        return Err(CollectorError::NoTlsProvider);
-    }
-    let builder = Client::builder()
-        .redirect(redirect::Policy::none())
-        .no_proxy()
+fn client(config: &Traces, tls: bool) -> Result<Client, ClientError> {
+    outgoing::builder(config.ca.as_deref(), tls)?
         .timeout(DEADLINE)
         .pool_max_idle_per_host(1)
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .user_agent(concat!("doorward/", env!("CARGO_PKG_VERSION")));
-    let builder = match &config.ca {
-        Some(path) => builder.tls_certs_only(authorities(path)?),
-        // Lets a container without system certificates ask a neighbour in clear.
-        None if plain => builder.tls_certs_only([]),
-        None => builder,
-    };
-    builder.build().map_err(CollectorError::Client)
-}
-
-fn authorities(path: &Path) -> Result<Vec<Certificate>, CollectorError> {
-    let pem = std::fs::read(path).map_err(CollectorError::UnreadableCa)?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) | Err(_) => Err(CollectorError::NoCertificate),
-    }
+        .build()
+        .map_err(ClientError::Client)
 }
 
 fn headers(config: &Traces) -> Result<HeaderMap, CollectorError> {
