@@ -72,6 +72,11 @@ struct Ids {
     next: AtomicU64,
 }
 
+/// Returns the trace that a `traceparent` names, if it is exactly as the specification has it.
+pub fn trace_in(traceparent: &HeaderValue) -> Option<TraceId> {
+    parent::parse(traceparent.as_bytes()).map(|parent| parent.trace)
+}
+
 impl Tracer {
     /// Returns a tracer, and what must run to send its spans; `None` when no endpoint is configured.
     pub fn new(
