@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora::proxy::Session as Exchange;
+use prometheus::IntGauge;
 use tokio::time::Instant;
 
 pub use self::ids::RequestIds;
@@ -64,7 +65,11 @@ struct Line {
 }
 
 /// Counts an exchange in, and out again however it ends.
-struct UnderWay(Arc<Streams>);
+struct UnderWay {
+    streams: Arc<Streams>,
+    /// Which exchanges it is one of.
+    gauge: IntGauge,
+}
 
 impl Context {
     pub(super) fn new(settings: Arc<Settings>, request_id: RequestId, tallies: Arc<Tallies>) -> Self {
@@ -119,9 +124,7 @@ impl Context {
 
     fn enter(&mut self, line: Line, streams: &Arc<Streams>) {
         self.line = Some(line);
-        streams.exchange_began();
-        self.under_way = Some(UnderWay(streams.clone()));
-        self.tallies.in_flight.inc();
+        self.under_way = Some(UnderWay::begin(streams.clone(), self.tallies.in_flight.clone()));
     }
 
     pub(super) fn peer_is_trusted(&self) -> bool {
@@ -163,8 +166,9 @@ impl Context {
     /// Takes down that the exchange asks about another one.
     pub(super) fn answers_a_proxy(&mut self) {
         self.handler = VERIFY;
-        self.tallies.in_flight.dec();
-        self.tallies.questions.inc();
+        if let Some(under_way) = &mut self.under_way {
+            under_way.count_as(self.tallies.questions.clone());
+        }
     }
 
     /// Takes down which request is asked about.
@@ -282,13 +286,7 @@ impl Context {
         let code = self.status.map_or(499, |status| status.as_u16());
         let now = Instant::now();
         let took = now - self.started;
-        let asks = self.handler == VERIFY;
-        if asks {
-            self.tallies.questions.dec();
-        } else {
-            self.tallies.in_flight.dec();
-        }
-        if let Some(rule) = self.rule.as_ref().filter(|_| !asks) {
+        if let Some(rule) = self.rule.as_ref().filter(|_| self.handler != VERIFY) {
             rule.tally(metrics).count(route, code, took, metrics);
         } else {
             metrics.http_requests.with_label_values(&[self.handler, route, &status_label(code)]).inc();
@@ -357,9 +355,23 @@ impl Drop for Context {
     }
 }
 
+impl UnderWay {
+    fn begin(streams: Arc<Streams>, gauge: IntGauge) -> Self {
+        streams.exchange_began();
+        gauge.inc();
+        Self { streams, gauge }
+    }
+
+    fn count_as(&mut self, gauge: IntGauge) {
+        gauge.inc();
+        std::mem::replace(&mut self.gauge, gauge).dec();
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.exchange_finished();
+        self.gauge.dec();
+        self.streams.exchange_finished();
     }
 }
 
