@@ -164,7 +164,7 @@ impl ProxyHttp for Gateway {
         if context.permit.is_none() {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         }
-        context.forwarding();
+        context.trace_upstream();
         self.upstream
             .peer()
             .ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "upstream host does not resolve").into_up())
@@ -299,7 +299,7 @@ impl Gateway {
             Ok(permit) if rule.policy.stream => Box::pin(guard::extend(&self.sessions, permit, &mut extended)).await,
             other => other,
         };
-        context.asked([("find", found), ("extend", extended)]);
+        context.trace_store([("find", found), ("extend", extended)]);
         context.decided(&decided, started);
         match decided {
             Ok(permit) => {

@@ -37,7 +37,7 @@ async fn decide(sessions: &Sessions, original: &Original, context: &mut Context)
         let (mut found, mut extended) = (None, None);
         let asked = (&mut found, &mut extended);
         let decided = authorize(sessions, &rule.policy, original, &settings.cookie, asked).await;
-        context.asked([("find", found), ("extend", extended)]);
+        context.trace_store([("find", found), ("extend", extended)]);
         context.decided(&decided, started);
         match decided {
             Ok(permit) => permit,

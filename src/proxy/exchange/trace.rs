@@ -93,34 +93,36 @@ impl Context {
     }
 
     /// Takes down when the store was asked, for which operations.
-    pub(in crate::proxy) fn asked<const N: usize>(&mut self, questions: [(&'static str, Option<Asked>); N]) {
-        if let Some(trace) = &mut self.trace {
-            for (operation, asked) in questions {
-                trace.asked(operation, asked);
-            }
+    pub(in crate::proxy) fn trace_store<const N: usize>(&mut self, questions: [(&'static str, Option<Asked>); N]) {
+        if let Some(recording) = self.recording() {
+            let asked = questions.into_iter().filter_map(|(operation, asked)| Some((operation, asked?)));
+            recording.asked.extend(asked);
         }
     }
 
     pub(super) fn trace_guard(&mut self, decided: &Result<Permit, Rejection>, began: Instant, ended: Instant) {
-        let Some(trace) = &mut self.trace else { return };
+        let Some(trace) = &self.trace else { return };
         let verdict = decided.as_ref().map_or_else(|rejection| rejection.verdict(), verdict_of);
         let source = decided.as_ref().ok().and_then(Permit::source).map(|source| source_name(Some(source)));
         let seconds = (ended - began).as_secs_f64();
         trace.exemplify(&self.tallies.metrics, Measured::Decision, &[source.unwrap_or("none")], seconds);
-        trace.guarded(Guarded { began, ended, verdict, source });
+        if let Some(recording) = self.recording() {
+            recording.guarded = Some(Guarded { began, ended, verdict, source });
+        }
     }
 
     /// Takes down that the application is turned to, whether or not it can be reached.
-    pub(in crate::proxy) fn forwarding(&mut self) {
-        if let Some(trace) = &mut self.trace {
-            trace.forwarding();
+    pub(in crate::proxy) fn trace_upstream(&mut self) {
+        if let Some(recording) = self.recording() {
+            let (since, times) = recording.forwarded.unwrap_or_else(|| (Instant::now(), 0));
+            recording.forwarded = Some((since, times + 1));
         }
     }
 
     /// Takes down what the application answered.
-    pub(in crate::proxy) fn answered(&mut self, status: StatusCode) {
-        if let Some(trace) = &mut self.trace {
-            trace.upstream_answered(status.as_u16());
+    pub(in crate::proxy) fn trace_answer(&mut self, status: StatusCode) {
+        if let Some(recording) = self.recording() {
+            recording.upstream_status = Some(status.as_u16());
         }
     }
 
@@ -145,6 +147,10 @@ impl Context {
             upstream_error: self.upstream_error,
             cut,
         });
+    }
+
+    fn recording(&mut self) -> Option<&mut Recording> {
+        self.trace.as_mut()?.recording.as_deref_mut()
     }
 }
 
@@ -182,33 +188,6 @@ impl Trace {
             request.remove_header(&TRACESTATE);
         }
         request.insert_header(TRACEPARENT, self.place.traceparent())
-    }
-
-    fn guarded(&mut self, guarded: Guarded) {
-        if let Some(recording) = &mut self.recording {
-            recording.guarded = Some(guarded);
-        }
-    }
-
-    /// Takes down that the store was asked, for `operation`.
-    fn asked(&mut self, operation: &'static str, asked: Option<Asked>) {
-        if let Some(recording) = &mut self.recording {
-            recording.asked.extend(asked.map(|asked| (operation, asked)));
-        }
-    }
-
-    /// Takes down that the application is turned to.
-    fn forwarding(&mut self) {
-        if let Some(recording) = &mut self.recording {
-            let (since, times) = recording.forwarded.unwrap_or_else(|| (Instant::now(), 0));
-            recording.forwarded = Some((since, times + 1));
-        }
-    }
-
-    fn upstream_answered(&mut self, status: u16) {
-        if let Some(recording) = &mut self.recording {
-            recording.upstream_status = Some(status);
-        }
     }
 
     /// Hands the spans over.
