@@ -172,7 +172,7 @@ impl Context {
     }
 
     /// Takes down which request is asked about.
-    pub(super) fn is_about(&mut self, method: &Method, target: &PathAndQuery) {
+    pub(super) fn note_original(&mut self, method: &Method, target: &PathAndQuery) {
         if let Some(line) = &mut self.line {
             line.method = method.clone();
             line.target = Some(target.clone());
@@ -180,7 +180,7 @@ impl Context {
     }
 
     /// Takes down where the request that is asked about comes from: its `source`, and its head.
-    pub(super) fn is_from(&mut self, source: Option<IpAddr>, head: &HeaderMap) {
+    pub(super) fn note_origin(&mut self, source: Option<IpAddr>, head: &HeaderMap) {
         if let Some(source) = source {
             self.client = client_of(head, Some(source), &self.settings.trusted_proxies);
         }
@@ -223,7 +223,10 @@ impl Context {
         self.trace_guard(decided, started, ended);
         match source {
             Some(Source::Cache) => self.tallies.cached_decision.observe(took),
-            _ => self.tallies.metrics.auth_decision_duration.with_label_values(&[source_name(source)]).observe(took),
+            _ => {
+                let labels = [source.map_or("none", Source::as_str)];
+                self.tallies.metrics.auth_decision_duration.with_label_values(&labels).observe(took);
+            }
         }
         match decided {
             Ok(permit) => match permit.session() {
@@ -304,7 +307,7 @@ impl Context {
     }
 
     fn source(&self) -> Option<&'static str> {
-        self.permit.as_ref().and_then(Permit::source).map(|source| source_name(Some(source)))
+        self.permit.as_ref().and_then(Permit::source).map(Source::as_str)
     }
 
     // On HTTP/2 an exchange that was cut before its answer is not the one that gives it.
@@ -372,15 +375,6 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.gauge.dec();
         self.streams.exchange_finished();
-    }
-}
-
-fn source_name(source: Option<Source>) -> &'static str {
-    match source {
-        Some(Source::Cache) => "cache",
-        Some(Source::Store) => "store",
-        Some(Source::Stale) => "stale",
-        None => "none",
     }
 }
 

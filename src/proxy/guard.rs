@@ -13,7 +13,7 @@ use super::route::Policy;
 use crate::api::extract::{BearerError, bearer, is_jwt_shaped};
 use crate::config::{Auth, Cookie};
 use crate::model::{PrincipalKind, Session};
-use crate::session::{Asked, Refusal, Sessions, Source, Validated};
+use crate::session::{Refusal, Sessions, Source, StoreCall, Validated};
 
 /// Proof that the guard let a request through.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ pub async fn authorize_watched(
     policy: &Policy,
     request: &Parts,
     cookie: &Cookie,
-    asked: &mut Option<Asked>,
+    asked: &mut Option<StoreCall>,
 ) -> Result<Permit, Rejection> {
     let token = match credentials(&request.headers, cookie)? {
         Credentials::Bearer(token) => token,
@@ -127,12 +127,12 @@ pub async fn authorize_watched(
 pub(super) async fn extend(
     sessions: &Sessions,
     permit: Permit,
-    asked: &mut Option<Asked>,
+    asked: &mut Option<StoreCall>,
 ) -> Result<Permit, Rejection> {
     let Some(session) = permit.session() else { return Ok(permit) };
     let began = Instant::now();
     let extended = sessions.extend(session).await;
-    *asked = Some(Asked::since(began, extended != Err(Refusal::Unavailable)));
+    *asked = Some(StoreCall::since(began, extended != Err(Refusal::Unavailable)));
     Ok(Permit { session: Some(extended.map_err(Rejection::Refused)?), ..permit })
 }
 

@@ -21,7 +21,7 @@ use super::headers;
 use super::route::Policy;
 use crate::api::error::{Error as ApiError, Kind};
 use crate::config::{Auth, Cookie, IdentityHeaders};
-use crate::session::{Asked, Caller, Refusal, Sessions};
+use crate::session::{Caller, Refusal, Sessions, StoreCall};
 
 /// The label of exchanges that ask about other ones.
 pub(super) const VERIFY: &str = "verify";
@@ -57,7 +57,7 @@ async fn authorize(
     policy: &Policy,
     original: &Original,
     cookie: &Cookie,
-    (found, extended): (&mut Option<Asked>, &mut Option<Asked>),
+    (found, extended): (&mut Option<StoreCall>, &mut Option<StoreCall>),
 ) -> Result<Permit, Rejection> {
     let mut permit = guard::authorize_watched(sessions, policy, original.head(), cookie, found).await?;
     if policy.stream {

@@ -12,14 +12,14 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session as Exchange;
 use tokio::time::Instant;
 
-use super::{Context, source_name, verdict_of};
+use super::{Context, verdict_of};
 use crate::api::RequestId;
 use crate::metrics::Metrics;
 use crate::metrics::exemplars::{Exemplar, Measured};
 use crate::proxy::guard::{Permit, Rejection};
 use crate::proxy::respond::Verdict;
 use crate::proxy::{Gateway, is_tls};
-use crate::session::Asked;
+use crate::session::{Source, StoreCall};
 use crate::telemetry::access::Outcome;
 use crate::telemetry::traces::span::{Kind, Span, Value};
 use crate::telemetry::traces::{Place, SpanId, TRACEPARENT, TRACESTATE, TraceId, Tracer};
@@ -70,7 +70,7 @@ struct Came {
 struct Recording {
     came: Came,
     guarded: Option<Guarded>,
-    asked: Vec<(&'static str, Asked)>,
+    asked: Vec<(&'static str, StoreCall)>,
     /// When the application was first turned to, and how often it was.
     forwarded: Option<(Instant, i64)>,
     upstream_status: Option<u16>,
@@ -93,7 +93,7 @@ impl Context {
     }
 
     /// Takes down when the store was asked, for which operations.
-    pub(in crate::proxy) fn trace_store<const N: usize>(&mut self, questions: [(&'static str, Option<Asked>); N]) {
+    pub(in crate::proxy) fn trace_store<const N: usize>(&mut self, questions: [(&'static str, Option<StoreCall>); N]) {
         if let Some(recording) = self.recording() {
             let asked = questions.into_iter().filter_map(|(operation, asked)| Some((operation, asked?)));
             recording.asked.extend(asked);
@@ -103,7 +103,7 @@ impl Context {
     pub(super) fn trace_guard(&mut self, decided: &Result<Permit, Rejection>, began: Instant, ended: Instant) {
         let Some(trace) = &self.trace else { return };
         let verdict = decided.as_ref().map_or_else(|rejection| rejection.verdict(), verdict_of);
-        let source = decided.as_ref().ok().and_then(Permit::source).map(|source| source_name(Some(source)));
+        let source = decided.as_ref().ok().and_then(Permit::source).map(Source::as_str);
         let seconds = (ended - began).as_secs_f64();
         trace.exemplify(&self.tallies.metrics, Measured::Decision, &[source.unwrap_or("none")], seconds);
         if let Some(recording) = self.recording() {
@@ -159,13 +159,7 @@ impl Trace {
     fn begin(tracer: &Arc<Tracer>, headers: &HeaderMap, came: Came, peer_is_trusted: bool, dice: f64) -> Self {
         let place = tracer.begin(headers, peer_is_trusted, dice);
         let recording = place.sampled.then(|| {
-            Box::new(Recording {
-                came,
-                guarded: None,
-                asked: Vec::new(),
-                forwarded: None,
-                upstream_status: None,
-            })
+            Box::new(Recording { came, guarded: None, asked: Vec::new(), forwarded: None, upstream_status: None })
         });
         Self { tracer: tracer.clone(), place, keeps_state: peer_is_trusted && place.parent.is_some(), recording }
     }
@@ -247,7 +241,7 @@ fn guard(id: SpanId, parent: SpanId, guarded: &Guarded) -> Span {
     }
 }
 
-fn store(id: SpanId, parent: Option<SpanId>, operation: &'static str, asked: &Asked) -> Span {
+fn store(id: SpanId, parent: Option<SpanId>, operation: &'static str, asked: &StoreCall) -> Span {
     Span {
         id,
         parent,

@@ -26,7 +26,7 @@ impl Gateway {
             return crate::proxy::refuse(exchange, &Kind::NotFound.into(), context).await;
         }
         context.answers_a_proxy();
-        let response = match self.asked(exchange, context, misspelt).await {
+        let response = match self.decide_question(exchange, context, misspelt).await {
             Ok(identity) => allowed(identity, context),
             Err(error) => denied(&error, context),
         };
@@ -47,7 +47,12 @@ impl Gateway {
         respond::write(exchange, response).await.map(|()| true)
     }
 
-    async fn asked(&self, exchange: &Exchange, context: &mut Context, misspelt: bool) -> Result<HeaderMap, ApiError> {
+    async fn decide_question(
+        &self,
+        exchange: &Exchange,
+        context: &mut Context,
+        misspelt: bool,
+    ) -> Result<HeaderMap, ApiError> {
         if !context.peer_is_trusted() {
             return Err(context.turn_away(Rejection::UntrustedPeer));
         }
@@ -55,7 +60,7 @@ impl Gateway {
             context.refuse_unread();
             return Err(Kind::BadRequest.into());
         };
-        context.is_about(original.method(), original.target());
+        context.note_original(original.method(), original.target());
         // An answer replaces headers by name: it cannot reach a name that only the application folds.
         if misspelt {
             return Err(context.turn_away(Rejection::IdentityHeader));

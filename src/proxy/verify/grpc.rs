@@ -105,8 +105,8 @@ impl Checker {
             return Err(Kind::BadRequest.into());
         };
         let source = question.get_client_address().and_then(|address| address.parse().ok());
-        context.is_about(original.method(), original.target());
-        context.is_from(source, &received);
+        context.note_original(original.method(), original.target());
+        context.note_origin(source, &received);
         if let Some(tracer) = &self.tracer {
             context.trace_question(tracer, original.method(), &received);
         }
