@@ -293,13 +293,9 @@ impl Gateway {
         let head = exchange.req_header();
         let generation = self.sessions.revocations().vouched_generation();
         let started = Instant::now();
-        let (mut found, mut extended) = (None, None);
-        let decided = guard::authorize_watched(&self.sessions, &rule.policy, head, &settings.cookie, &mut found).await;
-        let decided = match decided {
-            Ok(permit) if rule.policy.stream => Box::pin(guard::extend(&self.sessions, permit, &mut extended)).await,
-            other => other,
-        };
-        context.trace_store([("find", found), ("extend", extended)]);
+        let asked = guard::authorize_and_extend(&self.sessions, &rule.policy, head, &settings.cookie);
+        let (decided, calls) = asked.await;
+        context.trace_store(calls);
         context.decided(&decided, started);
         match decided {
             Ok(permit) => {

@@ -45,6 +45,15 @@ pub enum Rejection {
     IdentityHeader,
 }
 
+/// When the store was asked about a request, and for what.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StoreCalls {
+    /// To find the session.
+    pub(super) find: Option<StoreCall>,
+    /// To begin a new lifetime of it.
+    pub(super) extend: Option<StoreCall>,
+}
+
 /// What a request says about who sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credentials<'a> {
@@ -86,18 +95,26 @@ pub fn credentials<'a>(headers: &'a HeaderMap, cookie: &Cookie) -> Result<Creden
     Ok(session_cookie(headers, &cookie.name)?.map_or(Credentials::None, Credentials::Cookie))
 }
 
-/// Returns the permit to forward a request, or why there is none.
-pub async fn authorize(
+/// Returns the permit to forward a request, or why there is none; and when the store was asked.
+///
+/// On a route for streams the session that was let through begins a new lifetime.
+pub(super) async fn authorize_and_extend(
     sessions: &Sessions,
     policy: &Policy,
     request: &Parts,
     cookie: &Cookie,
-) -> Result<Permit, Rejection> {
-    authorize_watched(sessions, policy, request, cookie, &mut None).await
+) -> (Result<Permit, Rejection>, StoreCalls) {
+    let mut calls = StoreCalls::default();
+    let authorized = authorize(sessions, policy, request, cookie, &mut calls.find).await;
+    let decided = match authorized {
+        Ok(permit) if policy.stream => Box::pin(extend(sessions, permit, &mut calls.extend)).await,
+        other => other,
+    };
+    (decided, calls)
 }
 
-/// As [`authorize`]; says in `asked` whether and when the store was asked.
-pub async fn authorize_watched(
+/// As `authorize_and_extend`, without a new lifetime; says in `asked` whether and when the store was asked.
+pub async fn authorize(
     sessions: &Sessions,
     policy: &Policy,
     request: &Parts,
@@ -123,12 +140,7 @@ pub async fn authorize_watched(
     Ok(Permit { session: Some(session), source: Some(source) })
 }
 
-/// Begins a new lifetime of the session that was let through; says in `asked` when the store was asked.
-pub(super) async fn extend(
-    sessions: &Sessions,
-    permit: Permit,
-    asked: &mut Option<StoreCall>,
-) -> Result<Permit, Rejection> {
+async fn extend(sessions: &Sessions, permit: Permit, asked: &mut Option<StoreCall>) -> Result<Permit, Rejection> {
     let Some(session) = permit.session() else { return Ok(permit) };
     let began = Instant::now();
     let extended = sessions.extend(session).await;

@@ -16,7 +16,7 @@ use super::{Context, verdict_of};
 use crate::api::RequestId;
 use crate::metrics::Metrics;
 use crate::metrics::exemplars::{Exemplar, Measured};
-use crate::proxy::guard::{Permit, Rejection};
+use crate::proxy::guard::{Permit, Rejection, StoreCalls};
 use crate::proxy::respond::Verdict;
 use crate::proxy::{Gateway, is_tls};
 use crate::session::{Source, StoreCall};
@@ -70,7 +70,7 @@ struct Came {
 struct Recording {
     came: Came,
     guarded: Option<Guarded>,
-    asked: Vec<(&'static str, StoreCall)>,
+    store: StoreCalls,
     /// When the application was first turned to, and how often it was.
     forwarded: Option<(Instant, i64)>,
     upstream_status: Option<u16>,
@@ -92,11 +92,10 @@ impl Context {
         self.trace = Some(Trace::begin(tracer, headers, came, true, self.request_id.dice()));
     }
 
-    /// Takes down when the store was asked, for which operations.
-    pub(in crate::proxy) fn trace_store<const N: usize>(&mut self, questions: [(&'static str, Option<StoreCall>); N]) {
+    /// Takes down when the store was asked.
+    pub(in crate::proxy) fn trace_store(&mut self, calls: StoreCalls) {
         if let Some(recording) = self.recording() {
-            let asked = questions.into_iter().filter_map(|(operation, asked)| Some((operation, asked?)));
-            recording.asked.extend(asked);
+            recording.store = calls;
         }
     }
 
@@ -159,7 +158,13 @@ impl Trace {
     fn begin(tracer: &Arc<Tracer>, headers: &HeaderMap, came: Came, peer_is_trusted: bool, dice: f64) -> Self {
         let place = tracer.begin(headers, peer_is_trusted, dice);
         let recording = place.sampled.then(|| {
-            Box::new(Recording { came, guarded: None, asked: Vec::new(), forwarded: None, upstream_status: None })
+            Box::new(Recording {
+                came,
+                guarded: None,
+                store: StoreCalls::default(),
+                forwarded: None,
+                upstream_status: None,
+            })
         });
         Self { tracer: tracer.clone(), place, keeps_state: peer_is_trusted && place.parent.is_some(), recording }
     }
@@ -191,9 +196,9 @@ impl Trace {
         spans.push(server(&self.place, &recording, ending));
         spans.extend(recording.guarded.map(|guarded| guard(self.tracer.span_id(), self.place.server, &guarded)));
         let asking = spans.last().map(|span| span.id);
-        let store =
-            recording.asked.iter().map(|(operation, asked)| store(self.tracer.span_id(), asking, operation, asked));
-        spans.extend(store);
+        for (operation, call) in [("find", recording.store.find), ("extend", recording.store.extend)] {
+            spans.extend(call.map(|call| store(self.tracer.span_id(), asking, operation, call)));
+        }
         spans.extend(recording.forwarded.map(|forwarded| upstream(&self.place, &recording, forwarded, ending)));
         self.tracer.submit(&self.place, spans);
     }
@@ -241,16 +246,16 @@ fn guard(id: SpanId, parent: SpanId, guarded: &Guarded) -> Span {
     }
 }
 
-fn store(id: SpanId, parent: Option<SpanId>, operation: &'static str, asked: &StoreCall) -> Span {
+fn store(id: SpanId, parent: Option<SpanId>, operation: &'static str, call: StoreCall) -> Span {
     Span {
         id,
         parent,
         name: "store".to_owned(),
         kind: Kind::Client,
-        began: asked.began,
-        ended: asked.ended,
+        began: call.began,
+        ended: call.ended,
         attributes: vec![("db.operation.name", Value::Name(operation))],
-        failed: !asked.answered,
+        failed: !call.answered,
     }
 }
 
