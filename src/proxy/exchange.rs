@@ -221,12 +221,11 @@ impl Context {
         let ended = Instant::now();
         let took = (ended - started).as_secs_f64();
         self.trace_guard(decided, started, ended);
-        match source {
-            Some(Source::Cache) => self.tallies.cached_decision.observe(took),
-            _ => {
-                let labels = [source.map_or("none", Source::as_str)];
-                self.tallies.metrics.auth_decision_duration.with_label_values(&labels).observe(took);
-            }
+        if source == Some(Source::Cache) {
+            self.tallies.cached_decision.observe(took);
+        } else {
+            let labels = [source.map_or("none", Source::as_str)];
+            self.tallies.metrics.auth_decision_duration.with_label_values(&labels).observe(took);
         }
         match decided {
             Ok(permit) => match permit.session() {
