@@ -89,7 +89,8 @@ impl Fixture {
 
     /// Decides in one poll: with no I/O.
     fn authorize(&self, head: &Parts) -> Result<Permit, Rejection> {
-        let decision = guard::authorize(&self.sessions, &self.policy, head, &self.cookie);
+        let mut call = None;
+        let decision = guard::authorize(&self.sessions, &self.policy, head, &self.cookie, &mut call);
         decision.now_or_never().expect("a decision without I/O is ready at once")
     }
 }
@@ -120,7 +121,8 @@ fn decisions(criterion: &mut Criterion) {
     let fixture = Fixture::new();
     let token = fixture.token();
     let known = request(&token);
-    let first = guard::authorize(&fixture.sessions, &fixture.policy, &known, &fixture.cookie);
+    let mut call = None;
+    let first = guard::authorize(&fixture.sessions, &fixture.policy, &known, &fixture.cookie, &mut call);
     let first = fixture.runtime.block_on(first).expect("the session was just started");
     assert_eq!(first.source(), Some(Source::Store));
     assert_eq!(fixture.authorize(&known).map(|permit| permit.source()), Ok(Some(Source::Cache)));

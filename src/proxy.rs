@@ -128,10 +128,10 @@ impl ProxyHttp for Gateway {
         let trusted = context.peer_is_trusted();
         let misspelt = headers::strip(exchange.req_header_mut(), trusted, &self.metrics);
         if let Err(kind) = framing::check_framing(exchange).and_then(|()| framing::rewrite_path(exchange)) {
-            context.refuse_unread();
-            if settings.forward_auth && exchange.req_header().uri.path().starts_with("/_doorward/") {
+            if settings.forward_auth && route::question(exchange.req_header().uri.path()).is_some() {
                 return Box::pin(self.refuse_question(exchange, context, kind)).await;
             }
+            context.refuse_unread();
             return refuse(exchange, &kind.into(), context).await;
         }
         let (method, path) = (exchange.req_header().method.clone(), exchange.req_header().uri.path());
@@ -141,7 +141,13 @@ impl ProxyHttp for Gateway {
         }
         let answered = match route {
             Route::Terminate(Surface::Verify) => return Box::pin(self.verify(exchange, context, misspelt)).await,
-            Route::Terminate(surface) => return Box::pin(self.terminate(exchange, context, surface)).await,
+            Route::Terminate(Surface::Reserved) => return refuse(exchange, &Kind::NotFound.into(), context).await,
+            Route::Terminate(Surface::SessionExchange) => {
+                return Box::pin(self.terminate(exchange, context, &self.session_exchange)).await;
+            }
+            Route::Terminate(Surface::Webhooks) => {
+                return Box::pin(self.terminate(exchange, context, &self.webhooks)).await;
+            }
             Route::Open(rule) => {
                 context.allow(rule, Permit::open());
                 false
@@ -164,7 +170,7 @@ impl ProxyHttp for Gateway {
         if context.permit.is_none() {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         }
-        context.forwarding();
+        context.trace_upstream();
         self.upstream
             .peer()
             .ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "upstream host does not resolve").into_up())
@@ -293,13 +299,9 @@ impl Gateway {
         let head = exchange.req_header();
         let generation = self.sessions.revocations().vouched_generation();
         let started = Instant::now();
-        let (mut found, mut extended) = (None, None);
-        let decided = guard::authorize_watched(&self.sessions, &rule.policy, head, &settings.cookie, &mut found).await;
-        let decided = match decided {
-            Ok(permit) if rule.policy.stream => Box::pin(guard::extend(&self.sessions, permit, &mut extended)).await,
-            other => other,
-        };
-        context.asked([("find", found), ("extend", extended)]);
+        let asked = guard::authorize_and_extend(&self.sessions, &rule.policy, head, &settings.cookie);
+        let (decided, calls) = asked.await;
+        context.trace_store(calls);
         context.decided(&decided, started);
         match decided {
             Ok(permit) => {
@@ -329,13 +331,8 @@ impl Gateway {
         &self,
         exchange: &mut Exchange,
         context: &mut Context,
-        surface: Surface,
+        router: &Arc<Router>,
     ) -> pingora::Result<bool> {
-        let router = match surface {
-            Surface::SessionExchange => &self.session_exchange,
-            Surface::Webhooks => &self.webhooks,
-            Surface::Verify | Surface::Reserved => return refuse(exchange, &Kind::NotFound.into(), context).await,
-        };
         context.handler = "auth";
         let (request_id, client) = (context.request_id(), context.client);
         let status = terminate::serve(exchange, router, |extensions| {

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use self::cache::SessionCache;
 pub use self::headers::Caller;
-pub use self::outcome::{Asked, Refusal, Source, StartError, Started, Validated};
+pub use self::outcome::{Refusal, Source, StartError, Started, StoreCall, Validated};
 pub use self::policy::Policy;
 pub use self::rebind::{InvalidHook, RebindError, Rebinds, Rebound};
 use crate::config;
@@ -144,7 +144,7 @@ impl Sessions {
     }
 
     /// As [`validate`](Self::validate); says in `asked` whether and when the store was asked.
-    pub async fn validate_watched(&self, token: &str, asked: &mut Option<Asked>) -> Result<Validated, Refusal> {
+    pub async fn validate_watched(&self, token: &str, asked: &mut Option<StoreCall>) -> Result<Validated, Refusal> {
         let now = self.clock.now();
         let parsed = self.parse(token)?;
         let past_its_time = parsed.nominal_expiry <= now;

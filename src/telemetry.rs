@@ -10,6 +10,7 @@ pub mod access;
 pub mod audit;
 mod file;
 mod json;
+pub mod names;
 pub mod traces;
 
 use std::io;

@@ -21,7 +21,8 @@ pub(super) fn page(families: &[MetricFamily], exemplars: &Exemplars) -> String {
 }
 
 fn write_family(page: &mut String, family: &MetricFamily, exemplars: &Exemplars) -> std::fmt::Result {
-    let (kind, name) = match family.get_field_type() {
+    let kind = family.get_field_type();
+    let (kind_name, name) = match kind {
         MetricType::COUNTER => ("counter", family.name().strip_suffix("_total").unwrap_or(family.name())),
         MetricType::GAUGE => ("gauge", family.name()),
         MetricType::HISTOGRAM => ("histogram", family.name()),
@@ -29,15 +30,14 @@ fn write_family(page: &mut String, family: &MetricFamily, exemplars: &Exemplars)
         MetricType::SUMMARY | MetricType::UNTYPED => return Ok(()),
     };
     writeln!(page, "# HELP {name} {}", escaped(family.help()))?;
-    writeln!(page, "# TYPE {name} {kind}")?;
+    writeln!(page, "# TYPE {name} {kind_name}")?;
     for metric in family.get_metric() {
         match kind {
-            "counter" => sample(page, &format!("{name}_total"), metric, None, metric.get_counter().get_value())?,
-            "gauge" => sample(page, name, metric, None, metric.get_gauge().get_value())?,
+            MetricType::COUNTER => {
+                sample(page, &format!("{name}_total"), metric, None, metric.get_counter().get_value(), None)?;
+            }
+            MetricType::GAUGE => sample(page, name, metric, None, metric.get_gauge().get_value(), None)?,
             _ => write_histogram(page, name, metric, exemplars)?,
-        }
-        if kind != "histogram" {
-            page.push('\n');
         }
     }
     Ok(())
@@ -51,21 +51,21 @@ fn write_histogram(page: &mut String, name: &str, metric: &Metric, exemplars: &E
     let buckets = finite.map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
     let name_of = |suffix: &str| format!("{name}_{suffix}");
     for (bound, count) in buckets.chain([(f64::INFINITY, histogram.get_sample_count())]) {
-        sample(page, &name_of("bucket"), metric, Some(bound), whole(count))?;
-        if let Some(exemplar) = exemplars.next().flatten() {
-            write_exemplar(page, &exemplar)?;
-        }
-        page.push('\n');
+        let exemplar = exemplars.next().flatten();
+        sample(page, &name_of("bucket"), metric, Some(bound), whole(count), exemplar.as_ref())?;
     }
-    sample(page, &name_of("count"), metric, None, whole(histogram.get_sample_count()))?;
-    page.push('\n');
-    sample(page, &name_of("sum"), metric, None, histogram.get_sample_sum())?;
-    page.push('\n');
-    Ok(())
+    sample(page, &name_of("count"), metric, None, whole(histogram.get_sample_count()), None)?;
+    sample(page, &name_of("sum"), metric, None, histogram.get_sample_sum(), None)
 }
 
-// Without the end of the line, where an exemplar may stand.
-fn sample(page: &mut String, name: &str, metric: &Metric, bound: Option<f64>, value: f64) -> std::fmt::Result {
+fn sample(
+    page: &mut String,
+    name: &str,
+    metric: &Metric,
+    bound: Option<f64>,
+    value: f64,
+    exemplar: Option<&Exemplar>,
+) -> std::fmt::Result {
     page.push_str(name);
     let labels = metric.get_label().iter().map(|label| (label.name(), escaped(label.value())));
     let bound = bound.map(|bound| ("le", canonical(bound)));
@@ -73,7 +73,11 @@ fn sample(page: &mut String, name: &str, metric: &Metric, bound: Option<f64>, va
     if !labels.is_empty() {
         write!(page, "{{{}}}", labels.join(","))?;
     }
-    write!(page, " {}", number(value))
+    write!(page, " {}", number(value))?;
+    if let Some(exemplar) = exemplar {
+        write_exemplar(page, exemplar)?;
+    }
+    page.write_char('\n')
 }
 
 fn write_exemplar(page: &mut String, exemplar: &Exemplar) -> std::fmt::Result {

@@ -67,7 +67,7 @@ impl Gateway {
         context: &mut Context,
         peer: &Arc<HttpPeer>,
     ) -> pingora::Result<Upstream> {
-        context.forwarding();
+        context.trace_upstream();
         let (mut upstream, reused) = unless_gone(exchange, self.direct.pool.connect(peer)).await?;
         upstream.read_timeout = peer.options.read_timeout;
         upstream.write_timeout = peer.options.write_timeout;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora::proxy::Session as Exchange;
+use prometheus::IntGauge;
 use tokio::time::Instant;
 
 pub use self::ids::RequestIds;
@@ -25,7 +26,7 @@ use crate::api::{Error as ApiError, RequestId};
 use crate::metrics::Metrics;
 use crate::session::{Refusal, Sessions, Source};
 use crate::telemetry::access::{self, Outcome};
-use crate::telemetry::traces::TRACEPARENT;
+use crate::telemetry::traces::{TRACEPARENT, trace_in};
 
 /// What is known about one exchange.
 pub struct Context {
@@ -64,7 +65,11 @@ struct Line {
 }
 
 /// Counts an exchange in, and out again however it ends.
-struct UnderWay(Arc<Streams>);
+struct UnderWay {
+    streams: Arc<Streams>,
+    /// Which exchanges it is one of.
+    gauge: IntGauge,
+}
 
 impl Context {
     pub(super) fn new(settings: Arc<Settings>, request_id: RequestId, tallies: Arc<Tallies>) -> Self {
@@ -119,9 +124,7 @@ impl Context {
 
     fn enter(&mut self, line: Line, streams: &Arc<Streams>) {
         self.line = Some(line);
-        streams.exchange_began();
-        self.under_way = Some(UnderWay(streams.clone()));
-        self.tallies.in_flight.inc();
+        self.under_way = Some(UnderWay::begin(streams.clone(), self.tallies.in_flight.clone()));
     }
 
     pub(super) fn peer_is_trusted(&self) -> bool {
@@ -163,12 +166,13 @@ impl Context {
     /// Takes down that the exchange asks about another one.
     pub(super) fn answers_a_proxy(&mut self) {
         self.handler = VERIFY;
-        self.tallies.in_flight.dec();
-        self.tallies.questions.inc();
+        if let Some(under_way) = &mut self.under_way {
+            under_way.count_as(self.tallies.questions.clone());
+        }
     }
 
     /// Takes down which request is asked about.
-    pub(super) fn is_about(&mut self, method: &Method, target: &PathAndQuery) {
+    pub(super) fn note_original(&mut self, method: &Method, target: &PathAndQuery) {
         if let Some(line) = &mut self.line {
             line.method = method.clone();
             line.target = Some(target.clone());
@@ -176,7 +180,7 @@ impl Context {
     }
 
     /// Takes down where the request that is asked about comes from: its `source`, and its head.
-    pub(super) fn is_from(&mut self, source: Option<IpAddr>, head: &HeaderMap) {
+    pub(super) fn note_origin(&mut self, source: Option<IpAddr>, head: &HeaderMap) {
         if let Some(source) = source {
             self.client = client_of(head, Some(source), &self.settings.trusted_proxies);
         }
@@ -217,9 +221,11 @@ impl Context {
         let ended = Instant::now();
         let took = (ended - started).as_secs_f64();
         self.trace_guard(decided, started, ended);
-        match source {
-            Some(Source::Cache) => self.tallies.cached_decision.observe(took),
-            _ => self.tallies.metrics.auth_decision_duration.with_label_values(&[source_name(source)]).observe(took),
+        if source == Some(Source::Cache) {
+            self.tallies.cached_decision.observe(took);
+        } else {
+            let labels = [source.map_or("none", Source::as_str)];
+            self.tallies.metrics.auth_decision_duration.with_label_values(&labels).observe(took);
         }
         match decided {
             Ok(permit) => match permit.session() {
@@ -282,13 +288,7 @@ impl Context {
         let code = self.status.map_or(499, |status| status.as_u16());
         let now = Instant::now();
         let took = now - self.started;
-        let asks = self.handler == VERIFY;
-        if asks {
-            self.tallies.questions.dec();
-        } else {
-            self.tallies.in_flight.dec();
-        }
-        if let Some(rule) = self.rule.as_ref().filter(|_| !asks) {
+        if let Some(rule) = self.rule.as_ref().filter(|_| self.handler != VERIFY) {
             rule.tally(metrics).count(route, code, took, metrics);
         } else {
             metrics.http_requests.with_label_values(&[self.handler, route, &status_label(code)]).inc();
@@ -306,7 +306,7 @@ impl Context {
     }
 
     fn source(&self) -> Option<&'static str> {
-        self.permit.as_ref().and_then(Permit::source).map(|source| source_name(Some(source)))
+        self.permit.as_ref().and_then(Permit::source).map(Source::as_str)
     }
 
     // On HTTP/2 an exchange that was cut before its answer is not the one that gives it.
@@ -326,10 +326,11 @@ impl Context {
             return;
         }
         let session = self.permit.as_ref().and_then(Permit::session);
-        let trace = self.trace.as_ref().map(|trace| trace.id().to_string());
+        let named = || line.traceparent.as_ref().and_then(trace_in);
+        let trace = self.trace.as_ref().map(Trace::id).or_else(named).map(|trace| trace.to_string());
         access::write(&access::Record {
             request_id: &self.request_id.to_string(),
-            trace_id: trace.as_deref().or_else(|| line.traceparent.as_ref().and_then(trace_id)),
+            trace_id: trace.as_deref(),
             method: line.method.as_str(),
             handler: self.handler,
             path: line.target.as_ref().map_or("", PathAndQuery::path),
@@ -356,18 +357,23 @@ impl Drop for Context {
     }
 }
 
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.exchange_finished();
+impl UnderWay {
+    fn begin(streams: Arc<Streams>, gauge: IntGauge) -> Self {
+        streams.exchange_began();
+        gauge.inc();
+        Self { streams, gauge }
+    }
+
+    fn count_as(&mut self, gauge: IntGauge) {
+        gauge.inc();
+        std::mem::replace(&mut self.gauge, gauge).dec();
     }
 }
 
-fn source_name(source: Option<Source>) -> &'static str {
-    match source {
-        Some(Source::Cache) => "cache",
-        Some(Source::Store) => "store",
-        Some(Source::Stale) => "stale",
-        None => "none",
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.gauge.dec();
+        self.streams.exchange_finished();
     }
 }
 
@@ -376,27 +382,5 @@ fn verdict_of(permit: &Permit) -> Verdict {
         (None, _) => Verdict { outcome: Outcome::Bypass, reason: "public_path" },
         (Some(_), Some(Source::Stale)) => Verdict { outcome: Outcome::Allow, reason: "stale_allowed" },
         (Some(_), _) => Verdict { outcome: Outcome::Allow, reason: "ok" },
-    }
-}
-
-// W3C Trace Context §3.2: version "-" trace-id "-" parent-id "-" flags.
-fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
-    let id = traceparent.to_str().ok()?.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_well_formed_traceparent_names_a_trace() {
-        for (text, id) in [
-            ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Some("4bf92f3577b34da6a3ce929d0e0e4736")),
-            ("00-xyz-00f067aa0ba902b7-01", None),
-            ("", None),
-        ] {
-            assert_eq!(trace_id(&HeaderValue::from_static(text)), id, "{text}");
-        }
     }
 }

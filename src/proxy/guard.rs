@@ -13,7 +13,7 @@ use super::route::Policy;
 use crate::api::extract::{BearerError, bearer, is_jwt_shaped};
 use crate::config::{Auth, Cookie};
 use crate::model::{PrincipalKind, Session};
-use crate::session::{Asked, Refusal, Sessions, Source, Validated};
+use crate::session::{Refusal, Sessions, Source, StoreCall, Validated};
 
 /// Proof that the guard let a request through.
 #[derive(Clone, Debug)]
@@ -43,6 +43,15 @@ pub enum Rejection {
     UntrustedPeer,
     /// An identity header came in a spelling that an answer cannot replace.
     IdentityHeader,
+}
+
+/// When the store was asked about a request, and for what.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StoreCalls {
+    /// To find the session.
+    pub(super) find: Option<StoreCall>,
+    /// To begin a new lifetime of it.
+    pub(super) extend: Option<StoreCall>,
 }
 
 /// What a request says about who sends it.
@@ -86,23 +95,31 @@ pub fn credentials<'a>(headers: &'a HeaderMap, cookie: &Cookie) -> Result<Creden
     Ok(session_cookie(headers, &cookie.name)?.map_or(Credentials::None, Credentials::Cookie))
 }
 
-/// Returns the permit to forward a request, or why there is none.
+/// Returns the permit to forward a request, or why there is none; and when the store was asked.
+///
+/// On a route for streams the session that was let through begins a new lifetime.
+pub(super) async fn authorize_and_extend(
+    sessions: &Sessions,
+    policy: &Policy,
+    request: &Parts,
+    cookie: &Cookie,
+) -> (Result<Permit, Rejection>, StoreCalls) {
+    let mut calls = StoreCalls::default();
+    let authorized = authorize(sessions, policy, request, cookie, &mut calls.find).await;
+    let decided = match authorized {
+        Ok(permit) if policy.stream => Box::pin(extend(sessions, permit, &mut calls.extend)).await,
+        other => other,
+    };
+    (decided, calls)
+}
+
+/// As `authorize_and_extend`, without a new lifetime; says in `asked` whether and when the store was asked.
 pub async fn authorize(
     sessions: &Sessions,
     policy: &Policy,
     request: &Parts,
     cookie: &Cookie,
-) -> Result<Permit, Rejection> {
-    authorize_watched(sessions, policy, request, cookie, &mut None).await
-}
-
-/// As [`authorize`]; says in `asked` whether and when the store was asked.
-pub async fn authorize_watched(
-    sessions: &Sessions,
-    policy: &Policy,
-    request: &Parts,
-    cookie: &Cookie,
-    asked: &mut Option<Asked>,
+    asked: &mut Option<StoreCall>,
 ) -> Result<Permit, Rejection> {
     let token = match credentials(&request.headers, cookie)? {
         Credentials::Bearer(token) => token,
@@ -123,16 +140,11 @@ pub async fn authorize_watched(
     Ok(Permit { session: Some(session), source: Some(source) })
 }
 
-/// Begins a new lifetime of the session that was let through; says in `asked` when the store was asked.
-pub(super) async fn extend(
-    sessions: &Sessions,
-    permit: Permit,
-    asked: &mut Option<Asked>,
-) -> Result<Permit, Rejection> {
+async fn extend(sessions: &Sessions, permit: Permit, asked: &mut Option<StoreCall>) -> Result<Permit, Rejection> {
     let Some(session) = permit.session() else { return Ok(permit) };
     let began = Instant::now();
     let extended = sessions.extend(session).await;
-    *asked = Some(Asked::since(began, extended != Err(Refusal::Unavailable)));
+    *asked = Some(StoreCall::since(began, extended != Err(Refusal::Unavailable)));
     Ok(Permit { session: Some(extended.map_err(Rejection::Refused)?), ..permit })
 }
 

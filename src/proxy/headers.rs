@@ -19,6 +19,15 @@ pub use crate::session::headers::{X_CLIENT_ID, X_USER_ID};
 /// The exchange's name in every log.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// How an identity header is spelt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// As Doorward writes it.
+    Ours,
+    /// In another way, which an application may fold.
+    Other,
+}
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -80,27 +89,21 @@ pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metri
     let mut misspelt = false;
     for name in foreign {
         let folded = fold(&name);
-        if let Some((_, label)) = IDENTITY.iter().find(|(identity, _)| *identity == folded) {
-            misspelt |= name.as_str() != *label;
-            metrics.identity_headers_stripped.with_label_values(&[label]).inc();
-            request.remove_header(&name);
-        } else if !peer_is_trusted && FORWARDED.contains(&folded.as_str()) {
+        let spelling = count_identity_header(&name, &folded, metrics);
+        misspelt |= spelling == Some(Spelling::Other);
+        if spelling.is_some() || !peer_is_trusted && FORWARDED.contains(&folded.as_str()) {
             request.remove_header(&name);
         }
     }
     misspelt
 }
 
-/// Returns the identity headers in every spelling but the one that Doorward writes; counts them all.
-pub(super) fn identity_in(headers: &HeaderMap, metrics: &Metrics) -> Vec<HeaderName> {
+/// Counts the identity headers; returns those in a spelling that Doorward does not write.
+pub(super) fn count_identity_headers(headers: &HeaderMap, metrics: &Metrics) -> Vec<HeaderName> {
     let mut misspelt = Vec::new();
     for name in headers.keys() {
-        let folded = fold(name);
-        if let Some((_, label)) = IDENTITY.iter().find(|(identity, _)| *identity == folded) {
-            metrics.identity_headers_stripped.with_label_values(&[label]).inc();
-            if name.as_str() != *label {
-                misspelt.push(name.clone());
-            }
+        if count_identity_header(name, &fold(name), metrics) == Some(Spelling::Other) {
+            misspelt.push(name.clone());
         }
     }
     misspelt
@@ -207,6 +210,13 @@ fn value(text: &str) -> pingora::Result<HeaderValue> {
 
 fn is_plain(name: &HeaderName) -> bool {
     name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Counts a header, called `folded` when folded, if only Doorward may write it.
+fn count_identity_header(name: &HeaderName, folded: &str, metrics: &Metrics) -> Option<Spelling> {
+    let (_, label) = IDENTITY.iter().find(|(identity, _)| *identity == folded)?;
+    metrics.identity_headers_stripped.with_label_values(&[label]).inc();
+    Some(if name.as_str() == *label { Spelling::Ours } else { Spelling::Other })
 }
 
 fn fold(name: &HeaderName) -> String {

@@ -29,7 +29,7 @@ impl Gateway {
         let informational = response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
         if !informational {
             context.answering();
-            context.answered(response.status);
+            context.trace_answer(response.status);
         }
         for name in &headers::IDENTITY_IN_RESPONSES {
             response.remove_header(name);

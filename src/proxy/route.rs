@@ -14,6 +14,9 @@ use super::tally::RouteTally;
 use crate::config::{Auth, RouteRule};
 use crate::metrics::Metrics;
 
+/// What no application has: Doorward's own, beside what the contracts name.
+const RESERVED: &str = "/_doorward";
+
 /// What to do with a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Route<'a> {
@@ -121,9 +124,11 @@ impl RouteTable {
         if path == "/webhooks/clerk" {
             return Route::Terminate(Surface::Webhooks);
         }
-        if let Some(rest) = below(path, "/_doorward") {
-            let asks = below(rest, "/verify").is_some();
-            return Route::Terminate(if asks { Surface::Verify } else { Surface::Reserved });
+        if question(path).is_some() {
+            return Route::Terminate(Surface::Verify);
+        }
+        if below(path, RESERVED).is_some() {
+            return Route::Terminate(Surface::Reserved);
         }
         let rule = self.rules.iter().find(|rule| rule.matches(method, path)).unwrap_or(&self.unmatched);
         match rule.policy.auth {
@@ -193,8 +198,14 @@ impl Rule {
     }
 }
 
+/// Returns what follows the path at which other proxies ask: nothing, or a slash and more; `None`
+/// for other paths.
+pub(super) fn question(path: &str) -> Option<&str> {
+    below(below(path, RESERVED)?, "/verify")
+}
+
 /// Returns what follows `prefix` in a path: nothing, or a slash and more; `None` for other paths.
-pub(super) fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 

@@ -18,10 +18,9 @@ use self::original::Original;
 use super::exchange::Context;
 use super::guard::{self, Permit, Rejection};
 use super::headers;
-use super::route::Policy;
 use crate::api::error::{Error as ApiError, Kind};
-use crate::config::{Auth, Cookie, IdentityHeaders};
-use crate::session::{Asked, Caller, Refusal, Sessions};
+use crate::config::{Auth, IdentityHeaders};
+use crate::session::{Caller, Refusal, Sessions};
 
 /// The label of exchanges that ask about other ones.
 pub(super) const VERIFY: &str = "verify";
@@ -34,10 +33,10 @@ async fn decide(sessions: &Sessions, original: &Original, context: &mut Context)
         Permit::open()
     } else {
         let started = Instant::now();
-        let (mut found, mut extended) = (None, None);
-        let asked = (&mut found, &mut extended);
-        let decided = authorize(sessions, &rule.policy, original, &settings.cookie, asked).await;
-        context.asked([("find", found), ("extend", extended)]);
+        let asked = guard::authorize_and_extend(sessions, &rule.policy, original.head(), &settings.cookie);
+        let (decided, calls) = asked.await;
+        context.trace_store(calls);
+        let decided = decided.and_then(|permit| unless_revoked(sessions, permit));
         context.decided(&decided, started);
         match decided {
             Ok(permit) => permit,
@@ -52,18 +51,8 @@ async fn decide(sessions: &Sessions, original: &Original, context: &mut Context)
     Ok(identity)
 }
 
-async fn authorize(
-    sessions: &Sessions,
-    policy: &Policy,
-    original: &Original,
-    cookie: &Cookie,
-    (found, extended): (&mut Option<Asked>, &mut Option<Asked>),
-) -> Result<Permit, Rejection> {
-    let mut permit = guard::authorize_watched(sessions, policy, original.head(), cookie, found).await?;
-    if policy.stream {
-        permit = Box::pin(guard::extend(sessions, permit, extended)).await?;
-    }
-    // There is no exchange to cut afterwards: what ended by now must be noticed now.
+// There is no exchange to cut afterwards: what ended by now must be noticed now.
+fn unless_revoked(sessions: &Sessions, permit: Permit) -> Result<Permit, Rejection> {
     match permit.session() {
         Some(session) if sessions.is_revoked(session) => Err(Rejection::Refused(Refusal::Revoked)),
         _ => Ok(permit),

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::cache::Miss;
-use super::{Asked, Refusal, Sessions, Source, Validated, unavailable};
+use super::{Refusal, Sessions, Source, StoreCall, Validated, unavailable};
 use crate::model::Session;
 use crate::store::{Key, Stamp};
 use crate::time::Timestamp;
 
 impl Sessions {
-    pub(super) async fn find(&self, key: Key, now: Timestamp, asked: &mut Option<Asked>) -> Result<Validated, Refusal> {
+    pub(super) async fn find(
+        &self,
+        key: Key,
+        now: Timestamp,
+        asked: &mut Option<StoreCall>,
+    ) -> Result<Validated, Refusal> {
         if self.revocations.is_revoked(&key.id) {
             return Err(Refusal::Revoked);
         }
@@ -39,14 +44,14 @@ impl Sessions {
         key: Key,
         stamp: Stamp,
         now: Timestamp,
-        asked: &mut Option<Asked>,
+        asked: &mut Option<StoreCall>,
     ) -> Result<Validated, Refusal> {
         if self.cache.is_gone(key.id, stamp) {
             return self.judge(key, Err(Miss::Gone), now);
         }
         let (store, began) = (self.store.clone(), Instant::now());
         let filled = self.cache.find_or_fill(key.id, stamp, async move { store.find(key, stamp, now).await }).await;
-        *asked = Some(Asked::since(began, !matches!(filled, Err(Miss::Unavailable(_)))));
+        *asked = Some(StoreCall::since(began, !matches!(filled, Err(Miss::Unavailable(_)))));
         self.judge(key, filled, now)
     }
 

@@ -31,7 +31,7 @@ pub enum Source {
 
 /// When the store was asked, by whoever waited for its answer: for traces.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub struct StoreCall {
     /// The question.
     pub began: Instant,
     /// The answer, or the end of waiting for one.
@@ -49,7 +49,18 @@ pub struct Validated {
     pub source: Source,
 }
 
-impl Asked {
+impl Source {
+    /// Returns the stable name for metrics, logs and traces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Store => "store",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+impl StoreCall {
     /// Returns how it went with a question that began at `began` and is over now.
     pub fn since(began: Instant, answered: bool) -> Self {
         Self { began, ended: Instant::now(), answered }

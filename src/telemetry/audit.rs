@@ -161,7 +161,7 @@ impl Event<'_> {
     /// Writes one line.
     pub fn write(&self) {
         tracing::event!(
-            target: "audit",
+            target: super::AUDIT,
             tracing::Level::INFO,
             event.action = self.action.as_str(),
             event.reason = self.reason,

@@ -1,7 +1,8 @@
 //! A file that lines are appended to, and that may be moved away at any time.
 //!
 //! Each line is one write at the end of the file. Before it, the file is opened anew if another one,
-//! or none, stands under its name. A line that cannot be written goes to standard error instead.
+//! or none, stands under its name. A line that cannot be written goes to standard error instead,
+//! after the reason.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -49,7 +50,12 @@ impl Write for &LineFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match self.append(line) {
             Ok(()) => Ok(line.len()),
-            Err(_) => io::stderr().lock().write(line),
+            Err(error) => {
+                let mut stderr = io::stderr().lock();
+                writeln!(stderr, "telemetry.audit_file: cannot write: {error}")?;
+                stderr.write_all(line)?;
+                Ok(line.len())
+            }
         }
     }
 

@@ -10,7 +10,6 @@ mod parent;
 pub mod span;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::rand::SecureRandom;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -25,6 +24,7 @@ use self::span::Span;
 use crate::config::telemetry::Traces;
 use crate::metrics::Metrics;
 use crate::secret::{NoEntropy, random_bytes};
+use crate::telemetry::names::Names;
 use crate::time::{Clock, Timestamp};
 
 /// W3C Trace Context §3.2.
@@ -68,8 +68,14 @@ pub struct SpanId(pub u64);
 
 /// Names: they need not be secret, only never the same.
 struct Ids {
-    seeds: [u64; 3],
-    next: AtomicU64,
+    /// The two halves of a trace's name.
+    traces: [Names; 2],
+    spans: Names,
+}
+
+/// Returns the trace that a `traceparent` names, if it is exactly as the specification has it.
+pub fn trace_in(traceparent: &HeaderValue) -> Option<TraceId> {
+    parent::parse(traceparent.as_bytes()).map(|parent| parent.trace)
 }
 
 impl Tracer {
@@ -146,20 +152,17 @@ impl std::fmt::Display for TraceId {
 
 impl Ids {
     fn new(random: &dyn SecureRandom) -> Result<Self, NoEntropy> {
-        let seed = || random_bytes::<8>(random).map(|bytes| u64::from_ne_bytes(*bytes));
-        Ok(Self { seeds: [seed()?, seed()?, seed()?], next: AtomicU64::new(0) })
+        let names = || random_bytes::<8>(random).map(|bytes| Names::new(u64::from_ne_bytes(*bytes)));
+        Ok(Self { traces: [names()?, names()?], spans: names()? })
     }
 
     fn trace(&self) -> TraceId {
-        let [high, low, _] = self.seeds;
-        let count = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = u128::from(scrambled(high, count)) << 64 | u128::from(scrambled(low, count));
-        TraceId(id.max(1))
+        let [high, low] = self.traces.each_ref().map(|half| u128::from(half.next()));
+        TraceId((high << 64 | low).max(1))
     }
 
     fn span(&self) -> SpanId {
-        let [.., seed] = self.seeds;
-        SpanId(scrambled(seed, self.next.fetch_add(1, Ordering::Relaxed)).max(1))
+        SpanId(self.spans.next().max(1))
     }
 }
 
@@ -168,14 +171,6 @@ fn parent_in(head: &HeaderMap) -> Option<Parent> {
     let mut values = head.get_all(TRACEPARENT).iter();
     let parent = parent::parse(values.next()?.as_bytes())?;
     values.next().is_none().then_some(parent)
-}
-
-// SplitMix64: a bijection of the counter, so that no number comes twice.
-fn scrambled(seed: u64, count: u64) -> u64 {
-    let mut word = seed.wrapping_add(count.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    word ^ (word >> 31)
 }
 
 #[cfg(test)]

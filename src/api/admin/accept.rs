@@ -15,6 +15,13 @@ pub(super) enum Format {
     OpenMetrics,
 }
 
+/// One element of `Accept`.
+struct Range<'a> {
+    media: &'a str,
+    version: Option<&'a str>,
+    quality: f64,
+}
+
 /// Returns the format that the header asks for.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -30,13 +37,6 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
     let open = best(&[("application/openmetrics-text", "1.0.0")]);
     let text = best(&[("text/plain", "0.0.4"), ("text/*", ""), ("*/*", "")]);
     if open > 0.0 && open >= text { Format::OpenMetrics } else { Format::Text }
-}
-
-/// One element of `Accept`.
-struct Range<'a> {
-    media: &'a str,
-    version: Option<&'a str>,
-    quality: f64,
 }
 
 impl<'a> Range<'a> {

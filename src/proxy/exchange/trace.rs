@@ -12,14 +12,14 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session as Exchange;
 use tokio::time::Instant;
 
-use super::{Context, source_name, verdict_of};
+use super::{Context, verdict_of};
 use crate::api::RequestId;
 use crate::metrics::Metrics;
 use crate::metrics::exemplars::{Exemplar, Measured};
-use crate::proxy::guard::{Permit, Rejection};
+use crate::proxy::guard::{Permit, Rejection, StoreCalls};
 use crate::proxy::respond::Verdict;
 use crate::proxy::{Gateway, is_tls};
-use crate::session::Asked;
+use crate::session::{Source, StoreCall};
 use crate::telemetry::access::Outcome;
 use crate::telemetry::traces::span::{Kind, Span, Value};
 use crate::telemetry::traces::{Place, SpanId, TRACEPARENT, TRACESTATE, TraceId, Tracer};
@@ -70,7 +70,7 @@ struct Came {
 struct Recording {
     came: Came,
     guarded: Option<Guarded>,
-    asked: Vec<(&'static str, Asked)>,
+    store: StoreCalls,
     /// When the application was first turned to, and how often it was.
     forwarded: Option<(Instant, i64)>,
     upstream_status: Option<u16>,
@@ -92,35 +92,36 @@ impl Context {
         self.trace = Some(Trace::begin(tracer, headers, came, true, self.request_id.dice()));
     }
 
-    /// Takes down when the store was asked, for which operations.
-    pub(in crate::proxy) fn asked<const N: usize>(&mut self, questions: [(&'static str, Option<Asked>); N]) {
-        if let Some(trace) = &mut self.trace {
-            for (operation, asked) in questions {
-                trace.asked(operation, asked);
-            }
+    /// Takes down when the store was asked.
+    pub(in crate::proxy) fn trace_store(&mut self, calls: StoreCalls) {
+        if let Some(recording) = self.recording() {
+            recording.store = calls;
         }
     }
 
     pub(super) fn trace_guard(&mut self, decided: &Result<Permit, Rejection>, began: Instant, ended: Instant) {
-        let Some(trace) = &mut self.trace else { return };
+        let Some(trace) = &self.trace else { return };
         let verdict = decided.as_ref().map_or_else(|rejection| rejection.verdict(), verdict_of);
-        let source = decided.as_ref().ok().and_then(Permit::source).map(|source| source_name(Some(source)));
+        let source = decided.as_ref().ok().and_then(Permit::source).map(Source::as_str);
         let seconds = (ended - began).as_secs_f64();
         trace.exemplify(&self.tallies.metrics, Measured::Decision, &[source.unwrap_or("none")], seconds);
-        trace.guarded(Guarded { began, ended, verdict, source });
+        if let Some(recording) = self.recording() {
+            recording.guarded = Some(Guarded { began, ended, verdict, source });
+        }
     }
 
     /// Takes down that the application is turned to, whether or not it can be reached.
-    pub(in crate::proxy) fn forwarding(&mut self) {
-        if let Some(trace) = &mut self.trace {
-            trace.forwarding();
+    pub(in crate::proxy) fn trace_upstream(&mut self) {
+        if let Some(recording) = self.recording() {
+            let (since, times) = recording.forwarded.unwrap_or_else(|| (Instant::now(), 0));
+            recording.forwarded = Some((since, times + 1));
         }
     }
 
     /// Takes down what the application answered.
-    pub(in crate::proxy) fn answered(&mut self, status: StatusCode) {
-        if let Some(trace) = &mut self.trace {
-            trace.upstream_answered(status.as_u16());
+    pub(in crate::proxy) fn trace_answer(&mut self, status: StatusCode) {
+        if let Some(recording) = self.recording() {
+            recording.upstream_status = Some(status.as_u16());
         }
     }
 
@@ -146,6 +147,10 @@ impl Context {
             cut,
         });
     }
+
+    fn recording(&mut self) -> Option<&mut Recording> {
+        self.trace.as_mut()?.recording.as_deref_mut()
+    }
 }
 
 impl Trace {
@@ -156,7 +161,7 @@ impl Trace {
             Box::new(Recording {
                 came,
                 guarded: None,
-                asked: Vec::new(),
+                store: StoreCalls::default(),
                 forwarded: None,
                 upstream_status: None,
             })
@@ -184,33 +189,6 @@ impl Trace {
         request.insert_header(TRACEPARENT, self.place.traceparent())
     }
 
-    fn guarded(&mut self, guarded: Guarded) {
-        if let Some(recording) = &mut self.recording {
-            recording.guarded = Some(guarded);
-        }
-    }
-
-    /// Takes down that the store was asked, for `operation`.
-    fn asked(&mut self, operation: &'static str, asked: Option<Asked>) {
-        if let Some(recording) = &mut self.recording {
-            recording.asked.extend(asked.map(|asked| (operation, asked)));
-        }
-    }
-
-    /// Takes down that the application is turned to.
-    fn forwarding(&mut self) {
-        if let Some(recording) = &mut self.recording {
-            let (since, times) = recording.forwarded.unwrap_or_else(|| (Instant::now(), 0));
-            recording.forwarded = Some((since, times + 1));
-        }
-    }
-
-    fn upstream_answered(&mut self, status: u16) {
-        if let Some(recording) = &mut self.recording {
-            recording.upstream_status = Some(status);
-        }
-    }
-
     /// Hands the spans over.
     fn finish(self, ending: &Ending<'_>) {
         let Some(recording) = self.recording else { return };
@@ -218,9 +196,9 @@ impl Trace {
         spans.push(server(&self.place, &recording, ending));
         spans.extend(recording.guarded.map(|guarded| guard(self.tracer.span_id(), self.place.server, &guarded)));
         let asking = spans.last().map(|span| span.id);
-        let store =
-            recording.asked.iter().map(|(operation, asked)| store(self.tracer.span_id(), asking, operation, asked));
-        spans.extend(store);
+        for (operation, call) in [("find", recording.store.find), ("extend", recording.store.extend)] {
+            spans.extend(call.map(|call| store(self.tracer.span_id(), asking, operation, call)));
+        }
         spans.extend(recording.forwarded.map(|forwarded| upstream(&self.place, &recording, forwarded, ending)));
         self.tracer.submit(&self.place, spans);
     }
@@ -268,16 +246,16 @@ fn guard(id: SpanId, parent: SpanId, guarded: &Guarded) -> Span {
     }
 }
 
-fn store(id: SpanId, parent: Option<SpanId>, operation: &'static str, asked: &Asked) -> Span {
+fn store(id: SpanId, parent: Option<SpanId>, operation: &'static str, call: StoreCall) -> Span {
     Span {
         id,
         parent,
         name: "store".to_owned(),
         kind: Kind::Client,
-        began: asked.began,
-        ended: asked.ended,
+        began: call.began,
+        ended: call.ended,
         attributes: vec![("db.operation.name", Value::Name(operation))],
-        failed: !asked.answered,
+        failed: !call.answered,
     }
 }
 

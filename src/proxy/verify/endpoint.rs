@@ -26,15 +26,11 @@ impl Gateway {
             return crate::proxy::refuse(exchange, &Kind::NotFound.into(), context).await;
         }
         context.answers_a_proxy();
-        let response = match self.asked(exchange, context, misspelt).await {
-            Ok(identity) => allowed(identity, context),
-            Err(error) => denied(&error, context),
-        };
-        context.status = Some(response.status());
-        respond::write(exchange, response).await.map(|()| true)
+        let decided = self.decide_question(exchange, context, misspelt).await;
+        answer(exchange, context, decided).await
     }
 
-    /// Refuses a question that cannot be read.
+    /// Refuses a question that cannot be read; a stranger is not told so.
     pub(in crate::proxy) async fn refuse_question(
         &self,
         exchange: &mut Exchange,
@@ -42,26 +38,48 @@ impl Gateway {
         kind: Kind,
     ) -> pingora::Result<bool> {
         context.answers_a_proxy();
-        let response = denied(&kind.into(), context);
-        context.status = Some(response.status());
-        respond::write(exchange, response).await.map(|()| true)
+        let error = believe(context).err().unwrap_or_else(|| {
+            context.refuse_unread();
+            kind.into()
+        });
+        answer(exchange, context, Err(error)).await
     }
 
-    async fn asked(&self, exchange: &Exchange, context: &mut Context, misspelt: bool) -> Result<HeaderMap, ApiError> {
-        if !context.peer_is_trusted() {
-            return Err(context.turn_away(Rejection::UntrustedPeer));
-        }
+    async fn decide_question(
+        &self,
+        exchange: &Exchange,
+        context: &mut Context,
+        misspelt: bool,
+    ) -> Result<HeaderMap, ApiError> {
+        believe(context)?;
         let Ok(original) = Original::from_question(exchange.req_header()) else {
             context.refuse_unread();
             return Err(Kind::BadRequest.into());
         };
-        context.is_about(original.method(), original.target());
+        context.note_original(original.method(), original.target());
         // An answer replaces headers by name: it cannot reach a name that only the application folds.
         if misspelt {
             return Err(context.turn_away(Rejection::IdentityHeader));
         }
         Box::pin(decide(&self.sessions, &original, context)).await
     }
+}
+
+fn believe(context: &mut Context) -> Result<(), ApiError> {
+    if context.peer_is_trusted() { Ok(()) } else { Err(context.turn_away(Rejection::UntrustedPeer)) }
+}
+
+async fn answer(
+    exchange: &mut Exchange,
+    context: &mut Context,
+    decided: Result<HeaderMap, ApiError>,
+) -> pingora::Result<bool> {
+    let response = match decided {
+        Ok(identity) => allowed(identity, context),
+        Err(error) => denied(&error, context),
+    };
+    context.status = Some(response.status());
+    respond::write(exchange, response).await.map(|()| true)
 }
 
 fn allowed(identity: HeaderMap, context: &Context) -> Response<Bytes> {

@@ -105,15 +105,15 @@ impl Checker {
             return Err(Kind::BadRequest.into());
         };
         let source = question.get_client_address().and_then(|address| address.parse().ok());
-        context.is_about(original.method(), original.target());
-        context.is_from(source, &received);
+        context.note_original(original.method(), original.target());
+        context.note_origin(source, &received);
         if let Some(tracer) = &self.tracer {
             context.trace_question(tracer, original.method(), &received);
         }
-        let foreign = headers::identity_in(&received, &self.metrics);
+        let misspelt = headers::count_identity_headers(&received, &self.metrics);
         let identity = Box::pin(decide(&self.sessions, &original, context)).await?;
         let mut allowed = OkHttpResponse {
-            headers_to_remove: foreign.iter().map(ToString::to_string).collect(),
+            headers_to_remove: misspelt.iter().map(ToString::to_string).collect(),
             ..OkHttpResponse::default()
         };
         for (name, value) in &identity {

@@ -10,10 +10,7 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request};
 
-use crate::proxy::route::{below, normalise};
-
-/// Where a proxy may put the original path behind: Envoy's `path_prefix`.
-const PREFIX: &str = "/_doorward/verify";
+use crate::proxy::route::{self, normalise};
 
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
@@ -45,7 +42,8 @@ impl Original {
     /// Reads what a question over HTTP tells: behind the path, or in headers.
     pub(super) fn from_question(question: &Parts) -> Result<Self, Unreadable> {
         let headers = &question.headers;
-        let suffix = below(question.uri.path(), PREFIX).filter(|rest| !rest.is_empty());
+        // Where a proxy may put the original path: Envoy's `path_prefix`.
+        let suffix = route::question(question.uri.path()).filter(|rest| !rest.is_empty());
         let asked = suffix.map(|path| match question.uri.query() {
             Some(query) => target(&format!("{path}?{query}")),
             None => target(path),

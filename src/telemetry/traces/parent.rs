@@ -44,19 +44,8 @@ pub(super) fn parse(value: &[u8]) -> Option<Parent> {
 ///
 /// Never: hex digits and dashes are a valid header value.
 pub(super) fn render(trace: TraceId, span: SpanId, flags: u8) -> HeaderValue {
-    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    let digits = |number: u128, places: &mut [u8]| {
-        places.iter_mut().rev().fold(number, |rest, place| {
-            let digit = u8::try_from(rest & 0xF).unwrap_or_default();
-            *place = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
-            rest >> 4
-        });
-    };
-    let fields = [(3..35, trace.0), (36..52, u128::from(span.0)), (53..55, u128::from(flags))];
-    for (range, number) in fields {
-        digits(number, text.get_mut(range).unwrap_or_default());
-    }
-    HeaderValue::from_bytes(&text).expect("hex digits and dashes are a valid header value")
+    let text = format!("00-{trace}-{:016x}-{flags:02x}", span.0);
+    HeaderValue::try_from(text).expect("hex digits and dashes are a valid header value")
 }
 
 // Lower case only, as the specification has it.

@@ -42,6 +42,8 @@ async fn only_trusted_proxies_may_ask_and_nobody_by_saying_so() {
         ("GET /_doorward/verify/app", vec![stage.user_field(), "X-Forwarded-For: 127.0.0.1".to_owned()]),
         ("GET /_doorward/verify", vec![]),
         ("GET /_doorward/verify/app", vec!["X_User_ID: mallory".to_owned()]),
+        ("GET /_doorward/verify//app", vec![]),
+        ("GET /_doorward/verify/../app", vec![stage.user_field()]),
     ] {
         let answer = ask_from("127.0.0.2", &stage, start, &fields).await;
         assert_refuses(&answer, 403, "Insufficient permissions");
@@ -50,7 +52,7 @@ async fn only_trusted_proxies_may_ask_and_nobody_by_saying_so() {
     let answer = ask_from("127.0.0.1", &stage, "GET /_doorward/verify/app", &[stage.user_field()]).await;
     assert_allows(&answer, USER, "default");
     let metrics = stage.doorward.admin_get("/metrics").await.text();
-    let series = "doorward_auth_decisions_total{outcome=\"deny\",principal=\"none\",reason=\"untrusted_peer\"} 6\n";
+    let series = "doorward_auth_decisions_total{outcome=\"deny\",principal=\"none\",reason=\"untrusted_peer\"} 8\n";
     assert!(metrics.contains(series), "{metrics}");
     let line = line_about(&stage, "/_doorward/verify/open/a").await;
     assert_eq!((&line["auth.reason"], &line["client.ip"]), (&"untrusted_peer".into(), &"127.0.0.2".into()));

@@ -255,3 +255,15 @@ async fn http2_asks_as_http1_does() {
         assert_eq!(answer.expect("an answer").status, status, "{origin}");
     }
 }
+
+#[tokio::test]
+async fn only_what_is_asked_at_the_path_of_questions_is_answered_as_one_when_it_cannot_be_read() {
+    let stage = Stage::start(ENABLED).await;
+    for path in ["/_doorward/verify//app", "/_doorward/verify/../verify"] {
+        assert_refuses(&ask(&stage, &format!("GET {path}"), &[""; 0]).await, 400, "Bad Request");
+    }
+    for path in ["/_doorward//verify", "/_doorward/verifyx//app", "/_doorwardx//app"] {
+        let answer = ask(&stage, &format!("GET {path}"), &[""; 0]).await;
+        assert_eq!((answer.status, answer.headers.all("x-user-id")), (400, vec![]), "{path}");
+    }
+}
