@@ -1,14 +1,16 @@
 //! A file that lines are appended to, and that may be moved away at any time.
 //!
 //! Each line is one write at the end of the file. Before it, the file is opened anew if another one,
-//! or none, stands under its name. A line that cannot be written goes to standard error instead,
-//! after the reason.
+//! or none, stands under its name; where a file was, a link or a pipe that somebody put there is not
+//! written to. A line that cannot be written goes to standard error instead, after the reason.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+
+use nix::fcntl::OFlag;
 
 /// What its owner may do, and its group may read.
 const MODE: u32 = 0o640;
@@ -17,31 +19,44 @@ const MODE: u32 = 0o640;
 #[derive(Debug)]
 pub(super) struct LineFile {
     path: PathBuf,
+    /// Whether a file stood there from the start, and not a link to one or a device.
+    is_file: bool,
     open: Mutex<File>,
 }
 
 impl LineFile {
     /// Opens a file, which is made if it is not there; its folder must be.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
-        let open = Mutex::new(append(&path)?);
-        Ok(Self { path, open })
+        let open = Mutex::new(to_append().open(&path)?);
+        let is_file = path.symlink_metadata()?.is_file();
+        Ok(Self { path, is_file, open })
     }
 
     fn append(&self, line: &[u8]) -> io::Result<()> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_in_place(&open)? {
-            *open = append(&self.path)?;
+            *open = self.open_anew()?;
         }
         open.write_all(line)
     }
 
     fn is_in_place(&self, open: &File) -> io::Result<bool> {
         let ours = open.metadata()?;
-        match std::fs::metadata(&self.path) {
+        match if self.is_file { self.path.symlink_metadata() } else { self.path.metadata() } {
             Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    // Others may write into the folder: opening a pipe would wait for a reader.
+    fn open_anew(&self) -> io::Result<File> {
+        if !self.is_file {
+            return to_append().open(&self.path);
+        }
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let file = to_append().custom_flags(flags.bits()).open(&self.path)?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file any longer")) }
     }
 }
 
@@ -64,6 +79,45 @@ impl Write for &LineFile {
     }
 }
 
-fn append(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(MODE).open(path)
+fn to_append() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(MODE);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::TestDirectory;
+
+    #[test]
+    fn what_is_put_in_the_place_of_the_file_is_not_written_to() {
+        let directory = TestDirectory::new();
+        let (path, other) = (directory.path().join("audit.log"), directory.path().join("keys"));
+        std::fs::write(&other, "").unwrap();
+        let file = LineFile::open(path.clone()).unwrap();
+        file.append(b"first\n").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(file.append(b"lost\n").is_err());
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "");
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(file.append(b"lost\n").is_err(), "and nobody waits for a reader");
+        std::fs::remove_file(&path).unwrap();
+        file.append(b"second\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "second\n");
+    }
+
+    #[test]
+    fn a_link_that_stood_there_from_the_start_is_followed() {
+        let directory = TestDirectory::new();
+        let (path, target) = (directory.path().join("audit.log"), directory.path().join("elsewhere"));
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        let file = LineFile::open(path).unwrap();
+        file.append(b"first\n").unwrap();
+        std::fs::rename(&target, directory.path().join("rotated")).unwrap();
+        file.append(b"second\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "second\n");
+    }
 }

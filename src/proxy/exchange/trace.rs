@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::metrics::exemplars::{Exemplar, Measured};
 use crate::proxy::guard::{Permit, Rejection, StoreCalls};
 use crate::proxy::respond::Verdict;
+use crate::proxy::route;
 use crate::proxy::{Gateway, is_tls};
 use crate::session::{Source, StoreCall};
 use crate::telemetry::access::Outcome;
@@ -82,14 +83,16 @@ impl Context {
         let head = exchange.req_header();
         let scheme = if is_tls(exchange) { "https" } else { "http" };
         let came = Came { method: known(&head.method), scheme, version: version(head.version) };
-        self.trace = Some(Trace::begin(tracer, &head.headers, came, self.peer_is_trusted(), self.request_id.dice()));
+        // What a question says of a trace is mostly the client's word, which the proxy passes on.
+        let believed = self.peer_is_trusted() && route::question(head.uri.path()).is_none();
+        self.trace = Some(Trace::begin(tracer, &head.headers, came, believed, self.request_id.dice()));
     }
 
-    /// Begins the trace of a question that came otherwise than through the proxy port, from a proxy
-    /// that is trusted: in the trace of the request that it is about, whose `headers` these are.
+    /// Begins the trace of a question that came otherwise than through the proxy port: in the trace of
+    /// the request that it is about, whose `headers` these are. They do not decide whether it is sampled.
     pub(in crate::proxy) fn trace_question(&mut self, tracer: &Arc<Tracer>, method: &Method, headers: &HeaderMap) {
         let came = Came { method: known(method), scheme: "http", version: version(Version::HTTP_2) };
-        self.trace = Some(Trace::begin(tracer, headers, came, true, self.request_id.dice()));
+        self.trace = Some(Trace::begin(tracer, headers, came, false, self.request_id.dice()));
     }
 
     /// Takes down when the store was asked.
