@@ -186,7 +186,7 @@ REFUSED = {
     ),
     "no image": ({"image": {"tag": ""}}, "image.tag and image.digest are both empty"),
     "a password in the store's URL": ({"sessions": {"store": "rediss://doorward:x@redis"}}, "/sessions/store"),
-    "a password in the directory's URL": ({"directory": {"url": "postgres://doorward:x@db/doorward"}}, "/directory/url"),
+    "a password in the directory's URL": ({"directory": {"url": "postgres://doorward:x@db/x"}}, "/directory/url"),
     "a password in the configuration": (
         {"config": {"sessions": {"store": "rediss://doorward:x@redis"}}},
         "config.sessions.store has a password",
