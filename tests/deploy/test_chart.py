@@ -15,6 +15,7 @@ EXTERNAL = frozenset(
     {
         "Secret/doorward-secrets",
         "Secret/redis-tls",
+        "Secret/directory-tls",
         "Secret/registry",
         "Secret/more-environment",
         "Secret/app-tls",
@@ -95,6 +96,7 @@ def test_values_come_to_configuration():
     keys = config_of(case("token-key-rotation"))["sessions"]["token"]["keys"]
     assert [key["id"] for key in keys] == [2, 1]
     assert config_of(case("redis-tls"))["sessions"]["redis"]["ca"] == "/run/secrets/doorward/redis-ca.crt"
+    assert config_of(case("redis-tls"))["directory"]["ca"] == "/run/secrets/doorward/directory-ca.crt"
 
 
 def test_the_users_configuration_wins():
@@ -159,6 +161,7 @@ def test_configuration_and_secrets_are_whole_directories():
     sources = [volume for volume in volumes if volume["name"] == "secrets"][0]["projected"]["sources"]
     assert sources == [
         {"secret": {"name": "doorward-secrets"}},
+        {"secret": {"name": "directory-tls", "items": [{"key": "ca.crt", "path": "directory-ca.crt"}]}},
         {"secret": {"name": "redis-tls", "items": [{"key": "tls.crt", "path": "redis-ca.crt"}]}},
     ]
 
@@ -233,6 +236,11 @@ def test_one_replica_with_a_file_is_never_two():
     assert helm.one(case("gateway"), "Deployment")["spec"]["strategy"]["type"] == "RollingUpdate"
 
 
+def test_recreating_has_no_numbers_of_a_rolling_update():
+    found = case("gateway", strategy={"type": "Recreate"})
+    assert helm.one(found, "Deployment")["spec"]["strategy"] == {"type": "Recreate"}
+
+
 def test_sessions_in_a_file_have_a_volume():
     def state(name):
         volumes = helm.one(case(name), "Deployment")["spec"]["template"]["spec"]["volumes"]
@@ -300,7 +308,7 @@ def test_a_network_policy_with_egress_allows_names_to_be_resolved():
     spec = helm.one(case("network-policy"), "NetworkPolicy")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert {(port["port"], port["protocol"]) for port in spec["egress"][0]["ports"]} == {(53, "UDP"), (53, "TCP")}
-    assert len(spec["egress"]) == 3
+    assert [[port["port"] for port in rule["ports"]] for rule in spec["egress"][1:]] == [[6379], [5432], [8080], [443]]
     assert spec["ingress"][0]["from"] == CASES["network-policy"]["networkPolicy"]["ingressFrom"]
 
 
@@ -338,13 +346,20 @@ def test_long_names_stay_valid():
 
 
 def test_notes_say_where_and_warn():
-    def notes(name):
-        return helm.render_text(CHART, CASES[name], "1.33")["doorward/templates/NOTES.txt"]
+    def notes(name, **more):
+        return helm.render_text(CHART, CASES[name] | more, "1.33")["doorward/templates/NOTES.txt"]
 
     assert "http://demo-doorward.apps.svc:8080" in notes("gateway")
     assert "WARNING" not in notes("gateway")
     assert "/_doorward/verify" in notes("forward-auth")
     assert "sessions are in an emptyDir" in notes("embedded")
+    for exposed in ("gateway-api", "ingress"):
+        assert "WARNING: trustedProxies is empty" in notes(exposed)
+        assert "WARNING" not in notes(exposed, trustedProxies=["10.20.30.0/24"])
+        assert "WARNING" not in notes(exposed, config={"trusted_proxies": ["10.20.30.0/24"]})
+    other = notes("forward-auth", config={"trusted_proxies": ["10.20.30.0/24"]})
+    assert "asked by proxies in:  10.20.30.0/24\n" in other
+    assert "trusted_proxies of mine\n" in notes("forward-auth", existingConfigMap="mine")
     assert "secrets.values is kept in the release" in notes("secret-values")
 
 

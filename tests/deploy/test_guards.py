@@ -81,6 +81,42 @@ GUARDS = {
     ),
     "forward_auth beside the mode": ({"config": {"forward_auth": {}}}, "config.forward_auth is the chart's: set mode"),
     "TLS in the pod": ({"config": {"tls": {"cert": "/x", "key": "/y"}}}, "config.tls is not for this chart"),
+    "a route for Doorward's own paths that takes all": (
+        {**FORWARD_AUTH, "gatewayApi": {"enabled": True, "parentRefs": [{"name": "public"}]}},
+        "gatewayApi.matches is empty: in forwardAuth mode the route is for Doorward's own paths",
+    ),
+    "a password in the configuration's store": (
+        {"config": {"sessions": {"store": "redis://doorward:hunter2@redis"}}},
+        "config.sessions.store has a password",
+    ),
+    "a password in the configuration's directory": (
+        {"config": {"directory": {"url": "postgres://doorward:hunter2@db/doorward"}}},
+        "config.directory.url has a password",
+    ),
+    "an authority for Redis in clear": (
+        {"redis": {"tls": {"existingCASecret": "redis-tls"}}},
+        "redis.tls is for TLS: set sessions.store to rediss://",
+    ),
+    "an authority for a file": (
+        {"directory": {"url": "", "perReplica": True, "tls": {"existingCASecret": "db-tls"}}},
+        "directory.tls is for PostgreSQL",
+    ),
+    "replicas of an unseen configuration on one volume": (
+        {"existingConfigMap": "mine", "persistence": {"enabled": True}},
+        "persistence is for one replica",
+    ),
+    "a selector's label on everything": (
+        {"commonLabels": {"app.kubernetes.io/name": "x"}},
+        'commonLabels has "app.kubernetes.io/name", which is the chart\'s',
+    ),
+    "a selector's label on pods": (
+        {"podLabels": {"app.kubernetes.io/instance": "x"}},
+        'podLabels has "app.kubernetes.io/instance", which is the chart\'s',
+    ),
+    "a label twice": (
+        {"commonLabels": {"team": "a"}, "podLabels": {"team": "b"}},
+        'podLabels and commonLabels both have "team"',
+    ),
     "metrics that nobody can reach": (
         {"metrics": MONITORED},
         "Prometheus could not reach the admin port: name it in networkPolicy.metricsFrom",
@@ -123,6 +159,37 @@ SCHEMA = {
     "a port out of range": ({"ports": {"proxy": 70000}}, "/ports/proxy", "maximum"),
     "a name to listen on": ({"listenAddress": "localhost"}, "/listenAddress", "'0.0.0.0', '[::]'"),
     "a store of another kind": ({"sessions": {"store": "memcached://x"}}, "/sessions/store", "does not match pattern"),
+    "a password in the store's URL": (
+        {"sessions": {"store": "rediss://doorward:hunter2@redis:6379/0"}},
+        "/sessions/store",
+        "does not match pattern",
+    ),
+    "a password without a user": (
+        {"sessions": {"store": "redis+sentinel://:hunter2@one:26379,two:26379/main"}},
+        "/sessions/store",
+        "does not match pattern",
+    ),
+    "a password in the directory's URL": (
+        {"directory": {"url": "postgres://doorward:hunter2@db/doorward"}},
+        "/directory/url",
+        "does not match pattern",
+    ),
+    "a privileged port": ({"ports": {"proxy": 80}}, "/ports/proxy", "minimum: got 80, want 1,024"),
+    "a budget of nothing": ({"pdb": {"maxUnavailable": 0}}, "/pdb/maxUnavailable", "minimum: got 0, want 1"),
+    "a budget of no share": ({"pdb": {"maxUnavailable": "0%"}}, "/pdb/maxUnavailable", "does not match pattern"),
+    "a share of more than all": ({"pdb": {"maxUnavailable": "101%"}}, "/pdb/maxUnavailable", "does not match pattern"),
+    "liveness that has to succeed twice": (
+        {"probes": {"liveness": {"successThreshold": 2}}},
+        "/probes/liveness",
+        "'successThreshold' not allowed",
+    ),
+    "a grace of readiness": (
+        {"probes": {"readiness": {"terminationGracePeriodSeconds": 2}}},
+        "/probes/readiness",
+        "'terminationGracePeriodSeconds' not allowed",
+    ),
+    "a name that is none": ({"fullnameOverride": "Front_Door"}, "/fullnameOverride", "does not match pattern"),
+    "part of a name that is none": ({"nameOverride": "front.door"}, "/nameOverride", "does not match pattern"),
     "an upstream with a path": ({"upstream": {"url": "http://app/path"}}, "/upstream/url", "does not match pattern"),
     "a token key without id": (
         {"sessions": {"store": "redis://r", "tokenKeys": [{"secretKey": "x"}]}},
@@ -148,6 +215,30 @@ SCHEMA = {
 def test_the_good_values_are_good():
     assert helm.render(CHART, GOOD)
     assert helm.render(CHART, FORWARD_AUTH)
+
+
+#: name: values over GOOD that are no mistake, though near to one.
+ALLOWED = {
+    "users without passwords": {
+        "sessions": {"store": "rediss+sentinel://doorward@one:26379,two:26379/main/0"},
+        "directory": {"url": "postgresql://doorward@db:5432/doorward?sslmode=require"},
+    },
+    "no users": {"sessions": {"store": "redis+cluster://one:6379,two:6379"}, "directory": {"url": "postgres://db/x"}},
+    "files": {"sessions": {"store": "sqlite:///x.db"}, "directory": {"url": "sqlite:///y.db"}, "replicaCount": 1},
+    "no configuration": {"config": None},
+    "a share of all": {"pdb": {"maxUnavailable": "100%"}},
+    "readiness that has to succeed twice": {"probes": {"readiness": {"successThreshold": 2}}},
+    "one replica of an unseen configuration": {
+        "existingConfigMap": "mine",
+        "persistence": {"enabled": True},
+        "replicaCount": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_what_is_near_a_mistake_is_none(name):
+    assert helm.render(CHART, GOOD | ALLOWED[name])
 
 
 @pytest.mark.parametrize("name", GUARDS)

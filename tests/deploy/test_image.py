@@ -207,6 +207,7 @@ def test_the_image_says_what_it_is(layout):
     assert labels == {
         "title": "doorward",
         "description": "Reverse-proxy authentication sidecar",
+        "source": "https://github.com/doorward/doorward",
         "licenses": "Apache-2.0",
         "version": "0.0.0-test",
         "revision": "abcdef",

@@ -81,12 +81,34 @@ def test_the_image_is_the_librarys_and_not_the_consumers(consumer):
     digest = "sha256:" + "a" * 64
     other = helm.render(consumer, doorward(image={"registry": "", "digest": digest}))
     assert sidecar(other)["image"] == f"doorward/doorward@{digest}"
+    untagged = helm.render(consumer, doorward(image={"tag": "", "digest": digest}))
+    assert sidecar(untagged)["image"] == f"ghcr.io/doorward/doorward@{digest}"
 
 
 def test_doorward_accepts_the_rendered_configuration(consumer):
     text = helm.one(helm.render(consumer, {}), "ConfigMap")["data"]["config.yaml"]
     assert configuration.warnings(text) == []
     assert configuration.parsed(text)["upstream"]["url"] == "http://127.0.0.1:3000"
+
+
+def test_authorities_are_files_that_the_configuration_names(consumer):
+    tls = {"existingCASecret": "db-tls", "caKey": "tls.crt"}
+    found = helm.render(consumer, doorward(directory={"tls": tls}, redis={"tls": {"existingCASecret": "redis-tls"}}))
+    config = configuration.parsed(helm.one(found, "ConfigMap")["data"]["config.yaml"])
+    assert config["directory"]["ca"] == "/run/secrets/doorward/directory-ca.crt"
+    assert config["sessions"]["redis"]["ca"] == "/run/secrets/doorward/redis-ca.crt"
+    sources = [volume for volume in pod(found)["volumes"] if volume["name"] == "doorward-secrets"][0]["projected"]
+    items = {each["secret"]["name"]: each["secret"].get("items") for each in sources["sources"]}
+    assert items == {
+        "legacy-app-doorward": None,
+        "db-tls": [{"key": "tls.crt", "path": "directory-ca.crt"}],
+        "redis-tls": [{"key": "ca.crt", "path": "redis-ca.crt"}],
+    }
+
+
+def test_no_configuration_of_ones_own_is_none(consumer):
+    found = helm.render(consumer, doorward(config=None))
+    assert "routes" not in configuration.parsed(helm.one(found, "ConfigMap")["data"]["config.yaml"])
 
 
 def test_requests_come_through_doorward_only(consumer):
@@ -150,6 +172,39 @@ REFUSED = {
         {"config": {"listen": "0.0.0.0:1"}},
         "config.listen is the library's: set listenAddress and ports.proxy",
     ),
+    "another drain": (
+        {"config": {"lifecycle": {"drain_delay": "1m"}}},
+        "config.lifecycle.drain_delay is the library's: set lifecycle.drainDelaySeconds",
+    ),
+    "another grace": (
+        {"config": {"lifecycle": {"termination_grace": "1m"}}},
+        "config.lifecycle.termination_grace is the library's",
+    ),
+    "answers to other proxies": (
+        {"config": {"forward_auth": {"enabled": True}}},
+        "config.forward_auth is not for a sidecar",
+    ),
+    "no image": ({"image": {"tag": ""}}, "image.tag and image.digest are both empty"),
+    "a password in the store's URL": ({"sessions": {"store": "rediss://doorward:x@redis"}}, "/sessions/store"),
+    "a password in the directory's URL": ({"directory": {"url": "postgres://doorward:x@db/x"}}, "/directory/url"),
+    "a password in the configuration": (
+        {"config": {"sessions": {"store": "rediss://doorward:x@redis"}}},
+        "config.sessions.store has a password",
+    ),
+    "a password in the configuration's directory": (
+        {"config": {"directory": {"url": "postgres://doorward:x@db/doorward"}}},
+        "config.directory.url has a password",
+    ),
+    "an authority for Redis in clear": (
+        {"sessions": {"store": "redis://redis"}, "redis": {"tls": {"existingCASecret": "redis-tls"}}},
+        "redis.tls is for TLS",
+    ),
+    "an authority for a file": (
+        {"directory": {"url": "", "perReplica": True, "tls": {"existingCASecret": "db-tls"}}},
+        "directory.tls is for PostgreSQL",
+    ),
+    "a privileged port": ({"ports": {"admin": 90}}, "/ports/admin"),
+    "startup that has to succeed twice": ({"probes": {"startup": {"successThreshold": 2}}}, "/probes/startup"),
     "ports that collide": ({"ports": {"proxy": 9090}}, "ports.proxy and ports.admin must differ"),
     "a key that is none": ({"imgae": {}}, "additional properties 'imgae' not allowed"),
     "an upstream elsewhere over TLS": ({"upstream": {"url": "ftp://x"}}, "/upstream/url"),

@@ -54,6 +54,23 @@ def test_every_form_has_the_same_volumes():
     assert copied == built == expression()["volumes"]
 
 
+def test_pods_that_have_the_sidecar_in_either_form_are_left_alone():
+    """An API server alone evaluates it; what it asks of is held here."""
+    policy = manifests.load((DEPLOY / "admission" / "inject.yaml").read_text())[0]
+    (condition,) = policy["spec"]["matchConditions"]
+    asked = re.findall(r'(!?)object\.spec\.(\w+)\.exists\(c, c\.name == "doorward"\)', condition["expression"])
+    assert asked == [("!", "initContainers"), ("!", "containers")]
+
+
+def test_a_job_is_a_release_where_there_is_one():
+    """Of the relabelings that set the job the last one that matches wins."""
+    scrape = yaml.safe_load((DEPLOY / "prometheus" / "scrape.yaml").read_text())["scrape_configs"][0]
+    jobs = [rule for rule in scrape["relabel_configs"] if rule.get("target_label") == "job"]
+    label = "__meta_kubernetes_pod_label_app_kubernetes_io"
+    assert [rule["source_labels"] for rule in jobs] == [[f"{label}_name"], [f"{label}_instance"]]
+    assert {rule["regex"] for rule in jobs} == {"(.+)"}
+
+
 def test_the_snippet_is_whole_and_sound():
     found = manifests.load(SIDECAR.read_text())
     assert helm.kinds(found) == ["ConfigMap", "Deployment", "NetworkPolicy", "Service"]

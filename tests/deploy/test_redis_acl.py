@@ -27,6 +27,27 @@ def test_it_is_the_rule_that_the_store_is_tested_with():
     assert len(rule(shipped)) > 20
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "README.md",
+        "conf/gateway.yaml",
+        "deploy/sidecar.yaml",
+        "deploy/kustomize/examples/native/config.yaml",
+        "deploy/kustomize/examples/legacy/config.yaml",
+        "docs/operations.md",
+        "helm/doorward/README.md",
+        "helm/examples/legacy-app/values.yaml",
+    ],
+)
+def test_samples_name_the_user_that_the_rights_are_for(path):
+    user = re.search(r"(?m)^user (\S+) on ", FILE.read_text())[1]
+    stores = re.findall(r"(?m)^\s*store: [\"']?(rediss?\S*://[^\s\"']+)", (ROOT / path).read_text())
+    assert stores
+    for store in stores:
+        assert re.match(r"rediss?(\+\w+)?://" + user + "@[^@:]+:6379(/|$)", store), store
+
+
 def start(folder, text: str) -> subprocess.Popen:
     """A real server with the file included, on a socket in a folder."""
     assert shutil.which("redis-server"), "redis-server is not there; type: apt-get install redis-server"

@@ -1,7 +1,7 @@
 {{- /* This library's values: under its name, or under the alias `doorward`. */ -}}
 {{- define "doorward.values" -}}
 {{- $values := default (index .Values "doorward-lib") .Values.doorward -}}
-{{- if not (dig "image" "tag" "" (default dict $values)) -}}
+{{- if not (dig "image" "repository" "" (default dict $values)) -}}
 {{- fail "doorward: no values; name the dependency doorward-lib, or give it the alias doorward" -}}
 {{- end -}}
 {{- toYaml $values -}}
@@ -40,6 +40,9 @@ directory:
   url: {{ .directory.url | quote }}
   {{- with .directory.passwordSecretKey }}
   password: { file: {{ printf "%s/%s" $files . }} }
+  {{- end }}
+  {{- if .directory.tls.existingCASecret }}
+  ca: {{ $files }}/directory-ca.crt
   {{- end }}
 {{- end }}
 limits:

@@ -65,7 +65,7 @@ volumeMounts:
   - name: doorward-config
     mountPath: /etc/doorward
     readOnly: true
-  {{- if or $values.existingSecret $values.redis.tls.existingCASecret }}
+  {{- if include "doorward.hasSecretFiles" $values }}
   - name: doorward-secrets
     mountPath: /run/secrets/doorward
     readOnly: true

@@ -1,10 +1,15 @@
+{{- /* "true" when there is anything in /run/secrets/doorward. Takes the values. */ -}}
+{{- define "doorward.hasSecretFiles" -}}
+{{- if or .existingSecret .redis.tls.existingCASecret .directory.tls.existingCASecret -}}true{{- end -}}
+{{- end -}}
+
 {{- /* Items for volumes. Whole directories, never subPath: only these follow a change. */ -}}
 {{- define "doorward.volumes" -}}
 {{- $values := include "doorward.values" . | fromYaml -}}
 - name: doorward-config
   configMap:
     name: {{ include "doorward.objectName" . }}
-{{- if or $values.existingSecret $values.redis.tls.existingCASecret }}
+{{- if include "doorward.hasSecretFiles" $values }}
 - name: doorward-secrets
   projected:
     # Read by UID 65532; a group would need fsGroup, which is the pod's. Only the sidecar mounts it.
@@ -14,12 +19,14 @@
       - secret:
           name: {{ . }}
       {{- end }}
-      {{- if $values.redis.tls.existingCASecret }}
+      {{- range $whose, $tls := dict "redis" $values.redis.tls "directory" $values.directory.tls }}
+      {{- if $tls.existingCASecret }}
       - secret:
-          name: {{ $values.redis.tls.existingCASecret }}
+          name: {{ $tls.existingCASecret }}
           items:
-            - key: {{ $values.redis.tls.caKey }}
-              path: redis-ca.crt
+            - key: {{ $tls.caKey }}
+              path: {{ $whose }}-ca.crt
+      {{- end }}
       {{- end }}
 {{- end }}
 {{- if include "doorward.hasState" $values }}

@@ -8,6 +8,18 @@
 {{- fail (printf "doorward: config.%s is the library's: set %s" $key $instead) -}}
 {{- end -}}
 {{- end -}}
+{{- if hasKey (default dict .config) "forward_auth" -}}
+{{- fail "doorward: config.forward_auth is not for a sidecar, which nobody else asks: use the chart doorward with mode forwardAuth" -}}
+{{- end -}}
+{{- range list "drain_delay" "drain_timeout" "termination_grace" -}}
+{{- if hasKey (default dict (default dict $.config).lifecycle) . -}}
+{{- fail (printf "doorward: config.lifecycle.%s is the library's: set lifecycle.drainDelaySeconds or lifecycle.drainTimeoutSeconds, which doorward.appLifecycle and doorward.gracePeriodSeconds follow" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (or .image.tag .image.digest) -}}
+{{- fail "doorward: image.tag and image.digest are both empty: set one" -}}
+{{- end -}}
+{{- include "doorward.validate.urls" . -}}
 {{- if eq (int .ports.proxy) (int .ports.admin) -}}
 {{- fail "doorward: ports.proxy and ports.admin must differ" -}}
 {{- end -}}
@@ -28,5 +40,24 @@
 {{- if $wanted -}}
 {{- fail (printf "doorward: a secret is needed and none is ever generated: set existingSecret to a Secret with the keys %s" (join ", " $wanted)) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* A ConfigMap is no place for a password, and a certificate for nothing is a mistake. Takes the values. */ -}}
+{{- define "doorward.validate.urls" -}}
+{{- $config := include "doorward.effectiveConfig" . | fromYaml -}}
+{{- $store := toString (dig "store" "sqlite:" (default dict $config.sessions)) -}}
+{{- $directory := toString (dig "url" "sqlite:" (default dict $config.directory)) -}}
+{{- if regexMatch "://[^/@]*:[^/@]*@" $store -}}
+{{- fail "doorward: config.sessions.store has a password, which everybody who may read the ConfigMap would see: put it into the Secret and name it in redis.passwordSecretKey" -}}
+{{- end -}}
+{{- if regexMatch "://[^/@]*:[^/@]*@" $directory -}}
+{{- fail "doorward: config.directory.url has a password, which everybody who may read the ConfigMap would see: put it into the Secret and name it in directory.passwordSecretKey" -}}
+{{- end -}}
+{{- if and .redis.tls.existingCASecret (not (hasPrefix "rediss" $store)) -}}
+{{- fail "doorward: redis.tls is for TLS: set sessions.store to rediss://… (or redis.tls.existingCASecret to nothing)" -}}
+{{- end -}}
+{{- if and .directory.tls.existingCASecret (not (hasPrefix "postgres" $directory)) -}}
+{{- fail "doorward: directory.tls is for PostgreSQL: set directory.url to postgres://… (or directory.tls.existingCASecret to nothing)" -}}
 {{- end -}}
 {{- end -}}

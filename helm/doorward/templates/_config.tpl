@@ -33,6 +33,9 @@ directory:
   {{- with .Values.directory.passwordSecretKey }}
   password: { file: {{ printf "%s/%s" $files . }} }
   {{- end }}
+  {{- if .Values.directory.tls.existingCASecret }}
+  ca: {{ $files }}/directory-ca.crt
+  {{- end }}
 {{- end }}
 {{- with .Values.trustedProxies }}
 trusted_proxies: {{ toJson . }}
@@ -54,7 +57,7 @@ lifecycle:
 {{- define "doorward-chart.config" -}}
 {{- $derived := include "doorward-chart.derivedConfig" . | fromYaml -}}
 {{- with $derived.Error -}}{{- fail (printf "the values do not come to YAML: %s" .) -}}{{- end -}}
-{{- toYaml (mergeOverwrite $derived (deepCopy .Values.config)) -}}
+{{- toYaml (mergeOverwrite $derived (deepCopy (default dict .Values.config))) -}}
 {{- end -}}
 
 {{- /* The part of the configuration that changes only with a restart; of routes that is the first stream. */ -}}

@@ -1,5 +1,5 @@
 {{- define "doorward-chart.hasSecretFiles" -}}
-{{- if or (include "doorward-chart.secretName" .) .Values.redis.tls.existingCASecret -}}true{{- end -}}
+{{- if or (include "doorward-chart.secretName" .) .Values.redis.tls.existingCASecret .Values.directory.tls.existingCASecret -}}true{{- end -}}
 {{- end -}}
 
 {{- /* Whole directories, never subPath: only these follow a changed ConfigMap or Secret. */ -}}
@@ -16,13 +16,13 @@
       - secret:
           name: {{ . }}
       {{- end }}
-      {{- with .Values.redis.tls }}
-      {{- if .existingCASecret }}
+      {{- range $whose, $tls := dict "redis" .Values.redis.tls "directory" .Values.directory.tls }}
+      {{- if $tls.existingCASecret }}
       - secret:
-          name: {{ .existingCASecret }}
+          name: {{ $tls.existingCASecret }}
           items:
-            - key: {{ .caKey }}
-              path: redis-ca.crt
+            - key: {{ $tls.caKey }}
+              path: {{ $whose }}-ca.crt
       {{- end }}
       {{- end }}
 {{- end }}

@@ -4,6 +4,7 @@
 {{- include "doorward-chart.validate.secrets" . -}}
 {{- include "doorward-chart.validate.metrics" . -}}
 {{- include "doorward-chart.validate.exposure" . -}}
+{{- include "doorward-chart.validate.labels" . -}}
 {{- if .Values.existingConfigMap -}}
 {{- if .Values.config -}}
 {{- fail "config and existingConfigMap exclude each other: put the configuration into one of them" -}}
@@ -12,7 +13,9 @@
 {{- include "doorward-chart.validate.mode" . -}}
 {{- include "doorward-chart.validate.config" . -}}
 {{- include "doorward-chart.validate.replicas" . -}}
+{{- include "doorward-chart.validate.urls" . -}}
 {{- end -}}
+{{- include "doorward-chart.validate.persistence" . -}}
 {{- end -}}
 
 {{- define "doorward-chart.validate.lifecycle" -}}
@@ -57,6 +60,9 @@
 {{- if and .Values.gatewayApi.enabled (not .Values.gatewayApi.parentRefs) -}}
 {{- fail "gatewayApi.parentRefs is empty: name the Gateway, e.g. [{name: public, namespace: gateways}]" -}}
 {{- end -}}
+{{- if and .Values.gatewayApi.enabled (eq .Values.mode "forwardAuth") (not .Values.gatewayApi.matches) -}}
+{{- fail "gatewayApi.matches is empty: in forwardAuth mode the route is for Doorward's own paths, and would take all of the application's: e.g. [{path: {type: PathPrefix, value: /auth}}, {path: {type: Exact, value: /webhooks/clerk}}]" -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.hosts is empty: e.g. [{host: app.example.com, paths: [{path: /, pathType: Prefix}]}]" -}}
 {{- end -}}
@@ -84,14 +90,14 @@
 {{- fail "upstream.url does nothing in forwardAuth mode: the proxy in front forwards, Doorward only answers" -}}
 {{- end -}}
 {{- if not $config.trusted_proxies -}}
-{{- fail "trustedProxies is empty: in forwardAuth mode only proxies in these networks may ask, e.g. [10.0.0.0/8]" -}}
+{{- fail "trustedProxies is empty: in forwardAuth mode only proxies in these networks may ask, e.g. [10.20.30.0/24]" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
 {{- /* Keys that would no longer agree with the ports and probes of the Deployment. */ -}}
 {{- define "doorward-chart.validate.config" -}}
-{{- $config := .Values.config -}}
+{{- $config := default dict .Values.config -}}
 {{- if hasKey $config "listen" -}}{{- fail "config.listen is the chart's: set listenAddress and ports.proxy" -}}{{- end -}}
 {{- if hasKey $config "admin" -}}{{- fail "config.admin is the chart's: set listenAddress and ports.admin" -}}{{- end -}}
 {{- if hasKey $config "forward_auth" -}}{{- fail "config.forward_auth is the chart's: set mode, forwardAuth.grpc and ports.grpc" -}}{{- end -}}
@@ -116,11 +122,48 @@
 {{- if and (hasPrefix "sqlite:" (dig "url" "sqlite:" (default dict $config.directory))) (not .Values.directory.perReplica) -}}
 {{- fail "several replicas need a shared directory: set directory.url to postgres://… (or accept with directory.perReplica: true that each remembers devices and users for itself)" -}}
 {{- end -}}
-{{- if .Values.persistence.enabled -}}
-{{- fail "persistence is for one replica: several cannot share its files" -}}
-{{- end -}}
 {{- end -}}
 {{- if and (not $embedded) (not (dig "token" "keys" list $sessions)) -}}
 {{- fail "sessions.tokenKeys is empty: with Redis every replica needs the same token keys; name the keys of the Secret that hold them" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* A ConfigMap is no place for a password, and a certificate for nothing is a mistake. */ -}}
+{{- define "doorward-chart.validate.urls" -}}
+{{- $config := include "doorward-chart.config" . | fromYaml -}}
+{{- $store := toString (dig "store" "sqlite:" (default dict $config.sessions)) -}}
+{{- $directory := toString (dig "url" "sqlite:" (default dict $config.directory)) -}}
+{{- if regexMatch "://[^/@]*:[^/@]*@" $store -}}
+{{- fail "config.sessions.store has a password, which everybody who may read the ConfigMap would see: put it into the Secret and name it in redis.passwordSecretKey" -}}
+{{- end -}}
+{{- if regexMatch "://[^/@]*:[^/@]*@" $directory -}}
+{{- fail "config.directory.url has a password, which everybody who may read the ConfigMap would see: put it into the Secret and name it in directory.passwordSecretKey" -}}
+{{- end -}}
+{{- if and .Values.redis.tls.existingCASecret (not (hasPrefix "rediss" $store)) -}}
+{{- fail "redis.tls is for TLS: set sessions.store to rediss://… (or redis.tls.existingCASecret to nothing)" -}}
+{{- end -}}
+{{- if and .Values.directory.tls.existingCASecret (not (hasPrefix "postgres" $directory)) -}}
+{{- fail "directory.tls is for PostgreSQL: set directory.url to postgres://… (or directory.tls.existingCASecret to nothing)" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "doorward-chart.validate.persistence" -}}
+{{- if and .Values.persistence.enabled (gt (int (include "doorward-chart.replicasMax" .)) 1) -}}
+{{- fail "persistence is for one replica: several cannot share its files" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "doorward-chart.validate.labels" -}}
+{{- range $whose, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels -}}
+{{- range $name := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" -}}
+{{- if hasKey (default dict $labels) $name -}}
+{{- fail (printf "%s has %q, which is the chart's: use a name of your own" $whose $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $_ := .Values.podLabels -}}
+{{- if hasKey (default dict $.Values.commonLabels) $name -}}
+{{- fail (printf "podLabels and commonLabels both have %q: commonLabels are on the pods already" $name) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
