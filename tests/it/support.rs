@@ -12,6 +12,7 @@ pub mod h2_client;
 pub mod h2_upstream;
 pub mod http1;
 pub mod idp;
+pub mod npm;
 pub mod ports;
 pub mod postgres;
 pub mod redis;

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -16,8 +15,10 @@ VERSIONS = ("1.25", "1.29", "1.33", "1.37")
 
 
 def cache(name: str) -> Path:
-    """A folder outside of the tree that outlives the run."""
-    return Path(tempfile.gettempdir()) / f"doorward-tests-{name}"
+    """A folder that outlives the run and is nobody else's, as what is in it is run: see scripts/python.sh."""
+    home = os.environ.get("HOME")
+    caches = os.environ.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
+    return (Path(caches) / "doorward" if caches else ROOT / "target" / "cache") / name
 
 
 def digest(*words: str) -> str:
