@@ -4,13 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$(sha256sum tests/requirements.txt | cut -c1-12)
-# Not in /tmp: what is in it is run, also as root, and anybody could have made it there.
-if [ -n "${XDG_CACHE_HOME:-}${HOME:-}" ]; then
-    cache="${XDG_CACHE_HOME:-$HOME/.cache}/doorward"
-else
-    cache="$PWD/target/cache"
-fi
-place="$cache/python-$version"
+place="$(scripts/cache.sh)/python-$version"
 mkdir -p "$place"
 exec 9>"$place/lock"
 flock 9

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -15,10 +16,9 @@ VERSIONS = ("1.25", "1.29", "1.33", "1.37")
 
 
 def cache(name: str) -> Path:
-    """A folder that outlives the run and is nobody else's, as what is in it is run: see scripts/python.sh."""
-    home = os.environ.get("HOME")
-    caches = os.environ.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
-    return (Path(caches) / "doorward" if caches else ROOT / "target" / "cache") / name
+    """A folder that outlives the run and is nobody else's, as what is in it is run."""
+    answer = subprocess.run([ROOT / "scripts" / "cache.sh"], capture_output=True, text=True, check=True)
+    return Path(answer.stdout.strip()) / name
 
 
 def digest(*words: str) -> str:
