@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$(sha256sum tests/requirements.txt | cut -c1-12)
-place="${TMPDIR:-/tmp}/doorward-tests-python-$version"
+place="$(scripts/cache.sh)/python-$version"
 mkdir -p "$place"
 exec 9>"$place/lock"
 flock 9

@@ -1,23 +1,14 @@
 """What the manifests say of the binary is so: its arguments, the paths of its probes, its commands."""
 
-import contextlib
 import re
-import socket
 import subprocess
-import time
 
 import pytest
 from support import helm, manifests, paths
 from support.paths import CHART, DEPLOY
+from support.processes import free_port, until
 
 VALUES = {"replicaCount": 1, "upstream": {"url": "http://127.0.0.1:3000"}, "lifecycle": {"drainDelaySeconds": 0}}
-
-
-def free_port() -> int:
-    """A port of loopback that nobody uses."""
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def probe(url: str) -> int:
@@ -38,8 +29,8 @@ def container(release) -> manifests.Object:
 
 
 @pytest.fixture(scope="module")
-def admin(release, container, tmp_path_factory) -> str:
-    """The admin port of the binary, started with the container's arguments and the rendered configuration."""
+def started(release, container, tmp_path_factory) -> tuple[str, subprocess.Popen]:
+    """The admin port and the process of the binary, started with the container's arguments and the rendered configuration."""
     folder, port = tmp_path_factory.mktemp("pod"), free_port()
     text = helm.one(release, "ConfigMap")["data"]["config.yaml"]
     text = text.replace("0.0.0.0:8080", f"127.0.0.1:{free_port()}").replace("0.0.0.0:9090", f"127.0.0.1:{port}")
@@ -52,24 +43,24 @@ def admin(release, container, tmp_path_factory) -> str:
     log = (folder / "log").open("w+")
     server = subprocess.Popen([paths.doorward(), *arguments], env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    while probe(f"{url}/startupz") != 0:
-        assert server.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < deadline, "it does not start"
-        time.sleep(0.05)
-    yield url
+    until(lambda: probe(f"{url}/startupz") == 0, "start", server, (folder / "log").read_text)
+    yield url, server
     server.terminate()
     assert server.wait(timeout=60) == 0
     log.close()
 
 
+@pytest.fixture(scope="module")
+def admin(started) -> str:
+    """Its admin port."""
+    return started[0]
+
+
 @pytest.mark.parametrize("kind", ["startup", "liveness", "readiness"])
-def test_a_probe_asks_a_path_that_answers(admin, container, kind):
+def test_a_probe_asks_a_path_that_answers(started, container, kind):
+    admin, server = started
     path = container[f"{kind}Probe"]["httpGet"]["path"]
-    deadline = time.monotonic() + 60
-    while probe(admin + path) != 0:
-        assert time.monotonic() < deadline, path
-        time.sleep(0.05)
+    until(lambda: probe(admin + path) == 0, path, server)
 
 
 def test_a_path_that_is_none_does_not_answer(admin):

@@ -9,10 +9,8 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,9 +18,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from support.paths import DEPLOY, ROOT
+from support.processes import free_port, until
 
-ROOT = Path(__file__).resolve().parents[2]
-DEPLOY = ROOT / "deploy"
 LONG_AGO = "1700000000"
 USER = 65532
 
@@ -79,12 +77,6 @@ def manifest_digest(layout):
     return json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def ask(url, method="GET", headers=None, body=None):
     """Returns status and body, whatever the status."""
     request = urllib.request.Request(url, method=method, headers=headers or {}, data=body)
@@ -93,15 +85,6 @@ def ask(url, method="GET", headers=None, body=None):
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
-
-
-def until(condition, what, process):
-    """Waits for a condition, as long as the process lives, for at most half a minute."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert process.poll() is None, f"{what}: ended with {process.returncode}: {process.stdout.read()}"
-        assert time.monotonic() < deadline, f"{what}: not within 30 s"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +245,7 @@ def test_it_serves_read_only_as_a_user_without_a_name_elsewhere(running):
         except OSError:
             return False
 
-    until(started, "start", process)
+    until(started, "start", process, process.stdout.read)
     status = Path(f"/proc/{process.pid}/status").read_text()
     assert re.search(rf"^Uid:\s+{USER}\s+{USER}\s+{USER}\s+{USER}$", status, re.MULTILINE)
     assert re.search(rf"^Gid:\s+{USER}\s", status, re.MULTILINE)

@@ -207,7 +207,7 @@ REFUSED = {
     "startup that has to succeed twice": ({"probes": {"startup": {"successThreshold": 2}}}, "/probes/startup"),
     "ports that collide": ({"ports": {"proxy": 9090}}, "ports.proxy and ports.admin must differ"),
     "a key that is none": ({"imgae": {}}, "additional properties 'imgae' not allowed"),
-    "an upstream elsewhere over TLS": ({"upstream": {"url": "ftp://x"}}, "/upstream/url"),
+    "an upstream of another kind": ({"upstream": {"url": "ftp://x"}}, "/upstream/url"),
 }
 
 

@@ -2,9 +2,9 @@
 //!
 //! Each test is named after the advisories it repeats. What counts is which bytes arrived.
 
-use crate::support::client::Response;
+use crate::support::client::{Response, sign_in_guest};
 use crate::support::doorward::Doorward;
-use crate::support::stage::{Asked, Stage, USER, visit};
+use crate::support::stage::{Asked, Stage, USER};
 use crate::support::upstream::Recorded;
 
 /// The value of every forged field: it must never arrive.
@@ -461,7 +461,7 @@ async fn ghsa_vhr5_trusting_everybody_is_refused_at_the_start() {
 #[tokio::test]
 async fn cve_2025_29927_no_header_is_a_way_around_the_guard() {
     let stage = Stage::start("").await;
-    let token = visit(&stage.doorward, "another").await;
+    let token = sign_in_guest(&stage.doorward, "another").await;
     for field in [
         "X-Middleware-Subrequest: middleware:middleware:middleware:middleware:middleware",
         "X-Internal-Auth: 1",

@@ -9,9 +9,9 @@ use doorward::model::{Shard, TokenKey, TokenKeys, TokenKind};
 use doorward::time::{Clock, SystemClock, Timestamp};
 use std::time::Duration;
 
-use crate::support::client::RawConnection;
+use crate::support::client::{RawConnection, sign_in_guest};
 use crate::support::idp::Idp;
-use crate::support::stage::{Stage, USER, visit};
+use crate::support::stage::{Stage, USER};
 
 /// A key that the test and the gateway share, so that the test can mint what no endpoint hands out.
 const SECRET: &str = "a-key-for-tests-of-at-least-32-bytes";
@@ -160,7 +160,7 @@ async fn cve_2024_47616_a_token_of_another_kind_or_key_is_refused() {
 async fn cve_2026_34454_after_every_sign_out_the_old_token_is_refused() {
     let stage = Stage::start("").await;
     for start in ["DELETE /auth/session", "POST /auth/revoke", "POST /auth/logout"] {
-        let token = visit(&stage.doorward, start).await;
+        let token = sign_in_guest(&stage.doorward, start).await;
         let field = [format!("Authorization: Bearer {token}"), "Content-Length: 0".to_owned()];
         stage.request("GET /app", &field).await.forwarded();
         assert_eq!(stage.request(start, &field).await.text(), r#"{"revoked":true}"#);
@@ -177,7 +177,7 @@ async fn cve_2026_34454_after_every_sign_out_the_old_token_is_refused() {
 #[tokio::test]
 async fn mod_auth_openidc_2026_08_07_a_planted_cookie_or_token_is_never_adopted() {
     let stage = Stage::start("").await;
-    let planted = visit(&stage.doorward, "the-attacker's-device").await;
+    let planted = sign_in_guest(&stage.doorward, "the-attacker's-device").await;
     let jwt = stage.idp.mint_for("user_victim");
     for cookie in [planted.as_str(), "dw_chosen-by-the-attacker", "x"] {
         let request = stage.doorward.client().post("/auth/session").bearer(&jwt);
@@ -335,7 +335,7 @@ async fn cve_2022_29226_cve_2026_0707_a_bearer_token_in_any_but_its_one_shape_op
 async fn cve_2024_39315_no_token_device_or_jwt_appears_in_logs_metrics_or_answers() {
     let stage = Stage::start("telemetry: { log_level: trace }").await;
     let device = "canary-device-8A6E0804";
-    let guest = visit(&stage.doorward, device).await;
+    let guest = sign_in_guest(&stage.doorward, device).await;
     let jwt = stage.idp.mint_for("user_canary");
     let response = stage.doorward.client().post("/auth/session").bearer(&jwt).send().await;
     let user = response.json()["token"].as_str().expect("a token").to_owned();

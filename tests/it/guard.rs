@@ -12,10 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::client::{RawConnection, Response, sign_in};
+use crate::support::client::{RawConnection, Response, sign_in, sign_in_guest};
 use crate::support::doorward::Doorward;
 use crate::support::redis::Redis;
-use crate::support::stage::{Stage, USER, visit};
+use crate::support::stage::{Stage, USER};
 use crate::support::upstream::Upstream;
 use crate::support::{eventually, within};
 
@@ -84,8 +84,8 @@ async fn each_refusal_has_its_exact_answer_and_leaves_the_connection_usable() {
     let redis = Redis::start().await;
     let upstream = Upstream::start().await;
     let doorward = Doorward::builder().store(&redis.url()).upstream(upstream.url()).start().await;
-    let guest = visit(&doorward, "device").await;
-    let ended = visit(&doorward, "device").await;
+    let guest = sign_in_guest(&doorward, "device").await;
+    let ended = sign_in_guest(&doorward, "device").await;
     let gone = doorward.client().delete("/auth/session").bearer(&ended).send().await;
     assert_eq!(gone.status, 200);
     let past = Timestamp(0).plus(Duration::from_secs(1_700_000_000));
@@ -353,7 +353,7 @@ async fn a_token_stays_good_while_its_key_is_listed_and_no_longer() {
     };
     reload(&[2, 1]);
     let newer = eventually("tokens of the new key", async || {
-        let token = visit(&stage.doorward, "device").await;
+        let token = sign_in_guest(&stage.doorward, "device").await;
         (key_of(&token) == 2).then_some(token)
     })
     .await;
@@ -375,7 +375,7 @@ async fn fifty_callers_with_one_cold_token_cost_one_question_to_the_store() {
     let first = Doorward::builder().store(&redis.url()).upstream(upstream.url()).start().await;
     let second = Doorward::builder().store(&redis.url()).upstream(upstream.url()).start().await;
     for round in 0..4 {
-        let token = visit(&first, &format!("device-{round}")).await;
+        let token = sign_in_guest(&first, &format!("device-{round}")).await;
         let mut connections = Vec::new();
         for _ in 0..50 {
             connections.push(RawConnection::open(second.proxy_addr()).await);

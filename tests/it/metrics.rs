@@ -1,7 +1,7 @@
 //! What Prometheus sees: names, labels, zeros at the start, and counters that move as they should.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::support::client::{Client, sign_in};
 use crate::support::collector::Collector;
@@ -9,6 +9,7 @@ use crate::support::doorward::Doorward;
 use crate::support::eventually;
 use crate::support::idp::Idp;
 use crate::support::ports::free_port;
+use crate::support::prometheus::{CONFIG, Prometheus};
 use crate::support::redis::Redis;
 use crate::support::stage::Stage;
 use crate::support::temp::TempDir;
@@ -42,9 +43,6 @@ const DECISIONS: [(&str, &str, &str); 18] = [
 /// One scrape: the value of each series.
 struct Scrape(BTreeMap<String, f64>);
 
-/// A process that ends on drop.
-struct Ended(Child);
-
 impl Scrape {
     async fn of(doorward: &Doorward) -> Self {
         let text = doorward.admin_get("/metrics").await.text();
@@ -56,14 +54,6 @@ impl Scrape {
     fn value(&self, series: &str) -> f64 {
         let found = self.0.get(&format!("doorward_{series}"));
         *found.unwrap_or_else(|| panic!("no series {series} in {:#?}", self.0.keys()))
-    }
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // It may have ended by itself; in either case wait returns.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -271,40 +261,26 @@ async fn an_application_that_is_not_there_is_a_failed_connection() {
 }
 
 /// Starts a Prometheus that scrapes `doorward` all the time, and keeps exemplars.
-fn prometheus(doorward: &Doorward, directory: &TempDir) -> (Ended, Client) {
-    let target = doorward.admin_addr();
-    let file = directory.join("prometheus.yml");
+fn scraping(doorward: &Doorward) -> Prometheus {
+    let (target, directory) = (doorward.admin_addr(), TempDir::new("prometheus"));
     let scrape = format!("{{ job_name: doorward, static_configs: [{{ targets: ['{target}'] }}] }}");
     let yaml = format!("global: {{ scrape_interval: 200ms, scrape_timeout: 200ms }}\nscrape_configs: [{scrape}]\n");
-    std::fs::write(&file, yaml).expect("the directory is writable");
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let log = std::fs::File::create(directory.join("log")).expect("the directory is writable");
-    let prometheus = Command::new("prometheus")
-        .arg(format!("--config.file={}", file.display()))
-        .arg(format!("--storage.tsdb.path={}", directory.join("data").display()))
-        .arg(format!("--web.listen-address={address}"))
-        .arg("--enable-feature=exemplar-storage")
-        .current_dir(directory.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap_or_else(|error| panic!("prometheus: {error}; install it: apt-get install prometheus"));
-    (Ended(prometheus), Client::new(address))
+    std::fs::write(directory.join(CONFIG), yaml).expect("the directory is writable");
+    Prometheus::start(directory, &["--enable-feature=exemplar-storage"])
 }
 
-async fn asked(prometheus: &Client, path: &str) -> Option<serde_json::Value> {
-    let answer = prometheus.get(path).try_send().await.ok().filter(|answer| answer.status == 200)?;
+async fn asked(prometheus: &Prometheus, path: &str) -> Option<serde_json::Value> {
+    let answer = prometheus.client().get(path).try_send().await.ok().filter(|answer| answer.status == 200)?;
     Some(answer.json()["data"].clone())
 }
 
 #[tokio::test]
 async fn a_real_prometheus_scrapes_it() {
-    let (upstream, directory) = (Upstream::start().await, TempDir::new("prometheus"));
+    let upstream = Upstream::start().await;
     let routes = "routes: [{ path: '/**', auth: none }]";
     let doorward = Doorward::builder().upstream(upstream.url()).config(routes).start().await;
     assert_eq!(doorward.client().get("/").send().await.status, 200);
-    let (_prometheus, prometheus) = prometheus(&doorward, &directory);
+    let prometheus = scraping(&doorward);
     for (query, expected) in [
         ("up", "1"),
         ("doorward_http_requests_total%7Bhandler%3D%22proxy%22%2Ccode%3D%22200%22%7D", "1"),
@@ -320,7 +296,7 @@ async fn a_real_prometheus_scrapes_it() {
 
 #[tokio::test]
 async fn a_real_prometheus_finds_the_trace_behind_a_bucket() {
-    let (collector, directory) = (Collector::start().await, TempDir::new("prometheus"));
+    let collector = Collector::start().await;
     let traces = format!("telemetry: {{ traces: {{ endpoint: '{}', sample: 1 }} }}", collector.url());
     let stage = Stage::start(&traces).await;
     let before = stage.doorward.admin_get("/metrics").await;
@@ -328,7 +304,7 @@ async fn a_real_prometheus_finds_the_trace_behind_a_bucket() {
     let asked_it = stage.request("GET /x", &[stage.user_field()]).await;
     let id = asked_it.response.as_ref().and_then(|answer| answer.header("x-request-id")).expect("every answer has one");
     let (server, _) = collector.exchange(|span| span.is_of(id)).await;
-    let (_prometheus, prometheus) = prometheus(&stage.doorward, &directory);
+    let prometheus = scraping(&stage.doorward);
     for (metric, labels) in [
         ("http_request_duration_seconds", "route%3D%22route-7%22"),
         ("auth_decision_duration_seconds", "source%3D%22store%22"),

@@ -4,6 +4,7 @@
 //! time to pass. Whatever is started is ended when its handle is dropped.
 
 pub mod chaos;
+pub mod child;
 pub mod client;
 pub mod collector;
 pub mod database;
@@ -12,8 +13,10 @@ pub mod h2_client;
 pub mod h2_upstream;
 pub mod http1;
 pub mod idp;
+pub mod npm;
 pub mod ports;
 pub mod postgres;
+pub mod prometheus;
 pub mod redis;
 pub mod replica;
 pub mod stage;

@@ -5,19 +5,19 @@ mod decision;
 
 use http::Method;
 
-use crate::support::client::Response;
+use crate::support::client::{Response, sign_in_guest};
 use crate::support::collector::{Collector, Seen};
 use crate::support::doorward::Doorward;
 use crate::support::eventually;
 use crate::support::h2_client::H2Client;
 use crate::support::redis::Redis;
-use crate::support::stage::{Stage, USER, visit};
+use crate::support::stage::{Stage, USER};
 use crate::support::upstream::{Recorded, Upstream};
 
 const DESCRIBED: &str = include_str!("../../docs/observability.md");
 
 /// Traces every exchange.
-fn all(collector: &Collector) -> String {
+pub(crate) fn all(collector: &Collector) -> String {
     format!("telemetry: {{ traces: {{ endpoint: '{}', sample: 1 }} }}", collector.url())
 }
 
@@ -27,7 +27,7 @@ fn request_id(response: &Response) -> String {
 
 /// Fails the test unless `child` is part of `parent`, and took place within it.
 #[track_caller]
-fn assert_within(child: &Seen, parent: &Seen) {
+pub(crate) fn assert_within(child: &Seen, parent: &Seen) {
     assert_eq!((&child.trace, &child.parent), (&parent.trace, &parent.id), "{child:?} {parent:?}");
     let ordered = [parent.began, child.began, child.ended, parent.ended];
     assert!(ordered.is_sorted(), "{child:?} {parent:?}");
@@ -127,7 +127,7 @@ async fn what_is_refused_or_answered_here_never_reaches_the_application() {
     let collector = Collector::start().await;
     let stage = Stage::start(&all(&collector)).await;
     let client = stage.doorward.client();
-    let guest = visit(&stage.doorward, "another device").await;
+    let guest = sign_in_guest(&stage.doorward, "another device").await;
     for (answer, reason, route, spans) in [
         (client.get("/x").send().await, "missing_token", "route-7", vec!["guard"]),
         (client.get("/x").bearer("dw_nonsense").send().await, "malformed", "route-7", vec!["guard"]),
@@ -150,7 +150,7 @@ async fn failures_of_store_and_application_are_failed_spans() {
     let (collector, upstream, mut redis) = (Collector::start().await, Upstream::start().await, Redis::start().await);
     let doorward = Doorward::builder().upstream(upstream.url()).store(&redis.url()).config(&all(&collector)).start();
     let doorward = doorward.await;
-    let guest = visit(&doorward, "a device").await;
+    let guest = sign_in_guest(&doorward, "a device").await;
     let client = doorward.client();
     upstream.respond("/nonsense", "this is not HTTP\r\n\r\n");
     let broken = request_id(&client.get("/nonsense").bearer(&guest).send().await);
@@ -171,7 +171,7 @@ async fn failures_of_store_and_application_are_failed_spans() {
         assert_eq!(upstream.attribute("http.response.status_code"), if error == "503" { "503" } else { "" });
     }
 
-    let unknown = visit(&doorward, "a device that this replica has not seen since").await;
+    let unknown = sign_in_guest(&doorward, "a device that this replica has not seen since").await;
     redis.pause();
     let answer = client.get("/x").bearer(&unknown).send().await;
     let (id, status) = (request_id(&answer), answer.status);
@@ -214,10 +214,13 @@ async fn nothing_that_a_caller_sends_is_in_what_is_exported() {
         let request = client.get(path).bearer(&stage.user).header("x-secret", "canary-header");
         request.header("tracestate", "canary=state").cookie("app", "canary-cookie")
     };
-    let mut last = ask("/canary-path?q=canary-query").send().await;
-    last = if last.status == 200 { ask("/status/500?canary").send().await } else { last };
-    let posted = client.post("/x").bearer(&stage.user).body("canary-body").send().await;
-    for id in [request_id(&last), request_id(&posted)] {
+    let answers = [
+        ask("/canary-path?q=canary-query").send().await,
+        ask("/status/500?canary").send().await,
+        client.post("/x").bearer(&stage.user).body("canary-body").send().await,
+    ];
+    assert_eq!(answers.each_ref().map(|answer| answer.status), [200, 500, 200]);
+    for id in answers.each_ref().map(request_id) {
         collector.exchange(|span| span.is_of(&id)).await;
     }
     let exports = collector.exports();

@@ -14,6 +14,33 @@ const ENABLED: &str = "trusted_proxies: ['127.0.0.1/32']\nforward_auth: { enable
 /// Every identity header, as an answer names it.
 const IDENTITY: [&str; 6] = ["x-user-id", "x-client-id", "x-session-id", "x-user-roles", "x-user-kind", "x-actor-id"];
 
+/// Requests, with the status for a stranger and for a signed-in user.
+const DECISIONS: [(&str, &str, u16, u16); 21] = [
+    ("GET", "/app", 401, 200),
+    ("GET", "/", 401, 200),
+    ("GET", "/open/a?x=1", 200, 200),
+    ("POST", "/open/a", 200, 200),
+    ("GET", "/optional/a", 200, 200),
+    ("GET", "/read-only", 200, 200),
+    ("POST", "/read-only", 401, 200),
+    ("DELETE", "/read-only", 401, 200),
+    ("get", "/read-only", 401, 200),
+    ("PROPFIND", "/app", 401, 200),
+    ("GET", "/users/a", 401, 200),
+    ("GET", "/admins/a", 401, 403),
+    // The query never takes part (GHSA-7rh7-c77v-6434).
+    ("GET", "/app?x=/open/a", 401, 200),
+    ("GET", "/app?/../open/a", 401, 200),
+    ("GET", "/app?/open/a?b", 401, 200),
+    ("GET", "/app%3F/open/a", 401, 200),
+    ("GET", "/%6fpen/a", 200, 200),
+    // Doorward's own, should the proxy ask instead of sending them on: nobody's without a session.
+    ("GET", "/auth/session", 401, 200),
+    ("POST", "/webhooks/clerk", 401, 200),
+    ("GET", "/_doorward/verify", 401, 200),
+    ("GET", "/_doorward/verify/open/a", 401, 200),
+];
+
 /// Asks about a request; fails the test when anything reaches the application.
 async fn ask(stage: &Stage, start: &str, fields: &[impl AsRef<[u8]>]) -> Response {
     let asked = stage.request(start, fields).await;

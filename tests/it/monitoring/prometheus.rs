@@ -1,29 +1,22 @@
 //! A real Prometheus with our rules and our way of finding replicas, in a hurry.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::files::{list, rules_file, text};
 use super::path;
-use crate::support::client::Client;
 use crate::support::doorward::Doorward;
 use crate::support::eventually;
-use crate::support::ports::free_port;
+use crate::support::prometheus::{CONFIG, Prometheus as Process};
 use crate::support::temp::TempDir;
 
 /// How much sooner than in production an alert that is pending fires. Windows are as they are.
 const HURRY: u32 = 120;
 
 /// A running Prometheus; it ends on drop.
-pub(super) struct Prometheus {
-    process: Child,
-    address: SocketAddr,
-    directory: TempDir,
-}
+pub(super) struct Prometheus(Process);
 
 /// One series of an answer.
 #[derive(Debug)]
@@ -47,28 +40,16 @@ impl Prometheus {
         for replica in replicas {
             hashes.push(config_hash(replica).await);
         }
-        write("prometheus.yaml", &scrape_config(&hashes));
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let log = std::fs::File::create(directory.join("log")).expect("the directory is writable");
+        write(CONFIG, &scrape_config(&hashes));
         find(&directory, replicas);
-        let process = Command::new("prometheus")
-            .arg(format!("--config.file={}", directory.join("prometheus.yaml").display()))
-            .arg(format!("--storage.tsdb.path={}", directory.join("data").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .current_dir(directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|error| panic!("prometheus: {error}; install it: apt-get install prometheus"));
-        let prometheus = Self { process, address, directory };
+        let prometheus = Self(Process::start(directory, &[]));
         prometheus.until(&format!("sum(up{{namespace='web', job='shop'}}) == {}", replicas.len())).await;
         prometheus
     }
 
     /// From now on scrapes these.
     pub(super) fn find(&self, replicas: &[&Doorward]) {
-        find(&self.directory, replicas);
+        find(self.0.directory(), replicas);
     }
 
     /// Returns what a query gives now.
@@ -113,7 +94,7 @@ impl Prometheus {
 
     /// Returns the rules, each with its health.
     pub(super) async fn rules(&self) -> Vec<Value> {
-        let answer = Client::new(self.address).get("/api/v1/rules").send().await.json();
+        let answer = self.0.client().get("/api/v1/rules").send().await.json();
         let groups = list(&answer["data"]["groups"]).iter();
         groups.flat_map(|group| list(&group["rules"])).cloned().collect()
     }
@@ -123,27 +104,13 @@ impl Prometheus {
     }
 
     async fn get(&self, api: &str, parameters: &[(&str, String)]) -> Result<Vec<Series>, String> {
-        let url = reqwest::Url::parse_with_params(&format!("http://{}{api}", self.address), parameters);
-        let url = url.expect("an address makes a URL");
+        let url = reqwest::Url::parse_with_params("http://prometheus", parameters).expect("it is a URL");
         let path = format!("{api}?{}", url.query().unwrap_or_default());
-        let answer = Client::new(self.address).get(&path).try_send().await.map_err(|error| error.to_string())?;
+        let answer = self.0.client().get(&path).try_send().await.map_err(|error| error.to_string())?;
         if answer.status != 200 {
             return Err(answer.text());
         }
         Ok(list(&answer.json()["data"]["result"]).iter().map(series).collect())
-    }
-}
-
-impl Drop for Prometheus {
-    #[expect(clippy::print_stderr, reason = "the test harness shows it beside the failure, and only then")]
-    fn drop(&mut self) {
-        // It may have ended by itself; in either case wait returns.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            eprintln!("--- Prometheus' log ---\n{log}--- end ---");
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! The real `posthog-node` and Doorward speak to the same sink in the same words.
 
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -8,7 +7,7 @@ use serde_json::Value;
 use super::database::Database;
 use super::sink::{Request, Sink};
 use super::{delivered, delivering};
-use crate::support::temp::TempDir;
+use crate::support::npm::installed;
 
 const PACKAGE: &str = "posthog-node@5.70.0";
 const SCRIPT: &str = "
@@ -17,22 +16,6 @@ const sink = new PostHog('phc_canary', { host: process.argv[2], flushAt: 1 });
 sink.alias({ distinctId: 'user_0', alias: 'anon:user_0-000' });
 await sink.shutdown();
 ";
-
-/// Returns a directory with the package in it, which stays for the next time.
-fn installed() -> PathBuf {
-    let cache = std::env::temp_dir().join(format!("doorward-npm-{PACKAGE}"));
-    if cache.join("node_modules").exists() {
-        return cache;
-    }
-    let fresh = TempDir::new("npm");
-    ran(Command::new("npm")
-        .args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
-        .args([fresh.path().as_os_str(), PACKAGE.as_ref()]));
-    // Another process may have been faster: its copy is as good.
-    let _ = std::fs::rename(fresh.path(), &cache);
-    assert!(cache.join("node_modules").exists(), "{} cannot be made", cache.display());
-    cache
-}
 
 fn ran(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; install nodejs and npm"));
@@ -57,7 +40,7 @@ async fn posthogs_own_library_is_accepted_by_the_sink_and_sends_what_we_send() {
     let (database, sink) = (Database::sqlite(), Sink::start().await);
     let url = sink.url().to_owned();
     let script = tokio::task::spawn_blocking(move || {
-        let directory = installed();
+        let directory = installed(PACKAGE);
         let script = directory.join(format!("alias-{}.mjs", std::process::id()));
         std::fs::write(&script, SCRIPT).expect("it is writable");
         ran(Command::new("node").arg(&script).arg(url));

@@ -144,7 +144,7 @@ pub(super) async fn bodies_arrive_whole(stage: &Stage) {
 
 /// After logout the next request is refused.
 pub(super) async fn a_session_ends_at_once(stage: &Stage) {
-    let token = stage.visit("a device that leaves").await;
+    let token = stage.sign_in_guest("a device that leaves").await;
     assert_named(stage.request("GET /app", &[bearer(&token)]).await.forwarded(), "anon:");
     let ended = stage.front.client().delete("/auth/session").bearer(&token).send().await;
     assert_eq!(ended.status, 200, "{ended:?}");

@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::front::{example, read, write};
+use super::identity::IDENTITY;
 use super::{caddy, envoy, nginx};
 use crate::support::temp::TempDir;
 
@@ -36,17 +37,16 @@ fn envoy_accepts_its_examples() {
 
 #[test]
 fn manifests_fail_closed_and_replace_every_identity_header() {
-    let identity = ["X-User-ID", "X-Client-ID", "X-Session-ID", "X-User-Roles", "X-User-Kind", "X-Actor-ID"];
-    let lower = identity.map(str::to_lowercase);
+    let lower = IDENTITY.map(str::to_lowercase);
     let address = "http://127.0.0.1:8080/_doorward/verify";
     let annotation = "/metadata/annotations/nginx.ingress.kubernetes.io~1";
     for (file, document, pointer, expected) in [
         ("traefik/dynamic.yaml", 0, "/http/middlewares/doorward/forwardAuth/address", json!(address)),
         ("traefik/dynamic.yaml", 0, "/http/middlewares/doorward/forwardAuth/trustForwardHeader", json!(false)),
-        ("traefik/dynamic.yaml", 0, "/http/middlewares/doorward/forwardAuth/authResponseHeaders", json!(identity)),
+        ("traefik/dynamic.yaml", 0, "/http/middlewares/doorward/forwardAuth/authResponseHeaders", json!(IDENTITY)),
         ("traefik/dynamic.yaml", 0, "/http/routers/application/middlewares", json!(["hearsay", "doorward", "token"])),
         ("ingress-nginx/ingress.yaml", 0, "/data/X-Original-URI", json!("$request_uri")),
-        ("ingress-nginx/ingress.yaml", 1, &format!("{annotation}auth-response-headers"), json!(identity.join(","))),
+        ("ingress-nginx/ingress.yaml", 1, &format!("{annotation}auth-response-headers"), json!(IDENTITY.join(","))),
         ("gateway-api/httproute-grpc.yaml", 0, "/spec/rules/1/filters/0/type", json!("ExternalAuth")),
         ("gateway-api/httproute-grpc.yaml", 0, "/spec/rules/1/filters/0/externalAuth/protocol", json!("GRPC")),
         ("gateway-api/httproute-http.yaml", 0, "/spec/rules/1/filters/0/type", json!("ExternalAuth")),
@@ -54,7 +54,7 @@ fn manifests_fail_closed_and_replace_every_identity_header() {
             "gateway-api/httproute-http.yaml",
             0,
             "/spec/rules/1/filters/0/externalAuth/http/allowedResponseHeaders",
-            json!(identity),
+            json!(IDENTITY),
         ),
         ("envoy-gateway/securitypolicy-grpc.yaml", 0, "/spec/extAuth/failOpen", json!(false)),
         ("envoy-gateway/securitypolicy-http.yaml", 0, "/spec/extAuth/failOpen", json!(false)),

@@ -1,10 +1,10 @@
 //! A proxy as a child process, with a shipped example as its configuration.
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
+use crate::support::child::Ended;
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::temp::TempDir;
@@ -56,9 +56,10 @@ pub(super) struct Addresses {
 
 /// A running proxy, killed on drop.
 pub(super) struct Front {
-    child: Child,
+    // Before its directory: it writes there until it has ended.
+    child: Ended,
     address: SocketAddr,
-    directory: TempDir,
+    _directory: TempDir,
 }
 
 impl Addresses {
@@ -85,15 +86,10 @@ impl Front {
     /// Starts `proxy` and waits until Doorward is reached through it.
     pub(super) async fn start(proxy: &Proxy, addresses: Addresses) -> Self {
         let directory = TempDir::new("proxy");
-        let output = || File::options().create(true).append(true).open(directory.join("log"));
-        let child = (proxy.command)(directory.path(), addresses)
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(output().expect("the directory is writable"))
-            .stderr(output().expect("the directory is writable"))
-            .spawn()
-            .unwrap_or_else(|error| panic!("{error}; install it: {}", proxy.install));
-        let mut front = Self { child, address: SocketAddr::from(([127, 0, 0, 1], addresses.listen)), directory };
+        let mut command = (proxy.command)(directory.path(), addresses);
+        let child = Ended::start("the proxy", proxy.install, command.current_dir("/"), &directory);
+        let address = SocketAddr::from(([127, 0, 0, 1], addresses.listen));
+        let mut front = Self { child, address, _directory: directory };
         front.wait_reachable().await;
         front
     }
@@ -110,27 +106,13 @@ impl Front {
 
     /// Waits until Doorward answers through it.
     pub(super) async fn wait_reachable(&mut self) {
-        let (child, directory, client) = (&mut self.child, &self.directory, Client::new(self.address));
+        let (child, client) = (&mut self.child, Client::new(self.address));
         eventually("doorward to be reached through the proxy", async || {
-            if let Some(status) = child.try_wait().expect("the proxy is our child") {
-                panic!("the proxy ended: {status}\n{}", log(directory));
-            }
+            child.assert_runs();
             let answer = client.get("/auth/session").try_send().await.ok()?;
             (400..500).contains(&answer.status).then_some(())
         })
         .await;
-    }
-}
-
-impl Drop for Front {
-    #[expect(clippy::print_stderr, reason = "the test harness shows it beside the failure, and only then")]
-    fn drop(&mut self) {
-        // It may have ended by itself; in either case wait returns.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- the proxy's log ---\n{}--- end ---", log(&self.directory));
-        }
     }
 }
 
@@ -149,8 +131,4 @@ pub(super) fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
     let path = directory.join(name);
     std::fs::write(&path, text).expect("the directory is writable");
     path
-}
-
-fn log(directory: &TempDir) -> String {
-    std::fs::read_to_string(directory.join("log")).unwrap_or_default()
 }

@@ -11,7 +11,9 @@ const FIELDS_AT_ONCE: usize = 60;
 /// What stands between the words of names that are tried one by one; the others go in batches.
 const SEPARATORS: [&str; 6] = ["", "-", "_", ".", "--", "~"];
 
-const IDENTITY: [&str; 6] = ["X-User-ID", "X-Client-ID", "X-Session-ID", "X-User-Roles", "X-User-Kind", "X-Actor-ID"];
+/// Every identity header.
+pub(super) const IDENTITY: [&str; 6] =
+    ["X-User-ID", "X-Client-ID", "X-Session-ID", "X-User-Roles", "X-User-Kind", "X-Actor-ID"];
 
 /// Bearer tokens and cookies name their session exactly once each.
 pub(super) async fn sessions_made_through_the_proxy_are_named(stage: &Stage) {

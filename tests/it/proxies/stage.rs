@@ -3,10 +3,9 @@
 use std::net::SocketAddr;
 
 use http::Method;
-use serde_json::json;
 
 use super::front::{Addresses, Front, Proxy};
-use crate::support::client::{Client, RawConnection};
+use crate::support::client::RawConnection;
 use crate::support::doorward::Doorward;
 use crate::support::h2_client::H2Client;
 use crate::support::idp::Idp;
@@ -61,7 +60,7 @@ impl Stage {
         };
         let doorward = Some(start_doorward(proxy, addresses, &redis, &idp, &behind).await);
         let front = Front::start(proxy, addresses).await;
-        let (user, guest) = (sign_in(front.client(), &idp).await, visit(front.client(), "a device").await);
+        let (user, guest) = (front.client().sign_in(&idp, USER).await, front.client().sign_in_guest("a device").await);
         Self { proxy, front, application, user, guest, redis, idp, addresses, behind, doorward }
     }
 
@@ -85,12 +84,12 @@ impl Stage {
 
     /// Signs [`USER`] in again and returns the token.
     pub(super) async fn sign_in(&self) -> String {
-        sign_in(self.front.client(), &self.idp).await
+        self.front.client().sign_in(&self.idp, USER).await
     }
 
     /// Starts a session of a guest and returns its token.
-    pub(super) async fn visit(&self, device: &str) -> String {
-        visit(self.front.client(), device).await
+    pub(super) async fn sign_in_guest(&self, device: &str) -> String {
+        self.front.client().sign_in_guest(device).await
     }
 
     /// Returns how a client names the proxy.
@@ -157,16 +156,4 @@ async fn start_doorward(proxy: &Proxy, addresses: Addresses, redis: &Redis, idp:
         .config(&format!("forward_auth: {{ enabled: true, grpc: {grpc} }}\ntrusted_proxies: [127.0.0.1/32]"))
         .start()
         .await
-}
-
-async fn sign_in(client: Client, idp: &Idp) -> String {
-    let response = client.post("/auth/session").bearer(&idp.mint_for(USER)).send().await;
-    assert_eq!(response.status, 200, "sign-in: {}", response.text());
-    response.json()["token"].as_str().expect("the answer has a token").to_owned()
-}
-
-async fn visit(client: Client, device: &str) -> String {
-    let response = client.post("/auth/anonymous").json(&json!({ "device_id": device })).send().await;
-    assert_eq!(response.status, 200, "visit: {}", response.text());
-    response.json()["token"].as_str().expect("the answer has a token").to_owned()
 }

@@ -23,7 +23,7 @@ use crate::support::upstream::Upstream;
 use crate::support::volume::Volume;
 use crate::surface::answers::PATIENT;
 
-/// What `deploy/redis-acl.conf` grants, as far as these tests need it.
+/// Everything: these tests are about the password. The rights of `deploy/redis-acl.conf` have their own.
 const RULES: [&str; 4] = ["on", "~*", "&*", "+@all"];
 
 /// The least time between two requests of a load: the server is what is tested, not the machine.
@@ -64,10 +64,15 @@ async fn rotated(doorward: &Doorward, name: &str) {
 /// A Redis with a user `app` who has this password.
 async fn redis_with(password: &str) -> Redis {
     let redis = Redis::start().await;
+    add_user(&redis, password).await;
+    redis
+}
+
+/// Makes the user `app`.
+async fn add_user(redis: &Redis, password: &str) {
     let password = format!(">{password}");
     let words = ["ACL", "SETUSER", "app"].into_iter().chain(RULES).chain([password.as_str()]);
     redis.command::<String>(&words.collect::<Vec<_>>()).await;
-    redis
 }
 
 #[tokio::test]
@@ -152,8 +157,7 @@ async fn the_connections_of_a_cluster_are_made_anew_with_a_rotated_password() {
     let (idp, upstream) = (Idp::start().await, Upstream::start().await);
     let redis = Redis::options().directive(&["cluster-enabled", "yes"]).start().await;
     redis.command::<String>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
-    let words = ["ACL", "SETUSER", "app"].into_iter().chain(RULES).chain([">old-redis-password"]);
-    redis.command::<String>(&words.collect::<Vec<_>>()).await;
+    add_user(&redis, "old-redis-password").await;
     let mut volume = Volume::new(&[("secret", "old-redis-password")]);
     let url = format!("redis+cluster://app@127.0.0.1:{}", redis.port());
     let config = format!("sessions: {{ redis: {{ password: {} }} }}", secret(&volume));

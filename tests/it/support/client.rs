@@ -105,6 +105,16 @@ impl Client {
         self.request(Method::DELETE, path)
     }
 
+    /// Exchanges a fresh JWT of `subject` for a session and returns its token.
+    pub async fn sign_in(&self, idp: &Idp, subject: &str) -> String {
+        token(&self.post("/auth/session").bearer(&idp.mint_for(subject)).send().await)
+    }
+
+    /// Signs the guest on `device` in and returns its token.
+    pub async fn sign_in_guest(&self, device: &str) -> String {
+        token(&self.post("/auth/anonymous").json(&serde_json::json!({ "device_id": device })).send().await)
+    }
+
     /// Opens a WebSocket with further header fields, e.g. `("authorization", "Bearer …")`; the
     /// answer when the server refuses the upgrade.
     pub async fn web_socket(
@@ -288,15 +298,15 @@ pub async fn raw(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Option<Respons
 
 /// Exchanges a fresh JWT of `subject` for a session and returns its token.
 pub async fn sign_in(doorward: &Doorward, idp: &Idp, subject: &str) -> String {
-    let response = doorward.client().post("/auth/session").bearer(&idp.mint_for(subject)).send().await;
-    assert_eq!(response.status, 200, "sign-in: {}", response.text());
-    response.json()["token"].as_str().expect("the answer has a token").to_owned()
+    doorward.client().sign_in(idp, subject).await
 }
 
 /// Signs the guest on `device` in and returns its token.
 pub async fn sign_in_guest(doorward: &Doorward, device: &str) -> String {
-    let body = serde_json::json!({ "device_id": device });
-    let response = doorward.client().post("/auth/anonymous").json(&body).send().await;
-    assert_eq!(response.status, 200, "sign-in: {}", response.text());
-    response.json()["token"].as_str().expect("the answer has a token").to_owned()
+    doorward.client().sign_in_guest(device).await
+}
+
+fn token(answer: &Response) -> String {
+    assert_eq!(answer.status, 200, "sign-in: {}", answer.text());
+    answer.json()["token"].as_str().expect("the answer has a token").to_owned()
 }

@@ -1,10 +1,10 @@
 //! The real `doorward` binary as a child process.
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 
+use super::child::Ended;
 use super::client::{Client, Response};
 use super::idp::Idp;
 use super::ports::free_port;
@@ -13,7 +13,8 @@ use super::{eventually, signal};
 
 /// A running Doorward, killed on drop.
 pub struct Doorward {
-    child: Child,
+    // Before its directory: it writes there until it has ended.
+    child: Ended,
     proxy: SocketAddr,
     admin: SocketAddr,
     directory: TempDir,
@@ -82,7 +83,7 @@ impl Doorward {
 
     /// Returns all that it has written to standard output and standard error.
     pub fn logs(&self) -> String {
-        logs(&self.directory)
+        self.child.logs()
     }
 
     /// Waits until `text` stands in its logs.
@@ -104,7 +105,7 @@ impl Doorward {
     /// Waits until the process has ended.
     pub async fn wait_exit(&mut self) -> ExitStatus {
         let child = &mut self.child;
-        eventually("doorward to end", async || child.try_wait().expect("doorward is our child")).await
+        eventually("doorward to end", async || child.status()).await
     }
 }
 
@@ -167,11 +168,9 @@ impl Builder {
     /// Starts the process and waits until it is ready; fails the test with its logs when it ends instead.
     pub async fn start(self) -> Doorward {
         let mut doorward = self.spawn();
-        let Doorward { child, admin, directory, .. } = &mut doorward;
+        let Doorward { child, admin, .. } = &mut doorward;
         eventually("doorward to be ready", async || {
-            if let Some(status) = child.try_wait().expect("doorward is our child") {
-                panic!("doorward ended at its start: {status}\n{}", logs(directory));
-            }
+            child.assert_runs();
             let answer = Client::new(*admin).get("/readyz").try_send().await.ok()?;
             (answer.status == 200).then_some(())
         })
@@ -191,15 +190,8 @@ impl Builder {
         for file in &self.files {
             command.arg("--config").arg(file);
         }
-        let output = |name| File::create(self.directory.join(name)).expect("the directory is writable");
-        let child = command
-            .envs(self.environment)
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null())
-            .stdout(output("stdout"))
-            .stderr(output("stderr"))
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
+        command.envs(self.environment).current_dir(self.directory.path());
+        let child = Ended::start("doorward", "cargo build", &mut command, &self.directory);
         Doorward { child, proxy: self.proxy, admin: self.admin, directory: self.directory }
     }
 
@@ -222,23 +214,6 @@ impl Builder {
     }
 }
 
-impl Drop for Doorward {
-    #[expect(clippy::print_stderr, reason = "the test harness shows it beside the failure, and only then")]
-    fn drop(&mut self) {
-        // It may have ended by itself; in either case wait returns.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- doorward's logs ---\n{}--- end ---", self.logs());
-        }
-    }
-}
-
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
-}
-
-fn logs(directory: &TempDir) -> String {
-    let read = |name| std::fs::read(directory.join(name)).unwrap_or_default();
-    [read("stdout"), read("stderr")].iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
 }

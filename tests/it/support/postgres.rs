@@ -35,7 +35,7 @@ const KEEPER: &str = r#"
 set -e
 directory=$1 bin=$2 port=$3
 run() { if [ "$(id -u)" = 0 ]; then setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; else "$@"; fi; }
-mkdir -p "$directory"
+mkdir "$directory"
 if [ "$(id -u)" = 0 ]; then chown postgres "$directory"; fi
 chmod 700 "$directory"
 cd "$directory"
@@ -104,7 +104,7 @@ impl Postgres {
 impl Server {
     async fn start() -> Self {
         let (port, bin) = (free_port(), programs());
-        let directory = std::env::temp_dir().join(format!("doorward-postgres-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("doorward-postgres-{}", uuid::Uuid::new_v4().simple()));
         let keeper = Command::new("bash")
             .args(["-c", KEEPER, "keeper"])
             .args([&directory, &bin])

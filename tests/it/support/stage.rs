@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::client::{RawConnection, Response, sign_in};
+use super::client::{RawConnection, Response, sign_in, sign_in_guest};
 use super::doorward::Doorward;
 use super::h2_client::H2Client;
 use super::idp::Idp;
@@ -58,7 +58,7 @@ impl Stage {
         }
         let doorward = builder.start().await;
         let user = sign_in(&doorward, &idp, USER).await;
-        let guest = visit(&doorward, "a-guest's-device").await;
+        let guest = sign_in_guest(&doorward, "a-guest's-device").await;
         Self { upstream, idp, doorward, user, guest }
     }
 
@@ -141,12 +141,4 @@ impl Asked {
         assert_eq!(self.text(), serde_json::json!({ "detail": detail }).to_string(), "{self:?}");
         assert!(self.seen.is_empty(), "{self:?}");
     }
-}
-
-/// Starts a guest's session and returns its token.
-pub async fn visit(doorward: &Doorward, device: &str) -> String {
-    let body = serde_json::json!({ "device_id": device });
-    let response = doorward.client().post("/auth/anonymous").json(&body).send().await;
-    assert_eq!(response.status, 200, "visit: {}", response.text());
-    response.json()["token"].as_str().expect("the answer has a token").to_owned()
 }

@@ -1,24 +1,15 @@
 //! Signatures of webhooks, made by the official Svix library in a process of its own.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 
 use serde_json::json;
 
-/// The library's version; it pins its own dependency exactly.
-const VERSION: &str = "1.99.1";
+use super::npm::installed;
 
-/// Puts the library into `$1`, once for all test processes.
-const INSTALL: &str = r#"
-set -e
-mkdir -p "$1"
-exec 9>"$1/lock"
-flock 9
-[ -e "$1/complete" ] || npm install --prefix "$1" --no-audit --no-fund --ignore-scripts --loglevel=error "svix@$2" >&2
-touch "$1/complete"
-"#;
+/// The library; it pins its own dependency exactly.
+const PACKAGE: &str = "svix@1.99.1";
 
 /// Signs a line of JSON with a line of text.
 const SIGN: &str = r"
@@ -38,11 +29,9 @@ pub struct Svix {
 impl Svix {
     /// Starts the signer, and installs the library outside of the tree if no test has.
     pub fn start() -> Self {
-        let place = std::env::temp_dir().join(format!("doorward-tests-svix-{VERSION}"));
-        install(&place);
         let mut process = Command::new("node")
             .args(["-e", SIGN])
-            .arg(&place)
+            .arg(installed(PACKAGE))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -70,11 +59,4 @@ impl Drop for Svix {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn install(place: &PathBuf) {
-    let output = Command::new("bash").args(["-c", INSTALL, "install"]).arg(place).arg(VERSION).output();
-    let output = output.expect("bash is installed");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "npm install svix@{VERSION}: {said}; is npm there? apt-get install npm");
 }

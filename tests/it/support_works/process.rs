@@ -86,7 +86,7 @@ async fn it_is_awaited_until_it_is_ready() {
 async fn a_failed_start_shows_what_the_process_said() {
     let broken = Doorward::builder().config("no_such_key: 1");
     let said = failure(broken.start()).await;
-    assert!(said.contains("doorward ended at its start: exit status: "), "{said}");
+    assert!(said.contains("doorward ended: exit status: ") && said.contains("no_such_key"), "{said}");
     let upstream = Upstream::start().await;
     let missing = Doorward::builder().stand_in(Path::new("/bin/cat"), address(&upstream)).config("x");
     let mut process = missing.spawn();

@@ -3,16 +3,17 @@
 use doorward::time::{Clock, SystemClock};
 
 use super::{ENABLED, IDENTITY, ask, assert_allows, assert_refuses};
+use crate::support::client::sign_in_guest;
 use crate::support::doorward::Doorward;
 use crate::support::eventually;
 use crate::support::redis::Redis;
-use crate::support::stage::{Stage, USER, visit};
+use crate::support::stage::{Stage, USER};
 use crate::support::upstream::Upstream;
 
 #[tokio::test]
 async fn each_refusal_is_the_guards_own() {
     let stage = Stage::start(ENABLED).await;
-    let ended = visit(&stage.doorward, "device").await;
+    let ended = sign_in_guest(&stage.doorward, "device").await;
     let gone = stage.doorward.client().delete("/auth/session").bearer(&ended).send().await;
     assert_eq!(gone.status, 200);
     let bearer = |token: &str| format!("Authorization: Bearer {token}");
@@ -142,7 +143,7 @@ async fn a_question_about_a_stream_begins_a_new_lifetime_of_the_session() {
     let routes = "routes: [{ path: /ws, auth: required, stream: true }, { path: '/**', auth: required }]";
     let config = format!("{ENABLED}\n{routes}\nsessions: {{ ttl: 5s }}");
     let doorward = Doorward::builder().config(&config).start().await;
-    let (streaming, other) = (visit(&doorward, "streaming").await, visit(&doorward, "other").await);
+    let (streaming, other) = (sign_in_guest(&doorward, "streaming").await, sign_in_guest(&doorward, "other").await);
     let clock = SystemClock::new();
     let ask = async |path: &str, token: &str| {
         doorward.client().get(&format!("/_doorward/verify{path}")).bearer(token).send().await
@@ -169,7 +170,7 @@ async fn what_ended_is_refused_at_once_and_an_outage_is_no_refusal() {
     let builder = || Doorward::builder().store(&redis.url()).upstream(upstream.url()).config(ENABLED);
     let (asked, other) = (builder().start().await, builder().start().await);
     let ask = async |token: &str| asked.client().get("/_doorward/verify/app").bearer(token).send().await;
-    let (ended, kept) = (visit(&other, "device").await, visit(&other, "device").await);
+    let (ended, kept) = (sign_in_guest(&other, "device").await, sign_in_guest(&other, "device").await);
     for token in [&ended, &kept] {
         assert_eq!(ask(token).await.status, 200);
     }
@@ -181,7 +182,7 @@ async fn what_ended_is_refused_at_once_and_an_outage_is_no_refusal() {
     let answer = eventually("the revocation to be heard", refused).await;
     assert_refuses(&answer, 401, "Invalid token: session revoked");
     assert_eq!(ask(&kept).await.status, 200);
-    let cold = visit(&other, "device").await;
+    let cold = sign_in_guest(&other, "device").await;
     redis.pause();
     let answer = ask(&cold).await;
     redis.resume();

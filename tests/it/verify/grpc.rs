@@ -2,6 +2,7 @@
 
 mod answers;
 mod listener;
+mod tracing;
 
 use std::net::SocketAddr;
 
