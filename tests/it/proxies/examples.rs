@@ -62,11 +62,14 @@ fn manifests_fail_closed_and_replace_every_identity_header() {
         ("envoy-gateway/securitypolicy-http.yaml", 0, "/spec/extAuth/http/headersToBackend", json!(lower)),
         ("envoy-gateway/routes.yaml", 2, "/spec/headers/withUnderscoresAction", json!("DropHeader")),
         ("istio/mesh.yaml", 0, "/extensionProviders/0/envoyExtAuthzGrpc/failOpen", json!(false)),
-        ("istio/mesh.yaml", 0, "/extensionProviders/1/envoyExtAuthzHttp/failOpen", json!(false)),
-        ("istio/mesh.yaml", 0, "/extensionProviders/1/envoyExtAuthzHttp/pathPrefix", json!("/_doorward/verify")),
-        ("istio/mesh.yaml", 0, "/extensionProviders/1/envoyExtAuthzHttp/headersToUpstreamOnAllow", json!(lower)),
         ("istio/policy.yaml", 0, "/spec/action", json!("CUSTOM")),
         ("istio/policy.yaml", 0, "/spec/provider/name", json!("doorward-grpc")),
+        (
+            "istio/policy.yaml",
+            0,
+            "/spec/rules/1/to/0/operation",
+            json!({ "notHosts": ["app.example.com", "app.example.com:*"] }),
+        ),
     ] {
         let documents = documents(file);
         assert_eq!(documents[document].pointer(pointer), Some(&expected), "{file} {pointer}");
