@@ -44,7 +44,25 @@ fn manifests_fail_closed_and_replace_every_identity_header() {
         ("traefik/dynamic.yaml", 0, "/http/middlewares/doorward/forwardAuth/address", json!(address)),
         ("traefik/dynamic.yaml", 0, "/http/middlewares/doorward/forwardAuth/trustForwardHeader", json!(false)),
         ("traefik/dynamic.yaml", 0, "/http/middlewares/doorward/forwardAuth/authResponseHeaders", json!(IDENTITY)),
-        ("traefik/dynamic.yaml", 0, "/http/routers/application/middlewares", json!(["hearsay", "doorward", "token"])),
+        (
+            "traefik/dynamic.yaml",
+            0,
+            "/http/routers/application/middlewares",
+            json!(["hearsay", "no-upgrade", "doorward", "token"]),
+        ),
+        (
+            "traefik/dynamic.yaml",
+            0,
+            "/http/routers/web-socket/middlewares",
+            json!(["hearsay", "web-socket", "doorward", "token"]),
+        ),
+        ("traefik/dynamic.yaml", 0, "/http/middlewares/no-upgrade/headers/customRequestHeaders/Upgrade", json!("")),
+        (
+            "traefik/dynamic.yaml",
+            0,
+            "/http/middlewares/web-socket/headers/customRequestHeaders/Upgrade",
+            json!("websocket"),
+        ),
         ("ingress-nginx/ingress.yaml", 0, "/data/X-Original-URI", json!("$request_uri")),
         ("ingress-nginx/ingress.yaml", 1, &format!("{annotation}auth-response-headers"), json!(IDENTITY.join(","))),
         ("gateway-api/httproute-grpc.yaml", 0, "/spec/rules/1/filters/0/type", json!("ExternalAuth")),
@@ -62,11 +80,14 @@ fn manifests_fail_closed_and_replace_every_identity_header() {
         ("envoy-gateway/securitypolicy-http.yaml", 0, "/spec/extAuth/http/headersToBackend", json!(lower)),
         ("envoy-gateway/routes.yaml", 2, "/spec/headers/withUnderscoresAction", json!("DropHeader")),
         ("istio/mesh.yaml", 0, "/extensionProviders/0/envoyExtAuthzGrpc/failOpen", json!(false)),
-        ("istio/mesh.yaml", 0, "/extensionProviders/1/envoyExtAuthzHttp/failOpen", json!(false)),
-        ("istio/mesh.yaml", 0, "/extensionProviders/1/envoyExtAuthzHttp/pathPrefix", json!("/_doorward/verify")),
-        ("istio/mesh.yaml", 0, "/extensionProviders/1/envoyExtAuthzHttp/headersToUpstreamOnAllow", json!(lower)),
         ("istio/policy.yaml", 0, "/spec/action", json!("CUSTOM")),
         ("istio/policy.yaml", 0, "/spec/provider/name", json!("doorward-grpc")),
+        (
+            "istio/policy.yaml",
+            0,
+            "/spec/rules/1/to/0/operation",
+            json!({ "notHosts": ["app.example.com", "app.example.com:*"] }),
+        ),
     ] {
         let documents = documents(file);
         assert_eq!(documents[document].pointer(pointer), Some(&expected), "{file} {pointer}");
