@@ -153,13 +153,7 @@ impl Trace {
     fn begin(tracer: &Arc<Tracer>, headers: &HeaderMap, came: Came, peer_is_trusted: bool, dice: f64) -> Self {
         let place = tracer.begin(headers, peer_is_trusted, dice);
         let recording = place.sampled.then(|| {
-            Box::new(Recording {
-                came,
-                guarded: None,
-                asked: Vec::new(),
-                forwarded: None,
-                upstream_status: None,
-            })
+            Box::new(Recording { came, guarded: None, asked: Vec::new(), forwarded: None, upstream_status: None })
         });
         Self { tracer: tracer.clone(), place, keeps_state: peer_is_trusted && place.parent.is_some(), recording }
     }
