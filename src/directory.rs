@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 
 pub use self::accounts::Account;
 pub use self::devices::Generation;
+pub use self::open::NewCredentials;
 use self::outbox::Woken;
 #[cfg(test)]
 pub(crate) use self::outbox::tests::embedded;

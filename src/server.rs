@@ -222,8 +222,7 @@ impl Shared {
         self.metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision]).set(1);
         self.metrics.config_info.with_label_values(&[config_hash]).set(1);
         self.metrics.config_last_reload_successful.set(1);
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
-        self.metrics.config_last_reload_success_timestamp.set(self.clock.now().unix_seconds() as f64);
+        self.metrics.config_last_reload_success_timestamp.set(self.clock.now().unix_seconds_f64());
     }
 }
 

@@ -27,7 +27,7 @@ use self::cache::SessionCache;
 pub use self::headers::Caller;
 pub use self::outcome::{Refusal, Source, StartError, Started, StoreCall, Validated};
 pub use self::policy::Policy;
-pub use self::rebind::{InvalidHook, RebindError, Rebinds, Rebound};
+pub use self::rebind::{InvalidHook, NewHookSecret, RebindError, Rebinds, Rebound};
 use crate::config;
 use crate::directory::Generation;
 use crate::metrics::Metrics;

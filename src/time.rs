@@ -52,6 +52,12 @@ impl Timestamp {
     pub fn unix_seconds(self) -> u64 {
         self.0 / 1000
     }
+
+    /// Returns the same as [`unix_seconds`](Self::unix_seconds), as metrics want it.
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in an f64 for millions of years")]
+    pub fn unix_seconds_f64(self) -> f64 {
+        self.unix_seconds() as f64
+    }
 }
 
 impl Monotonic {

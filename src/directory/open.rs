@@ -29,6 +29,9 @@ const MIGRATION_DEADLINE: Duration = Duration::from_mins(5);
 /// Sign-ins that may wait to be noted; more of them at once are not.
 const NOTES_MAX: usize = 64;
 
+/// A way to connect that has been checked and is not in use yet.
+pub struct NewCredentials(PgConnectOptions);
+
 impl Directory {
     /// Opens the directory without asking the database anything yet.
     ///
@@ -41,13 +44,15 @@ impl Directory {
         Ok(Self { pool, woken: Woken::default(), notes: Arc::new(Semaphore::new(NOTES_MAX)) })
     }
 
-    /// Connects with the password and the authorities of `config` from now on, where that needs any.
-    /// Connections in use go on until their time is over.
-    pub fn use_credentials(&self, config: &config::Directory) -> Result<(), DirectoryError> {
-        if self.pool.is_postgres() {
-            self.pool.use_options(postgres_options(config)?);
-        }
-        Ok(())
+    /// Returns how to connect with the password and the authorities of `config`, `None` where that needs
+    /// neither; nothing changes yet.
+    pub fn check_credentials(&self, config: &config::Directory) -> Result<Option<NewCredentials>, DirectoryError> {
+        self.pool.is_postgres().then(|| postgres_options(config).map(NewCredentials)).transpose()
+    }
+
+    /// Connects with these from now on. Connections in use go on until their time is over.
+    pub fn use_credentials(&self, NewCredentials(options): NewCredentials) {
+        self.pool.use_options(options);
     }
 
     /// Connects once more, to learn whether the database takes the credentials.

@@ -207,8 +207,7 @@ impl KeyCache {
         }
         self.meters.keys.set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
         self.meters.successes.inc();
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in an f64")]
-        self.meters.last_success.set(self.clock.now().unix_seconds() as f64);
+        self.meters.last_success.set(self.clock.now().unix_seconds_f64());
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::rotation::{Digests, Rotation, collector_headers, gives_up_keys, publish, without_rotating};
+use super::rotation::{Digests, Rotation, gives_up_keys, publish, without_rotating};
 use super::tls::Certificates;
 use super::{Reread, settings};
 use crate::config::sessions::TokenKey;
@@ -124,13 +124,12 @@ impl Reload {
     fn apply(&mut self, started_with: &Config, Seen { loaded: new, secrets }: &Seen) -> Result<(), String> {
         let settings = settings(&new.config).map_err(|error| error.to_string())?;
         let rotated = self.rotation.check(&new.config, secrets)?;
+        self.verbosity.set(new.config.telemetry.log_level).map_err(|error| error.to_string())?;
         self.rotation.take_up(rotated);
         self.settings.store(Arc::new(settings));
-        self.verbosity.set(new.config.telemetry.log_level).map_err(|error| error.to_string())?;
         self.metrics.config_info.reset();
         self.metrics.config_info.with_label_values(&[&new.hash]).set(1);
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
-        self.metrics.config_last_reload_success_timestamp.set(self.clock.now().unix_seconds() as f64);
+        self.metrics.config_last_reload_success_timestamp.set(self.clock.now().unix_seconds_f64());
         let waiting = needs_restart(started_with, &new.config);
         if waiting.is_empty() {
             tracing::info!(config.hash = %new.hash, "Configuration reloaded");
@@ -145,8 +144,8 @@ impl Reload {
             return;
         };
         publish("tls.key", self.clock.as_ref(), &self.metrics);
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
-        self.metrics.tls_certificate_not_after_timestamp.with_label_values(&["listener"]).set(not_after as f64);
+        let end = self.metrics.tls_certificate_not_after_timestamp.with_label_values(&["listener"]);
+        end.set(not_after.unix_seconds_f64());
     }
 }
 
@@ -168,7 +167,8 @@ fn audit(old: &Config, new: &Loaded) {
 // Against the configuration of the start, not the last one: what waits for a restart goes on waiting.
 fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
     let shown = |config: &Config| {
-        // What is left of the secrets is inside URLs, which `Debug` hides: those are compared below.
+        // What is left of the secrets is inside URLs and among the collector's headers. `Debug` hides it:
+        // `hidden` compares that.
         let config = without_rotating(config);
         [
             ("listen", format!("{:?}", config.listen)),
@@ -194,12 +194,13 @@ fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
             ("lifecycle", format!("{:?}", config.lifecycle)),
             ("telemetry.log_format", format!("{:?}", config.telemetry.log_format)),
             ("telemetry.audit_file", format!("{:?}", config.telemetry.audit_file)),
-            ("telemetry.traces", format!("{:?}{:?}", config.telemetry.traces, collector_headers(&config))),
+            ("telemetry.traces", format!("{:?}", config.telemetry.traces)),
         ]
     };
     let hidden = |section: &str| match section {
         "sessions.store" => started_with.sessions.store != new.sessions.store || gives_up_keys(started_with, new),
         "directory" => started_with.directory.url != new.directory.url,
+        "telemetry.traces" => started_with.telemetry.traces.headers != new.telemetry.traces.headers,
         _ => false,
     };
     let sections = shown(started_with).into_iter().zip(shown(new));
@@ -244,6 +245,15 @@ mod tests {
         ] {
             assert_eq!(waiting(&variables), [""; 0], "{variables:?}");
         }
+    }
+
+    #[test]
+    fn a_header_of_the_collector_waits_for_a_restart_also_where_only_its_value_changed() {
+        const HEADERS: &str = "DOORWARD__TELEMETRY__TRACES__HEADERS";
+        let (old, new) = (seen(&[(HEADERS, "{ x-key: one }")]), seen(&[(HEADERS, "{ x-key: two }")]));
+        assert!(old != new, "the change is noticed");
+        assert_eq!(needs_restart(&old.loaded.config, &new.loaded.config), ["telemetry.traces"]);
+        assert_eq!(needs_restart(&old.loaded.config, &old.loaded.config), [""; 0]);
     }
 
     #[test]

@@ -17,12 +17,12 @@ use crate::api::webhooks::Sender;
 use crate::config::Config;
 use crate::config::sessions::StoreUrl;
 use crate::config::webhooks::SigningSecret;
-use crate::directory::Directory;
+use crate::directory::{self, Directory};
 use crate::metrics::Metrics;
 use crate::model::TokenKeys;
 use crate::secret::{Rotating, Secret};
-use crate::session::{Rebinds, Sessions};
-use crate::store::redis::{NewCredentials, RedisStore};
+use crate::session::{NewHookSecret, Rebinds, Sessions};
+use crate::store::redis::{self, RedisStore};
 use crate::telemetry::with_causes;
 use crate::time::Clock;
 
@@ -64,13 +64,14 @@ pub(super) struct Checked {
     digests: Digests,
 }
 
+/// What takes the place of the one before, without fail; and where, if not every server has that.
 enum Change {
     TokenKeys(Box<TokenKeys>),
-    Redis(Box<NewCredentials>),
-    Directory(crate::config::Directory),
-    Sink(Secret),
-    Webhooks(Vec<SigningSecret>),
-    Hook(crate::config::rebind::Hook),
+    Redis(Arc<RedisStore>, Box<redis::NewCredentials>),
+    Directory(Box<directory::NewCredentials>),
+    Sink(Rotating, Secret),
+    Webhooks(Arc<Sender>, Vec<SigningSecret>),
+    Hook(NewHookSecret),
 }
 
 impl Digests {
@@ -103,7 +104,9 @@ impl Digests {
             digests.add(WEBHOOKS, clerk.secrets.iter().flat_map(|secret| digest_of(secret.expose())).collect());
         }
         if !config.telemetry.traces.headers.is_empty() {
-            digests.add(COLLECTOR, digest_of(collector_headers(config).as_bytes()));
+            let headers = config.telemetry.traces.headers.iter();
+            let headers = headers.flat_map(|(name, value)| [digest_of(name), digest_of(value.expose())]);
+            digests.add(COLLECTOR, headers.flatten().collect());
         }
         digests
     }
@@ -159,30 +162,33 @@ impl Rotation {
         {
             let credentials = store.check_credentials(&config.sessions);
             let credentials = credentials.map_err(|error| format!("sessions.redis: {}", with_causes(&error)))?;
-            changes.push(Change::Redis(Box::new(credentials)));
+            changes.push(Change::Redis(store.clone(), Box::new(credentials)));
         }
         if is_new(DIRECTORY) && old.directory.url == config.directory.url {
-            changes.push(Change::Directory(config.directory.clone()));
+            let credentials = holders.directory.check_credentials(&config.directory);
+            let credentials = credentials.map_err(|error| format!("directory: {}", with_causes(&error)))?;
+            changes.extend(credentials.map(|credentials| Change::Directory(Box::new(credentials))));
         }
-        if let Some(key) = &config.outbox.alias.api_key
+        if let (Some(held), Some(key)) = (&holders.sink_key, &config.outbox.alias.api_key)
             && is_new(SINK)
             && old.outbox.alias.url == config.outbox.alias.url
         {
-            changes.push(Change::Sink(key.clone()));
+            changes.push(Change::Sink(held.clone(), key.clone()));
         }
-        if let Some(clerk) = &config.webhooks.clerk
+        if let (Some(sender), Some(clerk)) = (&holders.sender, &config.webhooks.clerk)
             && is_new(WEBHOOKS)
         {
-            changes.push(Change::Webhooks(clerk.secrets.clone()));
+            changes.push(Change::Webhooks(sender.clone(), clerk.secrets.clone()));
         }
         let same_hook = old.rebind.hook.url == config.rebind.hook.url && old.upstream.url == config.upstream.url;
         if is_new(HOOK) && same_hook {
-            changes.push(Change::Hook(config.rebind.hook.clone()));
+            let secret = holders.rebinds.check_hook_secret(&config.rebind.hook).map_err(|error| error.to_string())?;
+            changes.extend(secret.map(Change::Hook));
         }
         Ok(Checked { changes, digests: digests.clone() })
     }
 
-    /// Puts checked secrets to use.
+    /// Puts checked secrets to use; nothing of that can fail.
     pub(super) fn take_up(&mut self, Checked { changes, digests }: Checked) {
         for change in changes {
             let names = change.names();
@@ -205,30 +211,14 @@ impl Rotation {
         let holders = &self.holders;
         match change {
             Change::TokenKeys(keys) => holders.sessions.replace_keys(*keys),
-            Change::Redis(credentials) => {
-                if let Some(store) = &holders.redis {
-                    store.use_credentials(*credentials);
-                }
+            Change::Redis(store, credentials) => store.use_credentials(*credentials),
+            Change::Directory(credentials) => {
+                holders.directory.use_credentials(*credentials);
+                tokio::spawn(try_directory(holders.directory.clone()));
             }
-            Change::Directory(config) => match holders.directory.use_credentials(&config) {
-                Ok(()) => drop(tokio::spawn(try_directory(holders.directory.clone()))),
-                Err(error) => tracing::error!(error = %error, "The directory's password was not replaced"),
-            },
-            Change::Sink(key) => {
-                if let Some(held) = &holders.sink_key {
-                    held.replace(key);
-                }
-            }
-            Change::Webhooks(secrets) => {
-                if let Some(sender) = &holders.sender {
-                    sender.use_secrets(&secrets);
-                }
-            }
-            Change::Hook(hook) => {
-                if let Err(error) = holders.rebinds.use_hook_secret(&hook) {
-                    tracing::error!(error = %error, "The hook's secret was not replaced");
-                }
-            }
+            Change::Sink(held, key) => held.replace(key),
+            Change::Webhooks(sender, secrets) => sender.use_secrets(&secrets),
+            Change::Hook(secret) => holders.rebinds.use_hook_secret(secret),
         }
     }
 
@@ -241,10 +231,10 @@ impl Change {
     fn names(&self) -> &'static [&'static str] {
         match self {
             Self::TokenKeys(_) => &[TOKEN_KEYS],
-            Self::Redis(_) => &REDIS,
+            Self::Redis(..) => &REDIS,
             Self::Directory(_) => &[DIRECTORY],
-            Self::Sink(_) => &[SINK],
-            Self::Webhooks(_) => &[WEBHOOKS],
+            Self::Sink(..) => &[SINK],
+            Self::Webhooks(..) => &[WEBHOOKS],
             Self::Hook(_) => &[HOOK],
         }
     }
@@ -256,8 +246,7 @@ fn digest_of(secret: impl AsRef<[u8]>) -> Vec<u8> {
 
 /// Records that a secret was taken up now.
 pub(super) fn publish(name: &str, clock: &dyn Clock, metrics: &Metrics) {
-    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
-    metrics.secret_last_reload_success_timestamp.with_label_values(&[name]).set(clock.now().unix_seconds() as f64);
+    metrics.secret_last_reload_success_timestamp.with_label_values(&[name]).set(clock.now().unix_seconds_f64());
 }
 
 /// Returns `config` without what a reload replaces here: what differs then waits for a restart.
@@ -272,12 +261,6 @@ pub(super) fn without_rotating(config: &Config) -> Config {
         clerk.secrets.clear();
     }
     rest
-}
-
-/// Returns what is sent to the collector of traces, which changes only with a restart.
-pub(super) fn collector_headers(config: &Config) -> Zeroizing<String> {
-    let headers = config.telemetry.traces.headers.iter();
-    Zeroizing::new(headers.flat_map(|(name, value)| [name.as_str(), "=", value.expose(), "\n"]).collect())
 }
 
 /// Returns whether the embedded store would have to find its own keys again.

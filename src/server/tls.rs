@@ -12,6 +12,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::Tls;
+use crate::time::Timestamp;
 
 /// The certificate in use and where it comes from.
 pub(super) struct Certificates {
@@ -36,12 +37,13 @@ impl Certificates {
         Ok(changed)
     }
 
-    /// Returns when the certificate ends, in Unix seconds.
-    pub(super) fn not_after(&self) -> Option<i64> {
+    /// Returns when the certificate ends.
+    pub(super) fn not_after(&self) -> Option<Timestamp> {
         let current = self.current.load();
         let leaf = current.cert.first()?;
         let leaf: &[u8] = leaf.as_ref();
-        Some(pingora::utils::tls::parse_x509(&leaf).validity().not_after.timestamp())
+        let seconds = pingora::utils::tls::parse_x509(&leaf).validity().not_after.timestamp();
+        Some(Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000)))
     }
 }
 

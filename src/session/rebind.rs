@@ -9,6 +9,7 @@ mod hook;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::hook::NewHookSecret;
 use self::hook::{Hook, HookError};
 use super::Sessions;
 use crate::config::rebind::Backend;
@@ -106,11 +107,18 @@ impl Rebinds {
         Ok(Self { directory, sessions, way, alias, clock, metrics })
     }
 
-    /// Sends the hook, if there is one, another secret from now on.
-    pub fn use_hook_secret(&self, hook: &config::rebind::Hook) -> Result<(), InvalidHook> {
+    /// Returns the secret of `hook`, `None` where no hook is asked; nothing changes yet.
+    pub fn check_hook_secret(&self, hook: &config::rebind::Hook) -> Result<Option<NewHookSecret>, InvalidHook> {
         match &self.way {
-            Way::Sql { .. } => Ok(()),
-            Way::Http(own) => own.use_secret(hook).map_err(InvalidHook),
+            Way::Sql { .. } => Ok(None),
+            Way::Http(_) => NewHookSecret::new(hook).map(Some).map_err(InvalidHook),
+        }
+    }
+
+    /// Sends the hook, if there is one, this secret from now on.
+    pub fn use_hook_secret(&self, secret: NewHookSecret) {
+        if let Way::Http(hook) = &self.way {
+            hook.use_secret(secret);
         }
     }
 

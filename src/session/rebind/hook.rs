@@ -33,6 +33,9 @@ pub(super) struct Hook {
     deadline: Duration,
 }
 
+/// What the hook is sent to know us by: checked, and not in use yet.
+pub struct NewHookSecret(Option<HeaderValue>);
+
 /// Why the hook did not say yes.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
@@ -81,15 +84,14 @@ impl Hook {
         Ok(Self {
             client: client.map_err(|error| with_causes(&ClientError::Client(error)))?,
             url: Url::parse(&url).map_err(|_| "url cannot be read".to_owned())?,
-            authorization: ArcSwapOption::new(authorization(hook)?.map(Arc::new)),
+            authorization: ArcSwapOption::new(NewHookSecret::new(hook)?.0.map(Arc::new)),
             deadline: hook.timeout,
         })
     }
 
-    /// Sends the secret of `hook` from now on.
-    pub(super) fn use_secret(&self, hook: &Config) -> Result<(), String> {
-        self.authorization.store(authorization(hook)?.map(Arc::new));
-        Ok(())
+    /// Sends this secret from now on.
+    pub(super) fn use_secret(&self, NewHookSecret(authorization): NewHookSecret) {
+        self.authorization.store(authorization.map(Arc::new));
     }
 
     /// Returns how long a call takes at most.
@@ -124,6 +126,17 @@ impl Hook {
     }
 }
 
+impl NewHookSecret {
+    pub(super) fn new(hook: &Config) -> Result<Self, String> {
+        let value = hook.secret.as_ref().map(|secret| HeaderValue::from_str(&format!("Bearer {}", secret.expose())));
+        let mut value = value.transpose().map_err(|_| "secret is no header value".to_owned())?;
+        if let Some(value) = &mut value {
+            value.set_sensitive(true);
+        }
+        Ok(Self(value))
+    }
+}
+
 impl Resolve for Upstream {
     fn resolve(&self, _: Name) -> Resolving {
         let host = self.host.clone();
@@ -133,15 +146,6 @@ impl Resolve for Upstream {
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
-}
-
-fn authorization(hook: &Config) -> Result<Option<HeaderValue>, String> {
-    let value = hook.secret.as_ref().map(|secret| HeaderValue::from_str(&format!("Bearer {}", secret.expose())));
-    let mut value = value.transpose().map_err(|_| "secret is no header value".to_owned())?;
-    if let Some(value) = &mut value {
-        value.set_sensitive(true);
-    }
-    Ok(value)
 }
 
 /// Returns what asks the application where requests are forwarded to, and its URL there.
@@ -164,4 +168,25 @@ fn at_upstream(path: &str, upstream: &config::Upstream) -> Result<(ClientBuilder
 // The address may carry a key in its query.
 fn lost(error: reqwest::Error) -> HookError {
     HookError::Lost(error.without_url())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn sent(secret: &str) -> Result<Option<HeaderValue>, String> {
+        let (url, secret) = (Some("/rebind".to_owned()), Some(Secret::new(secret.to_owned())));
+        let hook = Config { url, secret, timeout: Duration::from_secs(1), ca: None };
+        NewHookSecret::new(&hook).map(|secret| secret.0)
+    }
+
+    #[test]
+    fn a_secret_that_no_header_can_carry_is_refused_and_not_shown() {
+        let value = sent("s3cret").unwrap().unwrap();
+        assert_eq!(value, "Bearer s3cret");
+        assert!(!format!("{value:?}").contains("s3cret"));
+        let refused = sent("two\nlines").unwrap_err();
+        assert_eq!(refused, "secret is no header value");
+    }
 }

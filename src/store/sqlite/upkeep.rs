@@ -90,9 +90,7 @@ impl SqliteStore {
             self.metrics.redis_reconnects.inc();
         }
         set_up(&self.metrics, true);
-        #[expect(clippy::cast_precision_loss, reason = "Unix seconds are exact in a double for millions of years")]
-        let now = self.clock.now().unix_seconds() as f64;
-        self.metrics.invalidation_last_event_timestamp.set(now);
+        self.metrics.invalidation_last_event_timestamp.set(self.clock.now().unix_seconds_f64());
     }
 
     fn deaf(&self, error: &dyn std::error::Error) {

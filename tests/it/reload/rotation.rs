@@ -319,6 +319,36 @@ async fn rotated_secrets_go_to_the_hook_and_to_the_sink() {
     }
 }
 
+#[tokio::test]
+async fn a_hook_secret_that_cannot_be_sent_is_refused_and_told_and_the_old_one_goes_on() {
+    let (idp, upstream) = (Idp::start().await, Upstream::start().await);
+    let mut volume = Volume::new(&[("secret", "old-hook-secret")]);
+    let config = format!("rebind: {{ backend: http, hook: {{ url: /internal/rebind, secret: {} }} }}", secret(&volume));
+    let doorward = watching(&upstream).idp(&idp).config(&config).start().await;
+    upstream.respond("/internal/rebind", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{\"rows\":1}");
+    let sent = async |device: &str| {
+        sign_in_guest(&doorward, device).await;
+        let token = sign_in(&doorward, &idp, &format!("user_{device}")).await;
+        let request = doorward.client().post("/auth/rebind").bearer(&token);
+        assert_eq!(request.json(&json!({ "device_id": device })).send().await.status, 200);
+        let calls = upstream.requests().into_iter().filter(|call| call.target == "/internal/rebind");
+        calls.last().and_then(|call| call.header("authorization").map(str::to_owned))
+    };
+    let since = taken_up(&doorward, "rebind.hook.secret").await;
+
+    volume.update(&[("secret", "new\nhook-secret")]);
+    until_reloaded(&doorward, "0").await;
+    doorward.wait_log("rebind.hook.secret: \\\"[redacted]\\\" must be visible ASCII characters without spaces").await;
+    assert_eq!(sent("one").await.as_deref(), Some("Bearer old-hook-secret"));
+    assert!(!doorward.logs().contains("Secret reloaded"), "{}", doorward.logs());
+    assert_eq!(taken_up(&doorward, "rebind.hook.secret").await.to_bits(), since.to_bits());
+
+    volume.update(&[("secret", "new-hook-secret")]);
+    rotated(&doorward, "rebind.hook.secret").await;
+    assert_eq!(sent("two").await.as_deref(), Some("Bearer new-hook-secret"));
+    assert!(!doorward.logs().contains("hook-secret"), "{}", doorward.logs());
+}
+
 /// Asks with one token, again and again.
 struct Load {
     stop: Arc<AtomicBool>,
