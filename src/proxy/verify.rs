@@ -13,7 +13,7 @@ mod original;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-pub use self::grpc::{Asker, Checker};
+pub use self::grpc::{Asker, Checker, Doorkeeper};
 use self::original::Original;
 use super::exchange::Context;
 use super::guard::{self, Permit, Rejection};

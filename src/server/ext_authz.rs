@@ -24,7 +24,7 @@ use super::listener::{bind_tcp, bind_unix};
 use super::{StartError, drain, start_error};
 use crate::config::{Address, Config};
 use crate::proxy::Gateway;
-use crate::proxy::verify::Asker;
+use crate::proxy::verify::{Asker, Doorkeeper};
 
 /// Questions under way on one connection; Envoy opens another one beyond.
 const QUESTIONS_MAX: u32 = 1024;
@@ -74,7 +74,7 @@ impl ExtAuthz {
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
             .add_service(gateway.checker())
-            .serve_with_incoming_shutdown(connections(listener, places), async move {
+            .serve_with_incoming_shutdown(connections(listener, places, gateway.doorkeeper()), async move {
                 // The sender is gone only with the server.
                 let _ = stopped.wait_for(|stop| *stop).await;
             });
@@ -125,14 +125,20 @@ impl Listener {
     }
 }
 
-fn connections(listener: Listener, places: Arc<Semaphore>) -> impl Stream<Item = io::Result<Connection>> {
-    stream::unfold((listener, places), |(listener, places)| async move {
-        // Closed by nobody.
-        let place = places.clone().acquire_owned().await.ok()?;
+fn connections(
+    listener: Listener,
+    places: Arc<Semaphore>,
+    doorkeeper: Doorkeeper,
+) -> impl Stream<Item = io::Result<Connection>> {
+    stream::unfold((listener, places, doorkeeper), |(listener, places, doorkeeper)| async move {
         loop {
             match listener.accept().await {
+                // A stranger gets no answer and takes no place: silent ones would leave none for Envoy.
+                Ok((_, asker)) if !doorkeeper.admits(asker) => {}
                 Ok((socket, asker)) => {
-                    return Some((Ok(Connection { socket, asker, _place: place }), (listener, places)));
+                    // Closed by nobody.
+                    let place = places.clone().acquire_owned().await.ok()?;
+                    return Some((Ok(Connection { socket, asker, _place: place }), (listener, places, doorkeeper)));
                 }
                 Err(error) => {
                     tracing::warn!(error = %error, "Cannot accept a connection for ext_authz");

@@ -46,6 +46,12 @@ pub enum Asker {
     Socket,
 }
 
+/// Knows who may ask.
+pub struct Doorkeeper {
+    settings: Arc<ArcSwap<Settings>>,
+    metrics: Arc<Metrics>,
+}
+
 /// Answers Envoy.
 pub struct Checker {
     settings: Arc<ArcSwap<Settings>>,
@@ -70,6 +76,24 @@ impl Gateway {
             tracer: self.tracer.clone(),
         };
         AuthorizationServer::new(checker).max_decoding_message_size(QUESTION_MAX)
+    }
+
+    /// Returns who knows which peers may open a connection to ask.
+    pub fn doorkeeper(&self) -> Doorkeeper {
+        Doorkeeper { settings: self.settings.clone(), metrics: self.metrics.clone() }
+    }
+}
+
+impl Doorkeeper {
+    /// Returns whether a peer may open a connection; counts one that may not.
+    pub fn admits(&self, asker: Asker) -> bool {
+        let Asker::Address(peer) = asker else { return true };
+        let admitted = self.settings.load().trusted_proxies.iter().any(|network| network.contains(&peer));
+        if !admitted {
+            let verdict = Rejection::UntrustedPeer.verdict();
+            self.metrics.auth_decisions.with_label_values(&[verdict.outcome.as_str(), verdict.reason, "none"]).inc();
+        }
+        admitted
     }
 }
 
