@@ -12,10 +12,12 @@ mod listener;
 mod outbox;
 mod reload;
 mod rotation;
+mod services;
 mod sockets;
 mod store;
 mod tls;
 mod traces;
+mod worker;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,28 +37,16 @@ use self::listener::pingora_server;
 use self::outbox::Delivery;
 use self::reload::Reload;
 use self::rotation::{Holders, Rotation};
-use self::store::{Store, open_store};
+use self::services::Services;
+use self::store::Store;
 use self::traces::Tracing;
 use crate::api::admin::{self, Health};
-use crate::api::limit;
-use crate::api::session::{App, router};
-use crate::api::webhooks;
-use crate::bootstrap::Bootstrap;
 use crate::config::{Config, Loaded};
-use crate::directory::Directory;
-use crate::identity::Providers;
 use crate::metrics::Metrics;
-use crate::model::{TokenKey, TokenKeys};
-use crate::proxy::direct::Direct;
-use crate::proxy::exchange::RequestIds;
+use crate::proxy::Settings;
 use crate::proxy::route::RouteTable;
-use crate::proxy::series;
 use crate::proxy::streams::Streams;
-use crate::proxy::tally::Tallies;
-use crate::proxy::upstream::Upstream;
-use crate::proxy::{Gateway, Settings};
-use crate::secret::random_bytes;
-use crate::session::{Policy, Rebinds, Sessions, Setup};
+use crate::session::Policy;
 use crate::telemetry::{Verbosity, with_causes};
 use crate::time::{Clock, SystemClock};
 
@@ -103,63 +93,35 @@ pub fn serve(
     let shared = Shared::new(config)?;
     shared.publish_build(&loaded.hash);
     shared.count_panics();
-    let (store, keys) = background.block_on(open_store(config, &shared))?;
-    let directory = background.block_on(directory::open(config, &shared))?;
-    let sessions = start_sessions(config, &store, keys, &shared);
-    let rebinds = background.block_on(directory::open_rebinds(config, &directory, &sessions, &shared))?;
-    let providers = Providers::new(config, &shared.clock, &shared.metrics);
-    let providers = Arc::new(providers.map_err(|error| start_error("cannot set up identity providers", &error))?);
+    let (store, services) = background.block_on(Services::open(config, &shared))?;
     listener::check_authorities(config)?;
-    let upstream =
-        Upstream::new(&config.upstream).map_err(|error| start_error("cannot set up the upstream", &error))?;
-    let upstream = Arc::new(upstream);
     let certificates = config.tls.as_ref().map(tls::Certificates::load).transpose().map_err(StartError)?;
 
     background.block_on(serve_admin(config.admin.listen, &shared))?;
     store.spawn(&background);
-    spawn_upkeep(&background, config, &sessions, &providers, &upstream, &shared);
-    let delivery = Delivery::start(&background, config, &directory, &sessions, &shared)?;
-    let sender = webhooks::Sender::from_config(config).map(Arc::new);
-    let holders = Holders {
-        sessions: sessions.clone(),
-        redis: Holders::redis_of(&store),
-        directory: directory.clone(),
-        rebinds: rebinds.clone(),
-        sender: sender.clone(),
-        sink_key: delivery.api_key.clone(),
-    };
-    let reload = Reload {
-        reread,
-        verbosity,
-        certificates: certificates.clone(),
-        rotation: Rotation::new(holders, config, &shared),
-        settings: shared.settings.clone(),
-        clock: shared.clock.clone(),
-        metrics: shared.metrics.clone(),
-    };
-    background.spawn(reload.run(loaded.clone(), config.lifecycle.reload_interval));
-
-    let tracing = Tracing::start(&background, config, &shared)?;
-    let mut gateway = gateway(config, &sessions, (&directory, &rebinds), sender, &providers, &upstream, &shared)?;
-    gateway.tracer = tracing.tracer();
-    let ext_authz = ExtAuthz::start(&background, config, &gateway)?;
+    spawn_upkeep(&background, config, &services, &shared);
+    let delivery = Delivery::start(background.handle(), config, &services.directory, &services.sessions, &shared)?;
+    let holders = services.holders(store.redis(), delivery.api_key.clone());
+    spawn_reload(&background, loaded, (reread, verbosity), certificates.clone(), holders, &shared);
+    let tracing = Tracing::start(background.handle(), config, &shared)?;
+    let gateway = services.gateway(config, tracing.tracer(), &shared)?;
+    let ext_authz = ExtAuthz::start(background.handle(), config, &gateway)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
-    if let Some(ext_authz) = &ext_authz {
-        ext_authz.end_with(&background, server.watch_execution_phase());
-    }
+    ext_authz.end_with(background.handle(), server.watch_execution_phase());
     // Whoever sees a ready process may end it: from now on, that is an orderly end.
     let signals = background.block_on(async { Signals::listen() });
     let signals = signals.map_err(|error| start_error("cannot listen for signals", &error))?;
-    spawn_readiness(&background, store, &sessions, &providers, &shared);
+    spawn_readiness(&background, store, services, &shared);
     shared.health.mark_started();
     tracing::info!(listen = %config.listen, admin = %config.admin.listen, "Serving");
     announce();
     run(server, signals, config, &background, &shared);
-    if let Some(ext_authz) = ext_authz {
-        ext_authz.end(&background);
-    }
-    delivery.end(&background);
-    tracing.end(&background);
+    let questions_then_spans = async {
+        ext_authz.end().await;
+        tracing.end().await;
+    };
+    // Half a second and two in turn, next to two: `config::check` counts on less than three.
+    background.block_on(async { tokio::join!(questions_then_spans, delivery.end()) });
     background.shutdown_timeout(Duration::from_millis(100));
     Ok(())
 }
@@ -242,28 +204,6 @@ fn settings(config: &Config) -> Result<Settings, StartError> {
     })
 }
 
-fn start_sessions(
-    config: &Config,
-    store: &Store,
-    (keys, guest_key): (TokenKeys, TokenKey),
-    shared: &Shared,
-) -> Arc<Sessions> {
-    let mut cache = config.sessions.cache.clone();
-    if let Store::Redis(store) = store {
-        cache.max_ttl = store.cache_ttl_cap().map_or(cache.max_ttl, |cap| cache.max_ttl.min(cap));
-    }
-    Sessions::new(Setup {
-        store: store.sessions(),
-        keys,
-        guest_key,
-        policy: Policy::from_config(config),
-        cache,
-        clock: shared.clock.clone(),
-        random: shared.random.clone(),
-        metrics: shared.metrics.clone(),
-    })
-}
-
 async fn serve_admin(address: SocketAddr, shared: &Shared) -> Result<(), StartError> {
     let listener = TcpListener::bind(address).await;
     let listener =
@@ -277,24 +217,37 @@ async fn serve_admin(address: SocketAddr, shared: &Shared) -> Result<(), StartEr
     Ok(())
 }
 
-fn spawn_upkeep(
+fn spawn_reload(
     background: &Runtime,
-    config: &Config,
-    sessions: &Arc<Sessions>,
-    providers: &Arc<Providers>,
-    upstream: &Arc<Upstream>,
+    loaded: &Loaded,
+    (reread, verbosity): (Reread, Verbosity),
+    certificates: Option<Arc<tls::Certificates>>,
+    holders: Holders,
     shared: &Shared,
 ) {
+    let reload = Reload {
+        reread,
+        verbosity,
+        certificates,
+        rotation: Rotation::new(holders, &loaded.config, shared),
+        settings: shared.settings.clone(),
+        clock: shared.clock.clone(),
+        metrics: shared.metrics.clone(),
+    };
+    background.spawn(reload.run(loaded.clone(), loaded.config.lifecycle.reload_interval));
+}
+
+fn spawn_upkeep(background: &Runtime, config: &Config, services: &Services, shared: &Shared) {
     let max_stale = Policy::from_config(config).max_stale;
-    background.spawn(providers.clone().run());
-    let owned = upstream.clone();
+    background.spawn(services.providers.clone().run());
+    let owned = services.upstream.clone();
     background.spawn(async move { owned.run().await });
-    let owned = sessions.clone();
+    let owned = services.sessions.clone();
     background.spawn(async move { owned.run().await });
     if let Some(side_door) = SideDoor::new(config, shared.health.clone(), shared.metrics.clone()) {
         background.spawn(side_door.run());
     }
-    let (streams, sessions) = (shared.streams.clone(), sessions.clone());
+    let (streams, sessions) = (shared.streams.clone(), services.sessions.clone());
     let (clock, metrics) = (shared.clock.clone(), shared.metrics.clone());
     background.spawn(async move { streams.run(&sessions, max_stale, clock.as_ref(), &metrics).await });
     let health = shared.health.clone();
@@ -309,15 +262,9 @@ fn spawn_upkeep(
 
 // Latched: what has answered once stays ready, so that an outage does not empty the Service of all
 // its replicas at once.
-fn spawn_readiness(
-    background: &Runtime,
-    store: Store,
-    sessions: &Arc<Sessions>,
-    providers: &Arc<Providers>,
-    shared: &Shared,
-) {
-    let (sessions, providers, health) = (sessions.clone(), providers.clone(), shared.health.clone());
-    let metrics = shared.metrics.clone();
+fn spawn_readiness(background: &Runtime, store: Store, services: Services, shared: &Shared) {
+    let (health, metrics) = (shared.health.clone(), shared.metrics.clone());
+    let Services { sessions, providers, .. } = services;
     background.spawn(async move {
         let _kept_open = store;
         let mut every = tokio::time::interval(READINESS);
@@ -337,59 +284,6 @@ fn spawn_readiness(
         }
         std::future::pending::<()>().await;
     });
-}
-
-fn gateway(
-    config: &Config,
-    sessions: &Arc<Sessions>,
-    (directory, rebinds): (&Arc<Directory>, &Arc<Rebinds>),
-    sender: Option<Arc<webhooks::Sender>>,
-    providers: &Arc<Providers>,
-    upstream: &Arc<Upstream>,
-    shared: &Shared,
-) -> Result<Gateway, StartError> {
-    series::create(&shared.metrics);
-    let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| start_error("cannot start", &error))?;
-    let settings = shared.settings.clone();
-    let identity_headers = Box::new(move || settings.load().identity_headers);
-    let bootstrap = Bootstrap::new(config, directory.clone(), identity_headers, shared.metrics.clone());
-    let bootstrap = bootstrap.map_err(|error| start_error("cannot set up bootstrap", &error))?;
-    let app = App {
-        sessions: sessions.clone(),
-        bootstrap: Arc::new(bootstrap),
-        directory: directory.clone(),
-        hears_of_ends: config.webhooks.clerk.is_some(),
-        rebinds: rebinds.clone(),
-        rebind_fields: Arc::new(config.rebind.fields.clone()),
-        providers: providers.clone(),
-        clock: shared.clock.clone(),
-        limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),
-        metrics: shared.metrics.clone(),
-        random: shared.random.clone(),
-    };
-    let webhooks = webhooks::App {
-        sessions: sessions.clone(),
-        directory: directory.clone(),
-        sender,
-        clock: shared.clock.clone(),
-        metrics: shared.metrics.clone(),
-        random: shared.random.clone(),
-    };
-    Ok(Gateway {
-        settings: shared.settings.clone(),
-        sessions: sessions.clone(),
-        session_exchange: Arc::new(router(app)),
-        webhooks: Arc::new(webhooks::router(webhooks)),
-        upstream: upstream.clone(),
-        direct: Direct::new(&listener::server_conf(config)),
-        streams: shared.streams.clone(),
-        limits: config.limits.clone(),
-        draining: shared.draining.clone(),
-        request_ids: Arc::new(RequestIds::new(u64::from_ne_bytes(*seed))),
-        metrics: shared.metrics.clone(),
-        tracer: None,
-        tallies: Tallies::new(shared.metrics.clone()),
-    })
 }
 
 fn start_error(what: &str, error: &dyn std::error::Error) -> StartError {

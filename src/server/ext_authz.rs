@@ -14,13 +14,13 @@ use futures_util::{Stream, stream};
 use pingora::server::ExecutionPhase;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::runtime::Runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use super::listener::{bind_tcp, bind_unix};
+use super::worker::Worker;
 use super::{StartError, drain, start_error};
 use crate::config::{Address, Config};
 use crate::proxy::Gateway;
@@ -36,11 +36,8 @@ const FINISH: Duration = Duration::from_millis(500);
 /// How long to wait after a connection could not be accepted, for want of file descriptors mostly.
 const BREATHE: Duration = Duration::from_millis(100);
 
-/// A port that is open.
-pub(super) struct ExtAuthz {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
+/// The port, if there is one.
+pub(super) struct ExtAuthz(Option<Worker>);
 
 enum Listener {
     Tcp(TcpListener),
@@ -60,36 +57,36 @@ struct Connection {
 
 impl ExtAuthz {
     /// Opens the port, if there is to be one.
-    pub(super) fn start(background: &Runtime, config: &Config, gateway: &Gateway) -> Result<Option<Self>, StartError> {
-        let Some(address) = &config.forward_auth.grpc else { return Ok(None) };
+    pub(super) fn start(background: &Handle, config: &Config, gateway: &Gateway) -> Result<Self, StartError> {
+        let Some(address) = &config.forward_auth.grpc else { return Ok(Self(None)) };
         let _inside = background.enter();
         let listener = Listener::bind(address);
         let listener =
             listener.map_err(|error| start_error(&format!("forward_auth.grpc: cannot listen on {address}"), &error))?;
-        let (stop, mut stopped) = watch::channel(false);
         let places = Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS)));
-        let server = Server::builder()
+        let mut server = Server::builder()
             .max_concurrent_streams(QUESTIONS_MAX)
             .http2_max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX))
             .http2_keepalive_interval(Some(PING_EVERY))
-            .http2_keepalive_timeout(Some(PING_TIMEOUT))
-            .add_service(gateway.checker())
-            .serve_with_incoming_shutdown(connections(listener, places, gateway.doorkeeper()), async move {
+            .http2_keepalive_timeout(Some(PING_TIMEOUT));
+        let server = server.add_service(gateway.checker());
+        let incoming = connections(listener, places, gateway.doorkeeper());
+        let worker = Worker::start(background, FINISH, |mut stopped| async move {
+            let told = async move {
                 // The sender is gone only with the server.
                 let _ = stopped.wait_for(|stop| *stop).await;
-            });
-        let task = background.spawn(async move {
-            if let Err(error) = server.await {
+            };
+            if let Err(error) = server.serve_with_incoming_shutdown(incoming, told).await {
                 tracing::error!(error = %error, "Listener for ext_authz failed");
             }
         });
         tracing::info!(listen = %address, "Serving ext_authz");
-        Ok(Some(Self { stop, task }))
+        Ok(Self(Some(worker)))
     }
 
     /// Ends the port as soon as the proxy port is closed.
-    pub(super) fn end_with(&self, background: &Runtime, phases: broadcast::Receiver<ExecutionPhase>) {
-        let stop = self.stop.clone();
+    pub(super) fn end_with(&self, background: &Handle, phases: broadcast::Receiver<ExecutionPhase>) {
+        let Some(stop) = self.0.as_ref().map(Worker::stopper) else { return };
         background.spawn(async move {
             drain::listener_closed(phases).await;
             stop.send_replace(true);
@@ -97,10 +94,11 @@ impl ExtAuthz {
     }
 
     /// Lets connections close, within bounds.
-    pub(super) fn end(self, background: &Runtime) {
-        self.stop.send_replace(true);
-        // Whoever still holds on to its connection has been told.
-        let _ = background.block_on(async { tokio::time::timeout(FINISH, self.task).await });
+    pub(super) async fn end(self) {
+        if let Some(worker) = self.0 {
+            // Whoever still holds on to its connection has been told.
+            worker.end().await;
+        }
     }
 }
 

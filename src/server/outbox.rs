@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
 
+use super::worker::Worker;
 use super::{Shared, StartError, start_error};
 use crate::config::Config;
 use crate::directory::Directory;
@@ -19,16 +18,15 @@ const FINISH: Duration = Duration::from_secs(2);
 
 /// A delivery that can be ended.
 pub(super) struct Delivery {
-    stop: watch::Sender<bool>,
     /// The key of the sink, if there is one.
     pub(super) api_key: Option<Rotating>,
-    task: JoinHandle<()>,
+    worker: Worker,
 }
 
 impl Delivery {
     /// Starts to deliver.
     pub(super) fn start(
-        background: &Runtime,
+        background: &Handle,
         config: &Config,
         directory: &Arc<Directory>,
         sessions: &Arc<Sessions>,
@@ -45,15 +43,13 @@ impl Delivery {
             },
         );
         let outbox = outbox.map_err(|error| start_error("cannot set up the outbox", &error))?;
-        let (stop, stopped) = watch::channel(false);
-        Ok(Self { stop, api_key: outbox.api_key(), task: background.spawn(outbox.run(stopped)) })
+        let api_key = outbox.api_key();
+        Ok(Self { api_key, worker: Worker::start(background, FINISH, |stopped| outbox.run(stopped)) })
     }
 
     /// Lets what is under way finish, within bounds.
-    pub(super) fn end(self, background: &Runtime) {
-        self.stop.send_replace(true);
-        let finished = async { tokio::time::timeout(FINISH, self.task).await };
-        if background.block_on(finished).is_err() {
+    pub(super) async fn end(self) {
+        if !self.worker.end().await {
             tracing::warn!("A delivery was cut off; it is made again after the next start");
         }
     }

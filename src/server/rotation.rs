@@ -12,17 +12,17 @@ use aws_lc_rs::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
 use super::Shared;
-use super::store::{Store, configured_keys};
+use super::store::configured_keys;
 use crate::api::webhooks::Sender;
 use crate::config::Config;
 use crate::config::sessions::StoreUrl;
 use crate::config::webhooks::SigningSecret;
-use crate::directory::{self, Directory};
+use crate::directory::{Directory, NewCredentials as DirectoryCredentials};
 use crate::metrics::Metrics;
 use crate::model::TokenKeys;
 use crate::secret::{Rotating, Secret};
 use crate::session::{NewHookSecret, Rebinds, Sessions};
-use crate::store::redis::{self, RedisStore};
+use crate::store::redis::{NewCredentials as RedisCredentials, RedisStore};
 use crate::telemetry::with_causes;
 use crate::time::Clock;
 
@@ -67,8 +67,8 @@ pub(super) struct Checked {
 /// What takes the place of the one before, without fail; and where, if not every server has that.
 enum Change {
     TokenKeys(Box<TokenKeys>),
-    Redis(Arc<RedisStore>, Box<redis::NewCredentials>),
-    Directory(Box<directory::NewCredentials>),
+    Redis(Arc<RedisStore>, Box<RedisCredentials>),
+    Directory(Box<DirectoryCredentials>),
     Sink(Rotating, Secret),
     Webhooks(Arc<Sender>, Vec<SigningSecret>),
     Hook(NewHookSecret),
@@ -117,16 +117,6 @@ impl Digests {
 
     fn differs(&self, other: &Self, name: &str) -> bool {
         self.0.get(name) != other.0.get(name)
-    }
-}
-
-impl Holders {
-    /// Returns the store to rotate the credentials of, if it has any.
-    pub(super) fn redis_of(store: &Store) -> Option<Arc<RedisStore>> {
-        match store {
-            Store::Sqlite(_) => None,
-            Store::Redis(store) => Some(store.clone()),
-        }
     }
 }
 

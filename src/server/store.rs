@@ -26,6 +26,14 @@ impl Store {
         }
     }
 
+    /// Returns the store that has credentials to rotate, if it is that one.
+    pub(super) fn redis(&self) -> Option<Arc<RedisStore>> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Redis(store) => Some(store.clone()),
+        }
+    }
+
     pub(super) fn spawn(&self, background: &Runtime) {
         match self {
             Self::Sqlite(store) => background.spawn(store.clone().run()),

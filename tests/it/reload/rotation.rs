@@ -332,13 +332,13 @@ async fn a_hook_secret_that_cannot_be_sent_is_refused_and_told_and_the_old_one_g
         let request = doorward.client().post("/auth/rebind").bearer(&token);
         assert_eq!(request.json(&json!({ "device_id": device })).send().await.status, 200);
         let calls = upstream.requests().into_iter().filter(|call| call.target == "/internal/rebind");
-        calls.last().and_then(|call| call.header("authorization").map(str::to_owned))
+        calls.next_back().and_then(|call| call.header("authorization").map(str::to_owned))
     };
     let since = taken_up(&doorward, "rebind.hook.secret").await;
 
     volume.update(&[("secret", "new\nhook-secret")]);
     until_reloaded(&doorward, "0").await;
-    doorward.wait_log("rebind.hook.secret: \\\"[redacted]\\\" must be visible ASCII characters without spaces").await;
+    doorward.wait_log("rebind.hook.secret: must be visible ASCII characters without spaces").await;
     assert_eq!(sent("one").await.as_deref(), Some("Bearer old-hook-secret"));
     assert!(!doorward.logs().contains("Secret reloaded"), "{}", doorward.logs());
     assert_eq!(taken_up(&doorward, "rebind.hook.secret").await.to_bits(), since.to_bits());

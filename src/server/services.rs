@@ -1,0 +1,143 @@
+//! What answers callers: opened in order, and put together behind the proxy port.
+
+use std::sync::Arc;
+
+use super::rotation::Holders;
+use super::store::{Store, open_store};
+use super::{Shared, StartError, directory, listener, start_error};
+use crate::api::limit;
+use crate::api::session::{App, router};
+use crate::api::webhooks;
+use crate::bootstrap::Bootstrap;
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::identity::Providers;
+use crate::model::{TokenKey, TokenKeys};
+use crate::proxy::Gateway;
+use crate::proxy::direct::Direct;
+use crate::proxy::exchange::RequestIds;
+use crate::proxy::series;
+use crate::proxy::tally::Tallies;
+use crate::proxy::upstream::Upstream;
+use crate::secret::{Rotating, random_bytes};
+use crate::session::{Policy, Rebinds, Sessions, Setup};
+use crate::store::redis::RedisStore;
+use crate::telemetry::traces::Tracer;
+
+/// The services of a running server.
+pub(super) struct Services {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) providers: Arc<Providers>,
+    pub(super) upstream: Arc<Upstream>,
+    rebinds: Arc<Rebinds>,
+    sender: Option<Arc<webhooks::Sender>>,
+}
+
+impl Services {
+    /// Opens what the configuration names, and the store below it.
+    pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Store, Self), StartError> {
+        let (store, keys) = open_store(config, shared).await?;
+        let directory = directory::open(config, shared).await?;
+        let sessions = start_sessions(config, &store, keys, shared);
+        let rebinds = directory::open_rebinds(config, &directory, &sessions, shared).await?;
+        let providers = Providers::new(config, &shared.clock, &shared.metrics);
+        let providers = providers.map_err(|error| start_error("cannot set up identity providers", &error))?;
+        let upstream = Upstream::new(&config.upstream);
+        let upstream = upstream.map_err(|error| start_error("cannot set up the upstream", &error))?;
+        let services = Self {
+            sessions,
+            directory,
+            providers: Arc::new(providers),
+            upstream: Arc::new(upstream),
+            rebinds,
+            sender: webhooks::Sender::from_config(config).map(Arc::new),
+        };
+        Ok((store, services))
+    }
+
+    /// Returns where secrets are in use.
+    pub(super) fn holders(&self, redis: Option<Arc<RedisStore>>, sink_key: Option<Rotating>) -> Holders {
+        Holders {
+            sessions: self.sessions.clone(),
+            redis,
+            directory: self.directory.clone(),
+            rebinds: self.rebinds.clone(),
+            sender: self.sender.clone(),
+            sink_key,
+        }
+    }
+
+    /// Returns what stands behind the proxy port.
+    pub(super) fn gateway(
+        &self,
+        config: &Config,
+        tracer: Option<Arc<Tracer>>,
+        shared: &Shared,
+    ) -> Result<Gateway, StartError> {
+        series::create(&shared.metrics);
+        let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| start_error("cannot start", &error))?;
+        let settings = shared.settings.clone();
+        let identity_headers = Box::new(move || settings.load().identity_headers);
+        let bootstrap = Bootstrap::new(config, self.directory.clone(), identity_headers, shared.metrics.clone());
+        let bootstrap = bootstrap.map_err(|error| start_error("cannot set up bootstrap", &error))?;
+        let app = App {
+            sessions: self.sessions.clone(),
+            bootstrap: Arc::new(bootstrap),
+            directory: self.directory.clone(),
+            hears_of_ends: config.webhooks.clerk.is_some(),
+            rebinds: self.rebinds.clone(),
+            rebind_fields: Arc::new(config.rebind.fields.clone()),
+            providers: self.providers.clone(),
+            clock: shared.clock.clone(),
+            limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),
+            metrics: shared.metrics.clone(),
+            random: shared.random.clone(),
+        };
+        let webhooks = webhooks::App {
+            sessions: self.sessions.clone(),
+            directory: self.directory.clone(),
+            sender: self.sender.clone(),
+            clock: shared.clock.clone(),
+            metrics: shared.metrics.clone(),
+            random: shared.random.clone(),
+        };
+        Ok(Gateway {
+            settings: shared.settings.clone(),
+            sessions: self.sessions.clone(),
+            session_exchange: Arc::new(router(app)),
+            webhooks: Arc::new(webhooks::router(webhooks)),
+            upstream: self.upstream.clone(),
+            direct: Direct::new(&listener::server_conf(config)),
+            streams: shared.streams.clone(),
+            limits: config.limits.clone(),
+            draining: shared.draining.clone(),
+            request_ids: Arc::new(RequestIds::new(u64::from_ne_bytes(*seed))),
+            metrics: shared.metrics.clone(),
+            tracer,
+            tallies: Tallies::new(shared.metrics.clone()),
+        })
+    }
+}
+
+fn start_sessions(
+    config: &Config,
+    store: &Store,
+    (keys, guest_key): (TokenKeys, TokenKey),
+    shared: &Shared,
+) -> Arc<Sessions> {
+    let mut cache = config.sessions.cache.clone();
+    if let Store::Redis(store) = store {
+        cache.max_ttl = store.cache_ttl_cap().map_or(cache.max_ttl, |cap| cache.max_ttl.min(cap));
+    }
+    Sessions::new(Setup {
+        store: store.sessions(),
+        keys,
+        guest_key,
+        policy: Policy::from_config(config),
+        cache,
+        clock: shared.clock.clone(),
+        random: shared.random.clone(),
+        metrics: shared.metrics.clone(),
+    })
+}
