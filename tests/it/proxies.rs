@@ -13,6 +13,7 @@ mod identity;
 mod nginx;
 mod outages;
 mod stage;
+mod upgrades;
 
 use stage::Stage;
 
@@ -20,7 +21,7 @@ use stage::Stage;
 macro_rules! behaves {
     ($name:ident: $proxy:expr) => {
         mod $name {
-            use super::{Stage, decisions, identity, outages};
+            use super::{Stage, decisions, identity, outages, upgrades};
 
             #[tokio::test]
             async fn the_application_is_told_who_calls() {
@@ -58,6 +59,21 @@ macro_rules! behaves {
                 decisions::what_clients_say_of_the_request_changes_nothing(&stage).await;
                 decisions::tricks_with_paths_open_nothing(&stage).await;
                 decisions::paths_arrive_as_they_were_sent(&stage).await;
+            }
+
+            #[tokio::test]
+            async fn only_web_sockets_get_a_connection_of_their_own() {
+                let stage = Stage::start($proxy).await;
+                upgrades::other_upgrades_open_no_tunnel(&stage).await;
+                upgrades::web_sockets_still_open(&stage).await;
+            }
+
+            #[tokio::test]
+            async fn what_clients_say_of_connection_trace_and_session_ends_at_the_proxy() {
+                let stage = Stage::start($proxy).await;
+                upgrades::nominations_end_at_the_proxy(&stage).await;
+                upgrades::traces_of_clients_end_at_the_proxy(&stage).await;
+                upgrades::sessions_in_several_cookie_lines_end_at_the_proxy(&stage).await;
             }
 
             #[tokio::test]

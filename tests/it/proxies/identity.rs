@@ -182,11 +182,13 @@ fn assert_nothing_forged(seen: &Recorded) {
     }
 }
 
-fn contains(bytes: &[u8], text: &str) -> bool {
+/// Returns whether `text` is somewhere in `bytes`.
+pub(super) fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-fn pairs(cookies: &str) -> Vec<&str> {
+/// Returns the cookies of a `Cookie` header.
+pub(super) fn pairs(cookies: &str) -> Vec<&str> {
     cookies.split(';').map(str::trim).filter(|pair| !pair.is_empty()).collect()
 }
 

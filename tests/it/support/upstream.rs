@@ -5,6 +5,7 @@
 //! - `/slow-body`: sends the head and half of the body, the rest after [`Upstream::release`]
 //! - `/sse`: sends events until the connection is closed
 //! - `/ws`: completes a WebSocket handshake, echoes, and records the messages as its body
+//! - `.../upgrade`: takes any `Upgrade` with 101 and records all that follows as its body
 //! - `/upload`: reads the body slowly
 //! - `/status/NNN`: answers NNN
 //! - what [`Upstream::respond`] was given: exactly those bytes; then closes if the path begins with `/closing/`
@@ -244,6 +245,10 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>)
             exchange.web_socket(wire).await;
             break;
         }
+        if exchange.path.ends_with("/upgrade") && exchange.head.headers.first("upgrade").is_some() {
+            exchange.tunnel(wire).await;
+            break;
+        }
         if !matches!(exchange.answer(&mut wire).await, Ok(Next::Request)) {
             break;
         }
@@ -364,6 +369,15 @@ impl Exchange<'_> {
             wire.write(chunk(&format!("data: {number}\n\n")).as_bytes()).await?;
         }
         Ok(Next::Close)
+    }
+
+    async fn tunnel<S: AsyncRead + AsyncWrite + Unpin>(self, mut wire: Wire<S>) {
+        let protocol = self.head.headers.first("upgrade").unwrap_or_default();
+        let head = format!("HTTP/1.1 101 Switching Protocols\r\nupgrade: {protocol}\r\nconnection: upgrade\r\n\r\n");
+        if wire.write(head.as_bytes()).await.is_ok() {
+            let taken = wire.until_close().await;
+            self.shared.request(self.index, |request| request.body.extend(taken));
+        }
     }
 
     async fn web_socket<S: AsyncRead + AsyncWrite + Unpin>(self, mut wire: Wire<S>) {
