@@ -33,7 +33,7 @@ pub(super) async fn other_upgrades_open_no_tunnel(stage: &Stage) {
         let mut head = format!("GET /open/upgrade HTTP/1.1\r\nHost: {}\r\n", stage.host());
         head.push_str("Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n");
         for line in lines {
-            head.push_str(&format!("Upgrade: {line}\r\n"));
+            head.extend(["Upgrade: ", line, "\r\n"]);
         }
         head.push_str("\r\n");
         let before = stage.application.count();

@@ -311,7 +311,7 @@ async fn rotated_secrets_go_to_the_hook_and_to_the_sink() {
     doorward.wait_log(r#""sections":"outbox""#).await;
     rebind("three").await;
     assert_eq!(batch(3).await["api_key"], "new-sink-key");
-    let calls = upstream.requests().into_iter().filter(|call| call.target == "/internal/rebind");
+    let mut calls = upstream.requests().into_iter().filter(|call| call.target == "/internal/rebind");
     let secrets: Vec<_> = calls.map(|call| call.header("authorization").unwrap_or_default().to_owned()).collect();
     assert_eq!(secrets, ["Bearer old-hook-secret", "Bearer new-hook-secret", "Bearer new-hook-secret"]);
     for text in [doorward.logs(), doorward.admin_get("/metrics").await.text()] {
@@ -331,7 +331,7 @@ async fn a_hook_secret_that_cannot_be_sent_is_refused_and_told_and_the_old_one_g
         let token = sign_in(&doorward, &idp, &format!("user_{device}")).await;
         let request = doorward.client().post("/auth/rebind").bearer(&token);
         assert_eq!(request.json(&json!({ "device_id": device })).send().await.status, 200);
-        let calls = upstream.requests().into_iter().filter(|call| call.target == "/internal/rebind");
+        let mut calls = upstream.requests().into_iter().filter(|call| call.target == "/internal/rebind");
         calls.next_back().and_then(|call| call.header("authorization").map(str::to_owned))
     };
     let since = taken_up(&doorward, "rebind.hook.secret").await;
