@@ -311,7 +311,7 @@ async fn rotated_secrets_go_to_the_hook_and_to_the_sink() {
     doorward.wait_log(r#""sections":"outbox""#).await;
     rebind("three").await;
     assert_eq!(batch(3).await["api_key"], "new-sink-key");
-    let mut calls = upstream.requests().into_iter().filter(|call| call.target == "/internal/rebind");
+    let calls = upstream.requests().into_iter().filter(|call| call.target == "/internal/rebind");
     let secrets: Vec<_> = calls.map(|call| call.header("authorization").unwrap_or_default().to_owned()).collect();
     assert_eq!(secrets, ["Bearer old-hook-secret", "Bearer new-hook-secret", "Bearer new-hook-secret"]);
     for text in [doorward.logs(), doorward.admin_get("/metrics").await.text()] {
