@@ -327,8 +327,8 @@ async fn a_hook_secret_that_cannot_be_sent_is_refused_and_told_and_the_old_one_g
         let token = sign_in(&doorward, &idp, &format!("user_{device}")).await;
         let request = doorward.client().post("/auth/rebind").bearer(&token);
         assert_eq!(request.json(&json!({ "device_id": device })).send().await.status, 200);
-        let calls = upstream.requests().into_iter().filter(|call| call.target == "/internal/rebind");
-        calls.last().and_then(|call| call.header("authorization").map(str::to_owned))
+        let mut calls = upstream.requests().into_iter().filter(|call| call.target == "/internal/rebind");
+        calls.next_back().and_then(|call| call.header("authorization").map(str::to_owned))
     };
     let since = taken_up(&doorward, "rebind.hook.secret").await;
 
