@@ -10,7 +10,7 @@ use crate::config::{Address, Config, Cookie, Lifecycle, Limits, Upstream};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_hours(1);
-/// What an exit takes at most after the drain: connections of Envoy and then the last spans, and
+/// What an exit takes at most after the drain: connections of `ext_authz` and then the last spans, and
 /// deliveries of the outbox meanwhile (`server::serve`).
 const EXIT: Duration = Duration::from_secs(3);
 
