@@ -14,9 +14,9 @@ use zeroize::Zeroizing;
 use super::Shared;
 use super::store::configured_keys;
 use crate::api::webhooks::Sender;
-use crate::config::Config;
 use crate::config::sessions::StoreUrl;
 use crate::config::webhooks::SigningSecret;
+use crate::config::{self, Config};
 use crate::directory::{Directory, NewCredentials as DirectoryCredentials};
 use crate::metrics::Metrics;
 use crate::model::TokenKeys;
@@ -155,7 +155,9 @@ impl Rotation {
             changes.push(Change::Redis(store.clone(), Box::new(credentials)));
         }
         if is_new(DIRECTORY) && old.directory.url == config.directory.url {
-            let credentials = holders.directory.check_credentials(&config.directory);
+            // Nothing but the password: without the authorities of the start it would go to anybody.
+            let rotated = config::Directory { password: config.directory.password.clone(), ..old.directory.clone() };
+            let credentials = holders.directory.check_credentials(&rotated);
             let credentials = credentials.map_err(|error| format!("directory: {}", with_causes(&error)))?;
             changes.extend(credentials.map(|credentials| Change::Directory(Box::new(credentials))));
         }
