@@ -6,6 +6,7 @@ use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::dice::Dice;
 use crate::support::stage::{Asked, Stage, USER};
 use crate::support::within;
 
@@ -56,23 +57,6 @@ const AMBIGUOUS: [&str; 44] = [
     "/open/%7f",
     "/open/%",
 ];
-
-/// A small reproducible source of chance (xorshift64*).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let word = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
-        usize::try_from(word).expect("31 bits fit") % bound
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-}
 
 /// Reads a path as the most eager application would: decodes until nothing changes, takes both
 /// slashes for separators, drops path parameters, and resolves dots.
@@ -416,7 +400,7 @@ async fn paths_near_an_open_one_are_not_open() {
 async fn whatever_reaches_the_upstream_unasked_is_open_even_to_its_most_eager_reading() {
     assert_eq!(most_eager_reading("/open/%25252e./x/..;a\\%2e%2e//app"), "/app");
     let stage = Stage::start("").await;
-    let mut dice = Dice(0x5EED_0D00_12A4);
+    let mut dice = Dice::new(0x5EED_0D00_12A4);
     let plain = [
         "/app/secret",
         "/open/../app",

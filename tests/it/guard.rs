@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::support::client::{RawConnection, Response, sign_in, sign_in_guest};
+use crate::support::dice::Dice;
 use crate::support::doorward::Doorward;
 use crate::support::redis::Redis;
 use crate::support::stage::{Stage, USER};
@@ -27,27 +28,6 @@ const GARBAGE: usize = 20_000;
 
 /// What goes on by itself, whoever calls: the heart beats through these commands.
 const HEARTBEAT: [&str; 3] = ["hmget", "publish", "role"];
-
-/// A small reproducible source of chance (xorshift64*).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let word = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
-        usize::try_from(word).expect("31 bits fit") % bound
-    }
-
-    fn byte(&mut self) -> u8 {
-        u8::try_from(self.below(256)).expect("below 256")
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a [u8]]) -> &'a [u8] {
-        from[self.below(from.len())]
-    }
-}
 
 fn keys_of(secret: &str) -> TokenKeys {
     TokenKeys::new("dw_".to_owned(), TokenKey::new(1, secret.as_bytes()).expect("long enough"), Vec::new())
@@ -403,7 +383,7 @@ async fn garbage_tokens_cost_the_store_nothing() {
     for sender in 0..8_u64 {
         let address = doorward.proxy_addr();
         senders.spawn(async move {
-            let mut dice = Dice(0x9E37_79B9 + sender);
+            let mut dice = Dice::new(0x9E37_79B9 + sender);
             let mut connection = RawConnection::open(address).await;
             let mut seen = BTreeSet::new();
             for _ in 0..GARBAGE / 8 {
@@ -489,9 +469,9 @@ fn spoilt_request(dice: &mut Dice, token: &str) -> Vec<u8> {
     ];
     let mut bytes = [dice.pick(&methods), b" ", dice.pick(&paths), b" ", dice.pick(&versions), b"\r\n"].concat();
     for _ in 0..dice.below(6) {
-        bytes.extend([dice.pick(&fields), dice.pick(&[b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r"])].concat());
+        bytes.extend([dice.pick(&fields), dice.pick::<&[u8]>(&[b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r"])].concat());
     }
-    bytes.extend(dice.pick(&[b"\r\n", b"\r\n", b"\r\n", b"\n", b""]));
+    bytes.extend(dice.pick::<&[u8]>(&[b"\r\n", b"\r\n", b"\r\n", b"\n", b""]));
     bytes.extend(dice.pick(&bodies));
     for _ in 0..dice.below(3) {
         let at = dice.below(bytes.len());
@@ -513,7 +493,7 @@ async fn no_malformed_request_panics_or_hangs_the_process() {
     for sender in 0..8_u64 {
         let (address, token) = (stage.doorward.proxy_addr(), stage.user.clone());
         senders.spawn(async move {
-            let mut dice = Dice(0xF0_55ED + sender);
+            let mut dice = Dice::new(0xF0_55ED + sender);
             for _ in 0..250 {
                 let bytes = spoilt_request(&mut dice, &token);
                 let what = format!("an answer or an end after {:?}", String::from_utf8_lossy(&bytes));

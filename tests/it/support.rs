@@ -8,6 +8,7 @@ pub mod child;
 pub mod client;
 pub mod collector;
 pub mod database;
+pub mod dice;
 pub mod doorward;
 pub mod h2_client;
 pub mod h2_upstream;

@@ -170,18 +170,7 @@ fn split_url(url: &str) -> Result<(&str, &str), Unreadable> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A small reproducible source of chance (xorshift64*).
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % bound
-        }
-    }
+    use crate::telemetry::names::Names;
 
     fn question(path: &str, fields: &[(HeaderName, &[u8])]) -> Parts {
         let mut question = Request::get(path).body(()).unwrap().into_parts().0;
@@ -251,14 +240,15 @@ mod tests {
         ];
         let names =
             [X_FORWARDED_METHOD, X_FORWARDED_URI, X_FORWARDED_HOST, X_ORIGINAL_METHOD, X_ORIGINAL_URI, X_ORIGINAL_URL];
-        let mut dice = Dice(0x5EED_0D00_12A4);
+        let chance = Names::new(0x5EED_0D00_12A4);
+        let below = |bound: usize| usize::try_from(chance.next() >> 33).unwrap() % bound;
         let mut read = 0;
         for _ in 0..50_000 {
             let mut fields = vec![(X_FORWARDED_METHOD, b"GET".to_vec())];
-            for _ in 0..=dice.below(2) {
-                let mut value = if dice.below(3) == 0 { Vec::new() } else { b"/a".to_vec() };
-                (0..dice.below(5)).for_each(|_| value.extend(pieces[dice.below(pieces.len())]));
-                fields.push((names[dice.below(names.len())].clone(), value));
+            for _ in 0..=below(2) {
+                let mut value = if below(3) == 0 { Vec::new() } else { b"/a".to_vec() };
+                (0..below(5)).for_each(|_| value.extend(pieces[below(pieces.len())]));
+                fields.push((names[below(names.len())].clone(), value));
             }
             let fields: Vec<(HeaderName, &[u8])> =
                 fields.iter().map(|(name, value)| (name.clone(), value.as_slice())).collect();
