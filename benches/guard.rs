@@ -162,6 +162,7 @@ fn routes(criterion: &mut Criterion) {
         require_any_role: Vec::new(),
         stream: false,
         keep_credentials: false,
+        errors: Default::default(),
     };
     let rules =
         [rule("/healthz", Auth::None), rule("/public/**", Auth::Optional), rule("/api/*/export", Auth::Required)];

@@ -2,11 +2,13 @@
 //!
 //! No I/O, no clock and no serde here: wire and storage shapes live at their boundary.
 
+pub mod dialect;
 pub mod identity;
 pub mod principal;
 pub mod session;
 pub mod token;
 
+pub use dialect::Dialect;
 pub use identity::Identity;
 pub use principal::{Principal, PrincipalId, PrincipalKind, TenantId};
 pub use session::{Session, SessionId};

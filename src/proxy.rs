@@ -46,8 +46,7 @@ use self::route::{Route, RouteTable, Rule, Surface};
 use self::streams::Streams;
 use self::tally::Tallies;
 use self::upstream::Upstream;
-use crate::api::error::Kind;
-use crate::api::{ClientAddr, Error as ApiError};
+use crate::api::{ClientAddr, Problem, What};
 use crate::config::{Cookie, IdentityHeaders, Limits};
 use crate::metrics::Metrics;
 use crate::session::Sessions;
@@ -127,21 +126,27 @@ impl ProxyHttp for Gateway {
         let settings = context.settings.clone();
         let trusted = context.peer_is_trusted();
         let misspelt = headers::strip(exchange.req_header_mut(), trusted, &self.metrics);
-        if let Err(kind) = framing::check_framing(exchange).and_then(|()| framing::rewrite_path(exchange)) {
+        if let Err(what) = framing::check_framing(exchange).and_then(|()| framing::rewrite_path(exchange)) {
             if settings.forward_auth && route::question(exchange.req_header().uri.path()).is_some() {
-                return Box::pin(self.refuse_question(exchange, context, kind)).await;
+                return Box::pin(self.refuse_question(exchange, context, what)).await;
             }
             context.refuse_unread();
-            return refuse(exchange, &kind.into(), context).await;
+            return refuse(exchange, &what.into(), context).await;
         }
         let (method, path) = (exchange.req_header().method.clone(), exchange.req_header().uri.path());
         let route = settings.routes.classify(&method, path);
+        context.speak(route.dialect());
+        let nothing_here = || What::NoRoute { method: method.clone(), path: path.to_owned() }.into();
         if !matches!(route, Route::Terminate(_)) && !self.upstream.exists() {
-            return refuse(exchange, &Kind::NotFound.into(), context).await;
+            let problem = nothing_here();
+            return refuse(exchange, &problem, context).await;
         }
         let answered = match route {
             Route::Terminate(Surface::Verify) => return Box::pin(self.verify(exchange, context, misspelt)).await,
-            Route::Terminate(Surface::Reserved) => return refuse(exchange, &Kind::NotFound.into(), context).await,
+            Route::Terminate(Surface::Reserved) => {
+                let problem = nothing_here();
+                return refuse(exchange, &problem, context).await;
+            }
             Route::Terminate(Surface::SessionExchange) => {
                 return Box::pin(self.terminate(exchange, context, &self.session_exchange)).await;
             }
@@ -158,7 +163,7 @@ impl ProxyHttp for Gateway {
             return Ok(true);
         }
         if self.announces_too_much(exchange) {
-            return refuse(exchange, &Kind::TooLarge.into(), context).await;
+            return refuse(exchange, &What::TooLarge.into(), context).await;
         }
         match self.upstream.http1_peer().filter(|_| direct::is_plain(exchange)) {
             Some(peer) => Box::pin(self.forward(exchange, context, &peer)).await.map(|()| true),
@@ -224,12 +229,14 @@ impl ProxyHttp for Gateway {
         };
         let written = exchange.response_written().is_some();
         let error_code = match refusal.filter(|_| !written) {
-            Some(refusal) => {
+            Some(problem) => {
                 exchange.set_keepalive(None);
-                context.status = Some(refusal.kind.status());
-                // The client may be gone already; there is nobody left to tell.
-                let _ = respond::refuse(exchange, &refusal, context.request_id()).await;
-                refusal.kind.status().as_u16()
+                let response = context.render(&problem);
+                let status = response.status();
+                context.status = Some(status);
+                // The client may be gone already: then no one is there to be told.
+                let _ = respond::write(exchange, response).await;
+                status.as_u16()
             }
             None => 0,
         };
@@ -316,7 +323,7 @@ impl Gateway {
             }
             Err(rejection) => {
                 context.deny(rule, rejection);
-                refuse(exchange, &rejection.error(), context).await
+                refuse(exchange, &rejection.problem(), context).await
             }
         }
     }
@@ -350,13 +357,13 @@ impl Gateway {
 // response would be several times the size.
 fn refuse<'a>(
     exchange: &'a mut Exchange,
-    error: &'a ApiError,
+    problem: &Problem,
     context: &mut Context,
 ) -> BoxFuture<'a, pingora::Result<bool>> {
-    context.status = Some(error.kind.status());
-    let request_id = context.request_id();
+    let response = context.render(problem);
+    context.status = Some(response.status());
     Box::pin(async move {
-        respond::refuse(exchange, error, request_id).await?;
+        respond::write(exchange, response).await?;
         Ok(true)
     })
 }

@@ -17,8 +17,8 @@ use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
 use prometheus::IntCounter;
 
-use crate::api::error::{Error, Kind};
 use crate::api::extract::ClientAddr;
+use crate::api::problem::{Problem, What};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::model::{Identity, PrincipalId};
@@ -77,7 +77,7 @@ impl<K: Clone + Eq + Hash> Limit<K> {
     }
 
     /// Takes one request from `key`'s allowance, or says when there is one again.
-    pub fn check(&self, key: &K) -> Result<(), Error> {
+    pub fn check(&self, key: &K) -> Result<(), Problem> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         if self.checks.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
             limiter.retain_recent();
@@ -85,7 +85,7 @@ impl<K: Clone + Eq + Hash> Limit<K> {
         limiter.check_key(key).map_err(|until| {
             self.refused.inc();
             let wait = until.wait_time_from(governor::clock::Clock::now(&self.clock));
-            Kind::RateLimited { retry_after: whole_seconds(wait) }.into()
+            What::RateLimited { retry_after: whole_seconds(wait) }.into()
         })
     }
 }
@@ -144,8 +144,8 @@ mod tests {
             limit.check(&1).unwrap();
         }
         let error = limit.check(&1).unwrap_err();
-        assert_eq!(error.kind, Kind::RateLimited { retry_after: 2 });
-        assert_eq!(error.message, "Too many requests");
+        assert_eq!(error.what, What::RateLimited { retry_after: 2 });
+        assert_eq!(crate::api::dialect::in_words(&error.what), "Too many requests");
         assert_eq!(limit.refused.get(), 1);
         clock.advance(Duration::from_secs(2));
         limit.check(&1).unwrap();
@@ -157,7 +157,7 @@ mod tests {
         for per_minute in [1, 7, 59, 60, 1000] {
             let (limit, clock) = limit(per_minute);
             let error = std::iter::repeat_with(|| limit.check(&1)).take(1001).find_map(Result::err).unwrap();
-            let Kind::RateLimited { retry_after } = error.kind else { panic!("{error:?}") };
+            let What::RateLimited { retry_after } = error.what else { panic!("{error:?}") };
             clock.advance(Duration::from_secs(retry_after));
             assert!(limit.check(&1).is_ok(), "{per_minute}");
         }

@@ -5,7 +5,6 @@
 
 mod anonymous;
 mod bootstrap;
-pub(super) mod dialect;
 mod exchange;
 mod logout;
 mod rebind;
@@ -15,16 +14,15 @@ use std::sync::Arc;
 
 use aws_lc_rs::rand::SecureRandom;
 use axum::Router;
-use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use http::HeaderValue;
-use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
-use crate::api::error::{Error, json_text};
+use crate::api::answer::{Speaker, speaking};
+use crate::api::dialect::Dialect;
 use crate::api::extract::ClientAddr;
+use crate::api::json::Json;
 use crate::api::limit::Limits;
+use crate::api::problem::Problem;
 use crate::bootstrap::Bootstrap;
 use crate::config::rebind::Fields;
 use crate::directory::Directory;
@@ -62,9 +60,6 @@ pub struct App {
     pub random: Arc<dyn SecureRandom + Send + Sync>,
 }
 
-/// A 200 response with a JSON body.
-struct Json<T>(T);
-
 /// The body of a response that starts a session: exactly these keys (contracts §5.1).
 #[derive(Serialize)]
 struct StartedBody {
@@ -86,21 +81,16 @@ pub fn router(app: App) -> Router {
             app.metrics.login_attempts.with_label_values(&[method.label(), outcome]);
         }
     }
-    Router::new()
+    let speaker = Speaker { dialect: Dialect::Detail, shared: true, random: Arc::clone(&app.random) };
+    let endpoints = Router::new()
         .route("/auth/session", post(exchange::handle).merge(delete(logout::handle)))
         .route("/auth/anonymous", post(anonymous::handle))
         .route("/auth/bootstrap", get(bootstrap::handle))
         .route("/auth/rebind", post(rebind::handle))
         .route("/auth/revoke", post(logout::handle))
         .route("/auth/logout", post(logout::handle))
-        .layer(from_fn_with_state(Arc::clone(&app.random), dialect::speak))
-        .with_state(app)
-}
-
-impl<T: Serialize> IntoResponse for Json<T> {
-    fn into_response(self) -> Response {
-        ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], json_text(&self.0)).into_response()
-    }
+        .with_state(app);
+    speaking(endpoints, speaker)
 }
 
 impl Method {
@@ -134,9 +124,9 @@ fn answer(
     app: &App,
     method: Method,
     client: Option<ClientAddr>,
-    outcome: Result<Started, Error>,
-) -> Result<Json<StartedBody>, Error> {
-    let label = outcome.as_ref().map_or_else(|error| error.kind.label(), |_| "success");
+    outcome: Result<Started, Problem>,
+) -> Result<Json<StartedBody>, Problem> {
+    let label = outcome.as_ref().map_or_else(|problem| problem.what.label(), |_| "success");
     app.metrics.login_attempts.with_label_values(&[method.label(), label]).inc();
     if outcome.is_err() {
         let client_ip = client.map(|ClientAddr(address)| address);

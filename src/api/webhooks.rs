@@ -17,18 +17,18 @@ use aws_lc_rs::rand::SecureRandom;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{any, post};
+use axum::routing::post;
+use http::Request;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request};
 use serde::Serialize;
 
 use self::payload::{Event, Type};
 use self::signature::Proof;
-use crate::api::error::{Error, Kind, json_text};
-use crate::api::extract::{is_json, whole};
-use crate::api::session::dialect;
+use crate::api::answer::{Speaker, speaking};
+use crate::api::dialect::Dialect;
+use crate::api::extract::{is_json, unsupported, whole};
+use crate::api::json::Json;
+use crate::api::problem::{Problem, WebhookFault, What};
 use crate::config::Config;
 use crate::config::webhooks::SigningSecret;
 use crate::directory::Directory;
@@ -76,12 +76,12 @@ struct Delivery {
 
 /// Why a request is not an event.
 enum Refused {
-    /// Nobody we know signed it, now, for us. Why exactly is for the log.
+    /// No known secret signed it, now, for us. Why exactly is for the log.
     Signature(&'static str),
     /// It was signed and cannot be understood.
     Payload,
     /// It could not be read.
-    Request(Error),
+    Request(Problem),
 }
 
 /// What became of an event that was believed: a label of `webhooks_total`.
@@ -117,38 +117,36 @@ impl Sender {
 /// Returns the surface, which takes the one path and answers 404 when there is no sender.
 pub fn router(app: App) -> Router {
     create_series(&app.metrics);
-    let random = Arc::clone(&app.random);
-    let endpoint = if app.sender.is_some() { post(handle) } else { any(nothing_here) };
-    Router::new()
-        .route("/webhooks/clerk", endpoint)
-        .layer(from_fn_with_state(random, dialect::speak))
-        .with_state(Arc::new(app))
+    let speaker = Speaker { dialect: Dialect::Detail, shared: false, random: Arc::clone(&app.random) };
+    let mut endpoints = Router::new();
+    if app.sender.is_some() {
+        endpoints = endpoints.route("/webhooks/clerk", post(handle));
+    }
+    speaking(endpoints.with_state(Arc::new(app)), speaker)
 }
 
-async fn nothing_here() -> Error {
-    Kind::NotFound.into()
-}
-
-async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Response, Error> {
+async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Json<Received>, Problem> {
     let count = |kind, outcome| app.metrics.webhooks.with_label_values(&[kind, outcome]).inc();
     let delivery = match believe(&app, request).await {
         Ok(delivery) => delivery,
         Err(refused) => {
-            count(Type::NONE, refused.label());
-            return Err(refused.into());
+            let problem = Problem::from(refused);
+            count(Type::NONE, problem.what.label());
+            return Err(problem);
         }
     };
     let outcome = see_to(&app, &delivery).await;
-    count(delivery.kind.label(), outcome.as_ref().map_or_else(|error| error.kind.label(), |outcome| outcome.label()));
+    let label = outcome.as_ref().map_or_else(|problem| problem.what.label(), |outcome| outcome.label());
+    count(delivery.kind.label(), label);
     outcome?;
-    let json = HeaderValue::from_static("application/json");
-    Ok(([(CONTENT_TYPE, json)], json_text(&Received { received: true })).into_response())
+    Ok(Json(Received { received: true }))
 }
 
 // What costs least is looked at first: a stranger's body is read only under a fresh date.
 async fn believe(app: &App, request: Request<Body>) -> Result<Delivery, Refused> {
-    let Some(sender) = &app.sender else { return Err(Refused::Request(Kind::NotFound.into())) };
     let (head, body) = request.into_parts();
+    let nothing_here = || What::NoRoute { method: head.method.clone(), path: head.uri.path().to_owned() };
+    let sender = app.sender.as_ref().ok_or_else(|| Refused::Request(nothing_here().into()))?;
     let proof = Proof::read(&head.headers).ok_or(Refused::Signature("missing or malformed headers"))?;
     if !proof.is_fresh(app.clock.now()) {
         return Err(Refused::Signature("stale"));
@@ -158,7 +156,7 @@ async fn believe(app: &App, request: Request<Body>) -> Result<Delivery, Refused>
         return Err(Refused::Signature("bad signature"));
     }
     if head.headers.contains_key(CONTENT_TYPE) && !is_json(&head.headers) {
-        return Err(Refused::Request(Kind::UnsupportedMediaType.into()));
+        return Err(Refused::Request(unsupported(&head.headers).into()));
     }
     let payload = payload::Payload::parse(&body).ok_or(Refused::Payload)?;
     if sender.instance_id.is_some() && payload.instance_id() != sender.instance_id.as_deref() {
@@ -169,7 +167,7 @@ async fn believe(app: &App, request: Request<Body>) -> Result<Delivery, Refused>
 }
 
 // The receipt comes last: whatever stops this half-way, the sender comes again and finds none.
-async fn see_to(app: &App, delivery: &Delivery) -> Result<Outcome, Error> {
+async fn see_to(app: &App, delivery: &Delivery) -> Result<Outcome, Problem> {
     if matches!(delivery.event, Event::Ignored) {
         return Ok(Outcome::Ignored);
     }
@@ -207,25 +205,15 @@ impl Outcome {
     }
 }
 
-impl Refused {
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Signature(_) => "invalid_signature",
-            Self::Payload => "invalid_payload",
-            Self::Request(error) => error.kind.label(),
-        }
-    }
-}
-
-impl From<Refused> for Error {
+impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Signature(reason) => {
                 audit::Event { reason: Some(reason), ..audit::Action::WebhookRefused.event() }.write();
-                Self::new(Kind::BadRequest, "Invalid webhook signature")
+                What::RefusedWebhook(WebhookFault::Signature).into()
             }
-            Refused::Payload => Self::new(Kind::BadRequest, "Invalid webhook payload"),
-            Refused::Request(error) => error,
+            Refused::Payload => What::RefusedWebhook(WebhookFault::Payload).into(),
+            Refused::Request(problem) => problem,
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use serde::Deserialize;
 
+use super::listen::from_text;
+use crate::model::Dialect;
+
 /// One rule: what requests under a path need.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +31,9 @@ pub struct RouteRule {
     /// Forwards `Authorization` and the session cookie instead of removing them.
     #[serde(default)]
     pub keep_credentials: bool,
+    /// The shape of refusals: `detail`, `envelope`, `nest` or `clerk`.
+    #[serde(default, deserialize_with = "from_text")]
+    pub errors: Dialect,
 }
 
 /// Whether a session is needed.

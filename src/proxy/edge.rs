@@ -183,8 +183,8 @@ impl Exchanges {
         }
         // The exchange is gone by now, and has left its last words unless it had begun to answer.
         // Dropping a stream whose answer is not complete resets it.
-        if let (Some((refusal, request_id)), Some(mut stream)) = (slot.last_words(), lender.take_back()) {
-            let refuse = respond::refuse_stream(&mut stream, refusal, request_id);
+        if let (Some((refusal, dialect, request_id)), Some(mut stream)) = (slot.last_words(), lender.take_back()) {
+            let refuse = respond::refuse_stream(&mut stream, refusal, dialect, request_id);
             // The client may be gone already; there is nobody left to tell.
             let _ = tokio::time::timeout(LAST_WORDS, refuse).await;
         }

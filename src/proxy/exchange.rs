@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use pingora::proxy::Session as Exchange;
 use prometheus::IntGauge;
 use tokio::time::Instant;
@@ -22,7 +23,7 @@ use super::streams::{Slot, Streams};
 use super::tally::{PROXY, Tallies, status_label};
 use super::verify::VERIFY;
 use super::{Gateway, Settings, client_of, edge};
-use crate::api::{Error as ApiError, RequestId};
+use crate::api::{Dialect, Problem, RequestId};
 use crate::metrics::Metrics;
 use crate::session::{Refusal, Sessions, Source};
 use crate::telemetry::access::{self, Outcome};
@@ -44,6 +45,8 @@ pub struct Context {
     /// How long the connection was to be kept before an interim answer made pingora forget it.
     pub(super) keepalive: Option<u64>,
     request_id: RequestId,
+    /// How a refusal is told: the route's way, once the route is known.
+    dialect: Dialect,
     started: Instant,
     forwarded_at: Option<Instant>,
     slot: Option<Arc<Slot>>,
@@ -87,6 +90,7 @@ impl Context {
             retried: false,
             keepalive: None,
             request_id,
+            dialect: Dialect::default(),
             started: Instant::now(),
             forwarded_at: None,
             slot: None,
@@ -142,6 +146,16 @@ impl Context {
         self.request_id
     }
 
+    /// Refuses in `dialect` from now on.
+    pub(super) fn speak(&mut self, dialect: Dialect) {
+        self.dialect = dialect;
+    }
+
+    /// Returns the answer that tells the caller of `problem`.
+    pub(super) fn render(&self, problem: &Problem) -> Response<Bytes> {
+        self.dialect.render(problem, self.request_id)
+    }
+
     pub(super) fn request_id_value(&self) -> HeaderValue {
         self.request_id.header_value()
     }
@@ -195,11 +209,11 @@ impl Context {
     }
 
     /// Takes down why the request is refused before any rule is asked; returns the answer.
-    pub(super) fn turn_away(&mut self, rejection: Rejection) -> ApiError {
+    pub(super) fn turn_away(&mut self, rejection: Rejection) -> Problem {
         let verdict = rejection.verdict();
         self.count(verdict, "none");
         self.verdict = Some(verdict);
-        rejection.error()
+        rejection.problem()
     }
 
     /// Takes down that the request cannot be read in one way only, so that no rule was asked.
@@ -314,15 +328,15 @@ impl Context {
         let unanswered = |slot: &&Arc<Slot>| self.outlived && self.status.is_none() && !slot.is_answered();
         let Some(slot) = self.slot.as_ref().filter(unanswered) else { return false };
         let Some(refusal) = slot.ended_by() else { return false };
-        slot.leave_last_words(refusal, self.request_id);
+        slot.leave_last_words(refusal, self.dialect, self.request_id);
         self.verdict = Some(Rejection::Refused(refusal).verdict());
-        self.status = Some(ApiError::from(refusal).kind.status());
+        self.status = Some(self.dialect.status(&Problem::from(refusal).what));
         true
     }
 
     fn write_line(&self, line: &Line, route: &str, code: u16, took: Duration, cut: bool) {
         let verdict = self.verdict_or_surface();
-        if !access::should_log(code, verdict.outcome, self.settings.access_log_sample, self.request_id.dice()) {
+        if !access::should_log(code, verdict.outcome, self.settings.access_log_sample, self.request_id.sample_value()) {
             return;
         }
         let session = self.permit.as_ref().and_then(Permit::session);

@@ -10,7 +10,7 @@ use http::{HeaderMap, header};
 use tokio::time::Instant;
 
 use super::route::Policy;
-use crate::api::extract::{BearerError, bearer, is_jwt_shaped};
+use crate::api::bearer::{BearerError, bearer, is_jwt_shaped};
 use crate::config::{Auth, Cookie};
 use crate::model::{PrincipalKind, Session};
 use crate::session::{Refusal, Sessions, Source, StoreCall, Validated};

@@ -8,8 +8,8 @@ use pingora::proxy::Session as Exchange;
 use pingora::{ErrorSource, ErrorType};
 
 use super::guard::Rejection;
-use crate::api::error::{Error, Kind, render_detail};
-use crate::api::extract::RequestId;
+use crate::api::problem::{Origin, Problem, TokenFault, What, Why};
+use crate::api::{Dialect, RequestId};
 use crate::session::Refusal;
 use crate::telemetry::access::Outcome;
 
@@ -20,11 +20,6 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// Why, from a closed set.
     pub reason: &'static str,
-}
-
-/// Writes `error` in the guard's dialect. The connection stays usable if nothing speaks against it.
-pub(super) async fn refuse(exchange: &mut Exchange, error: &Error, request_id: RequestId) -> pingora::Result<()> {
-    write(exchange, render_detail(error, request_id)).await
 }
 
 /// Writes a whole response.
@@ -43,12 +38,13 @@ pub(super) async fn write(exchange: &mut Exchange, response: Response<Bytes>) ->
 pub(super) async fn refuse_stream(
     stream: &mut HttpSession,
     refusal: Refusal,
+    dialect: Dialect,
     request_id: RequestId,
 ) -> pingora::Result<()> {
     if stream.response_written().is_some() {
         return Ok(());
     }
-    let (head, body) = head_and_body(render_detail(&refusal.into(), request_id))?;
+    let (head, body) = head_and_body(dialect.render(&refusal.into(), request_id))?;
     let bodyless = stream.req_header().method == Method::HEAD || body.is_empty();
     stream.write_response_header(head, bodyless)?;
     if bodyless { Ok(()) } else { stream.write_body(body, true).await }
@@ -65,19 +61,21 @@ fn head_and_body(response: Response<Bytes>) -> pingora::Result<(Box<ResponseHead
 }
 
 /// Returns what to tell the caller of a failure; `None` when the client is gone.
-pub(super) fn answer_to(error: &pingora::Error) -> Option<Error> {
-    let kind = match (error.etype(), error.esource()) {
-        (ErrorType::HTTPStatus(413), _) => Kind::TooLarge,
+pub(super) fn answer_to(error: &pingora::Error) -> Option<Problem> {
+    let what = match (error.etype(), error.esource()) {
+        (ErrorType::HTTPStatus(413), _) => What::TooLarge,
         (ErrorType::HTTPStatus(401), _) => return Some(Refusal::Revoked.into()),
         (ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed, ErrorSource::Downstream) => {
             return None;
         }
-        (_, ErrorSource::Downstream) => Kind::BadRequest,
-        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => Kind::GatewayTimeout,
-        (_, ErrorSource::Upstream) => Kind::BadGateway,
-        _ => Kind::Internal,
+        (_, ErrorSource::Downstream) => What::BadRequest,
+        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => {
+            What::TimedOut(Origin::Application)
+        }
+        (_, ErrorSource::Upstream) => What::BadGateway(Origin::Application),
+        _ => What::Internal,
     };
-    Some(kind.into())
+    Some(what.into())
 }
 
 /// Returns the metric label of a failure on the application's side.
@@ -99,18 +97,17 @@ pub(super) fn upstream_error(error: &pingora::Error) -> Option<&'static str> {
 }
 
 impl Rejection {
-    /// Returns the answer to the caller (contracts §3.1, column G).
-    pub fn error(self) -> Error {
+    /// Returns what the caller is told, in the dialect of the route (contracts §3.1, column G).
+    pub fn problem(self) -> Problem {
         match self {
-            Self::MissingToken => Kind::MissingToken.into(),
-            Self::MalformedCredentials => Kind::InvalidToken.into(),
-            Self::NotASessionToken => Error::new(Kind::InvalidToken, "Invalid token: expected a session token"),
+            Self::MissingToken => What::MissingToken.into(),
+            Self::MalformedCredentials => TokenFault::Malformed.into(),
+            Self::NotASessionToken => TokenFault::NotASessionToken.into(),
             Self::Refused(refusal) => refusal.into(),
-            Self::AnonymousForbidden
-            | Self::RoleMissing
-            | Self::CrossOrigin
-            | Self::UntrustedPeer
-            | Self::IdentityHeader => Kind::Forbidden.into(),
+            Self::CrossOrigin => What::Forbidden(Why::CrossOrigin).into(),
+            Self::AnonymousForbidden | Self::RoleMissing | Self::UntrustedPeer | Self::IdentityHeader => {
+                What::Forbidden(Why::Permissions).into()
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use http::Method;
 use super::tally::RouteTally;
 use crate::config::{Auth, RouteRule};
 use crate::metrics::Metrics;
+use crate::model::Dialect;
 
 /// What no application has: Doorward's own, beside what the contracts name.
 const RESERVED: &str = "/_doorward";
@@ -48,6 +49,8 @@ pub struct Rule {
     pub id: String,
     /// What the guard asks for.
     pub policy: Policy,
+    /// How a refusal is told.
+    pub dialect: Dialect,
     methods: Vec<Method>,
     pattern: Vec<Segment>,
     tally: OnceLock<RouteTally>,
@@ -96,6 +99,16 @@ enum Segment {
     Literal(String),
     Any,
     Rest,
+}
+
+impl Route<'_> {
+    /// Returns how a refusal of such a request is told.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Terminate(_) => Dialect::Detail,
+            Self::Guard(rule) | Self::Open(rule) => rule.dialect,
+        }
+    }
 }
 
 impl RouteTable {
@@ -165,6 +178,7 @@ impl Rule {
                 stream: rule.stream,
                 keep_credentials: rule.keep_credentials,
             },
+            dialect: rule.errors,
             methods,
             pattern: parse_pattern(&rule.path)?,
             tally: OnceLock::new(),
@@ -182,6 +196,7 @@ impl Rule {
                 stream: false,
                 keep_credentials: false,
             },
+            dialect: Dialect::default(),
             methods: Vec::new(),
             pattern: vec![Segment::Rest],
             tally: OnceLock::new(),
@@ -435,6 +450,7 @@ mod tests {
                 require_any_role: Vec::new(),
                 stream: false,
                 keep_credentials: false,
+                errors: Dialect::Detail,
             };
             assert_eq!(RouteTable::new(&[rule]).unwrap_err(), [InvalidRule::Path(path.to_owned())], "{path}");
         }

@@ -21,7 +21,7 @@ use futures_util::task::AtomicWaker;
 use futures_util::{FutureExt, StreamExt};
 use http::HeaderValue;
 
-use crate::api::RequestId;
+use crate::api::{Dialect, RequestId};
 use crate::metrics::Metrics;
 use crate::model::{Session, TokenId};
 use crate::session::{Refusal, Sessions};
@@ -57,7 +57,7 @@ pub struct Slot {
     /// The peer's address as text: the same for every exchange of a connection.
     peer: OnceLock<HeaderValue>,
     /// What an exchange that was cut could not say itself.
-    last_words: OnceLock<(Refusal, RequestId)>,
+    last_words: OnceLock<(Refusal, Dialect, RequestId)>,
 }
 
 /// Keeps a slot on its shelf; taking it away is the last thing a connection does.
@@ -250,12 +250,12 @@ impl Slot {
 
     /// Leaves the answer that the exchange was cut before it could give. Only for HTTP/2, where a
     /// slot carries one exchange.
-    pub(super) fn leave_last_words(&self, refusal: Refusal, request_id: RequestId) {
-        let _ = self.last_words.set((refusal, request_id));
+    pub(super) fn leave_last_words(&self, refusal: Refusal, dialect: Dialect, request_id: RequestId) {
+        let _ = self.last_words.set((refusal, dialect, request_id));
     }
 
     /// Returns the answer that the exchange was cut before it could give.
-    pub(super) fn last_words(&self) -> Option<(Refusal, RequestId)> {
+    pub(super) fn last_words(&self) -> Option<(Refusal, Dialect, RequestId)> {
         self.last_words.get().copied()
     }
 

@@ -18,7 +18,7 @@ use self::original::Original;
 use super::exchange::Context;
 use super::guard::{self, Permit, Rejection};
 use super::headers;
-use crate::api::error::{Error as ApiError, Kind};
+use crate::api::problem::{Problem, What};
 use crate::config::{Auth, IdentityHeaders};
 use crate::session::{Caller, Refusal, Sessions};
 
@@ -26,9 +26,10 @@ use crate::session::{Caller, Refusal, Sessions};
 pub(super) const VERIFY: &str = "verify";
 
 /// Decides about `original` and takes the decision down; returns the identity headers of the answer.
-async fn decide(sessions: &Sessions, original: &Original, context: &mut Context) -> Result<HeaderMap, ApiError> {
+async fn decide(sessions: &Sessions, original: &Original, context: &mut Context) -> Result<HeaderMap, Problem> {
     let settings = context.settings.clone();
     let rule = settings.routes.rule_for(original.method(), original.path());
+    context.speak(rule.dialect);
     let permit = if rule.policy.auth == Auth::None {
         Permit::open()
     } else {
@@ -42,7 +43,7 @@ async fn decide(sessions: &Sessions, original: &Original, context: &mut Context)
             Ok(permit) => permit,
             Err(rejection) => {
                 context.deny(rule, rejection);
-                return Err(rejection.error());
+                return Err(rejection.problem());
             }
         }
     };
@@ -60,12 +61,12 @@ fn unless_revoked(sessions: &Sessions, permit: Permit) -> Result<Permit, Rejecti
 }
 
 /// Returns every identity header, once, with what an answer says of the caller.
-fn identity(permit: &Permit, which: IdentityHeaders) -> Result<HeaderMap, ApiError> {
+fn identity(permit: &Permit, which: IdentityHeaders) -> Result<HeaderMap, Problem> {
     let mut identity: HeaderMap =
         headers::identity_headers().into_iter().map(|name| (name, HeaderValue::from_static(""))).collect();
     let Some(session) = permit.session() else { return Ok(identity) };
     for (name, text) in Caller::from(&**session).headers(which) {
-        let value = HeaderValue::from_str(&text).map_err(|error| ApiError::from(Kind::Internal).because(error))?;
+        let value = HeaderValue::from_str(&text).map_err(|error| Problem::from(What::Internal).because(error))?;
         identity.insert(name, value);
     }
     Ok(identity)

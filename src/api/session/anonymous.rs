@@ -9,10 +9,11 @@ use axum::extract::State;
 use http::Request;
 use serde_json::{Map, Value};
 
-use super::{App, Json, Method, StartedBody, answer};
-use crate::api::error::{Error, Kind};
+use super::{App, Method, StartedBody, answer};
 use crate::api::extract::{ClientAddr, object};
+use crate::api::json::Json;
 use crate::api::limit::Network;
+use crate::api::problem::{Constraint, Problem, What};
 use crate::model::Identity;
 use crate::session::{StartError, Started};
 
@@ -25,13 +26,13 @@ pub(super) async fn handle(
     State(app): State<App>,
     client: Option<Extension<ClientAddr>>,
     request: Request<Body>,
-) -> Result<Json<StartedBody>, Error> {
+) -> Result<Json<StartedBody>, Problem> {
     let client = client.map(|Extension(client)| client);
     let outcome = start(&app, client, request).await;
     answer(&app, Method::Anonymous, client, outcome)
 }
 
-async fn start(app: &App, client: Option<ClientAddr>, request: Request<Body>) -> Result<Started, Error> {
+async fn start(app: &App, client: Option<ClientAddr>, request: Request<Body>) -> Result<Started, Problem> {
     let body = object(request).await?;
     let device_id = device_id(&body, REQUIRED)?;
     app.limits.anonymous.check(&Network::of(client))?;
@@ -44,7 +45,7 @@ async fn start(app: &App, client: Option<ClientAddr>, request: Request<Body>) ->
 
 // The guest is asked for before the session starts, and named with the time before that: one that a
 // rebind ends in between is refused by the store.
-async fn sign_in(app: &App, device_id: &str) -> Result<Result<Started, StartError>, Error> {
+async fn sign_in(app: &App, device_id: &str) -> Result<Result<Started, StartError>, Problem> {
     let asked_at = app.clock.now();
     let device = app.sessions.device_key(device_id);
     let generation = app.directory.see_guest(app.sessions.default_tenant(), &device, asked_at).await?;
@@ -53,26 +54,27 @@ async fn sign_in(app: &App, device_id: &str) -> Result<Result<Started, StartErro
 }
 
 /// Returns the device that a body names; `required` is what a body without one is told.
-pub(super) fn device_id<'a>(body: &'a Map<String, Value>, required: &'static str) -> Result<&'a str, Error> {
-    let refused = |text| Err(Error::new(Kind::Unprocessable, text));
+pub(super) fn device_id<'a>(body: &'a Map<String, Value>, required: &'static str) -> Result<&'a str, Problem> {
+    let refused = |broken, words| Err(What::field("device_id", broken, words).into());
     match body.get("device_id") {
-        None | Some(Value::Null) => refused(required),
-        Some(Value::String(text)) if text.trim().is_empty() => refused(required),
+        None | Some(Value::Null) => refused(Constraint::Required, Some(required)),
+        Some(Value::String(text)) if text.trim().is_empty() => refused(Constraint::Required, Some(required)),
         Some(Value::String(text)) if text.chars().nth(DEVICE_ID_MAX).is_some() => {
-            refused("device_id must be 1-200 characters")
+            refused(Constraint::Range("1-200 characters"), None)
         }
         Some(Value::String(text)) => Ok(text),
-        Some(_) => refused("device_id must be a string"),
+        Some(_) => refused(Constraint::Type("string"), None),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::dialect::in_words;
 
     fn read(value: Value) -> Result<String, String> {
         let body = Map::from_iter([("device_id".to_owned(), value), ("other".to_owned(), Value::Null)]);
-        device_id(&body, REQUIRED).map(str::to_owned).map_err(|error| error.message.into_owned())
+        device_id(&body, REQUIRED).map(str::to_owned).map_err(|problem| in_words(&problem.what).into_owned())
     }
 
     #[test]
@@ -88,7 +90,7 @@ mod tests {
 
     #[test]
     fn an_absent_or_blank_id_is_asked_for() {
-        assert_eq!(device_id(&Map::new(), REQUIRED).unwrap_err().message, "device_id required");
+        assert_eq!(in_words(&device_id(&Map::new(), REQUIRED).unwrap_err().what), "device_id required");
         for value in [Value::Null, "".into(), "  \t\n".into(), "\u{2003}".into(), " ".repeat(300).into()] {
             assert_eq!(read(value.clone()), Err("device_id required".to_owned()), "{value}");
         }

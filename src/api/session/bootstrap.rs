@@ -8,10 +8,12 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{App, Json};
-use crate::api::error::{Error, Kind};
-use crate::api::extract::{RequestId, bearer, is_jwt_shaped};
-use crate::bootstrap::{BootstrapError, Composed};
+use super::App;
+use crate::api::bearer::{bearer, is_jwt_shaped};
+use crate::api::json::Json;
+use crate::api::problem::{Problem, What, Why};
+use crate::api::request_id::RequestId;
+use crate::bootstrap::Composed;
 use crate::session::{Caller, Refusal};
 
 /// Names the optional sections that failed.
@@ -21,7 +23,7 @@ pub(super) async fn handle(
     State(app): State<App>,
     request_id: Option<Extension<RequestId>>,
     headers: HeaderMap,
-) -> Result<Response, Error> {
+) -> Result<Response, Problem> {
     let request_id = request_id.map(|Extension(id)| id.header_value());
     let token = bearer(&headers)?;
     if !is_jwt_shaped(token) {
@@ -40,9 +42,9 @@ pub(super) async fn handle(
     compose(&app, caller, request_id).await.map(answer)
 }
 
-async fn compose(app: &App, caller: Caller<'_>, request_id: Option<HeaderValue>) -> Result<Composed, Error> {
+async fn compose(app: &App, caller: Caller<'_>, request_id: Option<HeaderValue>) -> Result<Composed, Problem> {
     if !app.bootstrap.admits(caller.principal.kind) {
-        return Err(Kind::Forbidden.into());
+        return Err(What::Forbidden(Why::Permissions).into());
     }
     Ok(app.bootstrap.compose(caller, request_id).await?)
 }
@@ -54,14 +56,4 @@ fn answer(composed: Composed) -> Response {
         response.headers_mut().insert(X_BOOTSTRAP_DEGRADED, degraded);
     }
     response
-}
-
-impl From<BootstrapError> for Error {
-    fn from(error: BootstrapError) -> Self {
-        let kind = match error {
-            BootstrapError::Unavailable(_) => Kind::BadGateway,
-            BootstrapError::TimedOut(_) => Kind::GatewayTimeout,
-        };
-        Self::new(kind, error.to_string())
-    }
 }

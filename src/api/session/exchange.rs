@@ -7,25 +7,27 @@ use axum::Extension;
 use axum::extract::State;
 use http::HeaderMap;
 
-use super::{App, Json, Method, StartedBody, answer, standing};
-use crate::api::error::{Error, Kind};
-use crate::api::extract::{ClientAddr, bearer, is_jwt_shaped};
+use super::{App, Method, StartedBody, answer, standing};
+use crate::api::bearer::{bearer, is_jwt_shaped};
+use crate::api::extract::ClientAddr;
+use crate::api::json::Json;
 use crate::api::limit::Subject;
+use crate::api::problem::{Problem, TokenFault};
 use crate::session::Started;
 
 pub(super) async fn handle(
     State(app): State<App>,
     client: Option<Extension<ClientAddr>>,
     headers: HeaderMap,
-) -> Result<Json<StartedBody>, Error> {
+) -> Result<Json<StartedBody>, Problem> {
     let outcome = exchange(&app, &headers).await;
     answer(&app, Method::Clerk, client.map(|Extension(client)| client), outcome)
 }
 
-async fn exchange(app: &App, headers: &HeaderMap) -> Result<Started, Error> {
+async fn exchange(app: &App, headers: &HeaderMap) -> Result<Started, Problem> {
     let jwt = bearer(headers)?;
     if !is_jwt_shaped(jwt) {
-        return Err(Error::new(Kind::InvalidToken, "Invalid token: expected a Clerk JWT"));
+        return Err(TokenFault::NotAJwt.into());
     }
     let identity = app.providers.verify(jwt).await?;
     app.limits.exchange.check(&Subject::of(&identity))?;

@@ -8,9 +8,11 @@ use axum::extract::State;
 use http::HeaderMap;
 use serde::Serialize;
 
-use super::{App, Json, audit};
-use crate::api::error::{Error, Kind};
-use crate::api::extract::{ClientAddr, bearer, is_jwt_shaped};
+use super::{App, audit};
+use crate::api::bearer::{bearer, is_jwt_shaped};
+use crate::api::extract::ClientAddr;
+use crate::api::json::Json;
+use crate::api::problem::{Problem, TokenFault};
 use crate::telemetry::audit::Action;
 
 #[derive(Serialize)]
@@ -22,10 +24,10 @@ pub(super) async fn handle(
     State(app): State<App>,
     client: Option<Extension<ClientAddr>>,
     headers: HeaderMap,
-) -> Result<Json<Ended>, Error> {
+) -> Result<Json<Ended>, Problem> {
     let token = bearer(&headers)?;
     if is_jwt_shaped(token) {
-        return Err(Error::new(Kind::InvalidToken, "Invalid token: expected a session token"));
+        return Err(TokenFault::NotASessionToken.into());
     }
     let session = app.sessions.end(token).await?;
     audit(Action::SessionEnded, &session, client.map(|Extension(client)| client));

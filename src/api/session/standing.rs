@@ -6,7 +6,7 @@
 //! and whatever ends later finds the session in the store.
 
 use super::{App, Method};
-use crate::api::error::{Error, Kind};
+use crate::api::problem::{Problem, TokenFault};
 use crate::directory::Standing;
 use crate::model::Identity;
 use crate::session::Started;
@@ -15,7 +15,7 @@ use crate::store::RevokeReason;
 impl App {
     /// Returns the login that a JWT proves, unless its user or provider session is gone: for endpoints
     /// that take a JWT as it is.
-    pub async fn verify_login(&self, jwt: &str) -> Result<Identity, Error> {
+    pub async fn verify_login(&self, jwt: &str) -> Result<Identity, Problem> {
         let identity = self.providers.verify(jwt).await?;
         if !self.hears_of_ends {
             return Ok(identity);
@@ -29,7 +29,7 @@ impl App {
 }
 
 /// Starts a session for a login, unless user or login are gone.
-pub(super) async fn start(app: &App, identity: &Identity, method: Method) -> Result<Started, Error> {
+pub(super) async fn start(app: &App, identity: &Identity, method: Method) -> Result<Started, Problem> {
     let tenant = app.sessions.tenant_of(identity);
     if !app.hears_of_ends {
         let started = app.sessions.start(identity, method.label()).await?;
@@ -47,14 +47,13 @@ pub(super) async fn start(app: &App, identity: &Identity, method: Method) -> Res
     }
     // Nobody knows its token, and nobody will; it only should not be counted among the live ones.
     let _ = app.sessions.revoke(&started.session, RevokeReason::Admin).await;
-    Err(after.map_or_else(Error::from, refusal))
+    Err(after.map_or_else(Problem::from, refusal))
 }
 
 // Marks that moved say that all sessions ended meanwhile, this login's among them.
-fn refusal(standing: Standing) -> Error {
-    let text = match standing {
-        Standing::UserDeleted => "Invalid token: user deleted",
-        Standing::LoginEnded | Standing::Good(_) => "Invalid token: session revoked",
-    };
-    Error::new(Kind::InvalidToken, text)
+fn refusal(standing: Standing) -> Problem {
+    match standing {
+        Standing::UserDeleted => TokenFault::UserDeleted.into(),
+        Standing::LoginEnded | Standing::Good(_) => TokenFault::SessionRevoked.into(),
+    }
 }

@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt;
 use serde_json::json;
 use tower::ServiceExt;
 
 use super::*;
-use crate::api::extract::RequestId;
+use crate::api::RequestId;
+use crate::api::json::json_text;
 use crate::api::limit::Network;
 use crate::config;
 use crate::config::telemetry::Level;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::App;
 use super::payload::Event;
-use crate::api::error::Error;
+use crate::api::problem::Problem;
 use crate::model::{PrincipalId, TenantId};
 use crate::store::RevokeReason;
 use crate::telemetry::audit::{Action, Event as Audited};
@@ -24,7 +24,7 @@ struct Effect<'a> {
 }
 
 /// Does what `event` asks for; an error says that it must be asked for again.
-pub(super) async fn apply(app: &App, event: &Event) -> Result<(), Error> {
+pub(super) async fn apply(app: &App, event: &Event) -> Result<(), Problem> {
     let now = app.clock.now();
     match event {
         Event::UserDeleted { user } => {
@@ -57,7 +57,7 @@ pub(super) async fn apply(app: &App, event: &Event) -> Result<(), Error> {
     Ok(())
 }
 
-async fn end_everywhere(app: &App, user: &PrincipalId) -> Result<u64, Error> {
+async fn end_everywhere(app: &App, user: &PrincipalId) -> Result<u64, Problem> {
     let mut ended = 0;
     for tenant in tenants_of(app, user).await? {
         ended += app.sessions.revoke_principal(&tenant, user).await?;
@@ -65,7 +65,7 @@ async fn end_everywhere(app: &App, user: &PrincipalId) -> Result<u64, Error> {
     Ok(ended)
 }
 
-async fn end_login(app: &App, user: &PrincipalId, login: &str) -> Result<u64, Error> {
+async fn end_login(app: &App, user: &PrincipalId, login: &str) -> Result<u64, Problem> {
     let mut ended = 0;
     for tenant in tenants_of(app, user).await? {
         let sessions = app.sessions.list(&tenant, user).await?;
@@ -79,7 +79,7 @@ async fn end_login(app: &App, user: &PrincipalId, login: &str) -> Result<u64, Er
 
 // Sign-ins from before this endpoint was configured may be missing in the directory: most of them
 // were in the default tenant.
-async fn tenants_of(app: &App, user: &PrincipalId) -> Result<Vec<TenantId>, Error> {
+async fn tenants_of(app: &App, user: &PrincipalId) -> Result<Vec<TenantId>, Problem> {
     let mut tenants = app.directory.list_tenants(user).await?;
     let default = app.sessions.default_tenant();
     if !tenants.contains(default) {

@@ -85,14 +85,14 @@ impl Context {
         let came = Came { method: known(&head.method), scheme, version: version(head.version) };
         // What a question says of a trace is mostly the client's word, which the proxy passes on.
         let believed = self.peer_is_trusted() && route::question(head.uri.path()).is_none();
-        self.trace = Some(Trace::begin(tracer, &head.headers, came, believed, self.request_id.dice()));
+        self.trace = Some(Trace::begin(tracer, &head.headers, came, believed, self.request_id.sample_value()));
     }
 
     /// Begins the trace of a question that came otherwise than through the proxy port: in the trace of
     /// the request that it is about, whose `headers` these are. They do not decide whether it is sampled.
     pub(in crate::proxy) fn trace_question(&mut self, tracer: &Arc<Tracer>, method: &Method, headers: &HeaderMap) {
         let came = Came { method: known(method), scheme: "http", version: version(Version::HTTP_2) };
-        self.trace = Some(Trace::begin(tracer, headers, came, false, self.request_id.dice()));
+        self.trace = Some(Trace::begin(tracer, headers, came, false, self.request_id.sample_value()));
     }
 
     /// Takes down when the store was asked.

@@ -7,7 +7,7 @@ use pingora::proxy::Session as Exchange;
 
 use super::decide;
 use super::original::Original;
-use crate::api::error::{Error as ApiError, Kind, render_detail};
+use crate::api::problem::{Problem, What};
 use crate::proxy::exchange::Context;
 use crate::proxy::guard::Rejection;
 use crate::proxy::headers::{X_CLIENT_ID, X_REQUEST_ID, X_USER_ID};
@@ -23,7 +23,9 @@ impl Gateway {
         misspelt: bool,
     ) -> pingora::Result<bool> {
         if !context.settings.forward_auth {
-            return crate::proxy::refuse(exchange, &Kind::NotFound.into(), context).await;
+            let head = exchange.req_header();
+            let nothing_here = What::NoRoute { method: head.method.clone(), path: head.uri.path().to_owned() };
+            return crate::proxy::refuse(exchange, &nothing_here.into(), context).await;
         }
         context.answers_a_proxy();
         let decided = self.decide_question(exchange, context, misspelt).await;
@@ -35,12 +37,12 @@ impl Gateway {
         &self,
         exchange: &mut Exchange,
         context: &mut Context,
-        kind: Kind,
+        what: What,
     ) -> pingora::Result<bool> {
         context.answers_a_proxy();
         let error = believe(context).err().unwrap_or_else(|| {
             context.refuse_unread();
-            kind.into()
+            what.into()
         });
         answer(exchange, context, Err(error)).await
     }
@@ -50,11 +52,11 @@ impl Gateway {
         exchange: &Exchange,
         context: &mut Context,
         misspelt: bool,
-    ) -> Result<HeaderMap, ApiError> {
+    ) -> Result<HeaderMap, Problem> {
         believe(context)?;
         let Ok(original) = Original::from_question(exchange.req_header()) else {
             context.refuse_unread();
-            return Err(Kind::BadRequest.into());
+            return Err(What::BadRequest.into());
         };
         context.note_original(original.method(), original.target());
         // An answer replaces headers by name: it cannot reach a name that only the application folds.
@@ -65,18 +67,18 @@ impl Gateway {
     }
 }
 
-fn believe(context: &mut Context) -> Result<(), ApiError> {
+fn believe(context: &mut Context) -> Result<(), Problem> {
     if context.peer_is_trusted() { Ok(()) } else { Err(context.turn_away(Rejection::UntrustedPeer)) }
 }
 
 async fn answer(
     exchange: &mut Exchange,
     context: &mut Context,
-    decided: Result<HeaderMap, ApiError>,
+    decided: Result<HeaderMap, Problem>,
 ) -> pingora::Result<bool> {
     let response = match decided {
         Ok(identity) => allowed(identity, context),
-        Err(error) => denied(&error, context),
+        Err(problem) => denied(&problem, context),
     };
     context.status = Some(response.status());
     respond::write(exchange, response).await.map(|()| true)
@@ -92,8 +94,8 @@ fn allowed(identity: HeaderMap, context: &Context) -> Response<Bytes> {
 }
 
 // A proxy that copies headers from any answer must not leave what the client made up.
-fn denied(error: &ApiError, context: &Context) -> Response<Bytes> {
-    let mut response = render_detail(error, context.request_id());
+fn denied(problem: &Problem, context: &Context) -> Response<Bytes> {
+    let mut response = context.render(problem);
     for name in [X_USER_ID, X_CLIENT_ID] {
         response.headers_mut().insert(name, HeaderValue::from_static(""));
     }

@@ -22,7 +22,8 @@ use tonic::{Code, Request, Response, Status, async_trait};
 
 use super::decide;
 use super::original::{Original, Unreadable};
-use crate::api::error::{Error as ApiError, Kind, render_detail};
+use crate::api::dialect::in_words;
+use crate::api::problem::{Problem, What};
 use crate::metrics::Metrics;
 use crate::proxy::exchange::{Context, RequestIds};
 use crate::proxy::guard::Rejection;
@@ -104,18 +105,19 @@ impl Authorization for Checker {
         let mut context = Context::new(self.settings.load_full(), self.request_ids.next(), self.tallies.clone());
         context.begin_question(asker.and_then(Asker::address), PathAndQuery::from_static(CHECK), &self.streams);
         if asker != Some(Asker::Socket) && !context.peer_is_trusted() {
-            let error = context.turn_away(Rejection::UntrustedPeer);
-            context.status = Some(error.kind.status());
-            return Err(Status::permission_denied(error.message));
+            let problem = context.turn_away(Rejection::UntrustedPeer);
+            context.status = Some(context.render(&problem).status());
+            return Err(Status::permission_denied(in_words(&problem.what)));
         }
         let answer = match self.answer(request.get_ref(), &mut context).await {
             Ok(allowed) => {
                 context.status = Some(StatusCode::OK);
                 response(Code::Ok, HttpResponse::OkResponse(allowed))
             }
-            Err(error) => {
-                context.status = Some(error.kind.status());
-                response(code_of(&error), HttpResponse::DeniedResponse(denied(&error, &context)))
+            Err(problem) => {
+                let refusal = context.render(&problem);
+                context.status = Some(refusal.status());
+                response(code_of(refusal.status()), HttpResponse::DeniedResponse(denied(refusal)))
             }
         };
         Ok(Response::new(answer))
@@ -123,10 +125,10 @@ impl Authorization for Checker {
 }
 
 impl Checker {
-    async fn answer(&self, question: &CheckRequest, context: &mut Context) -> Result<OkHttpResponse, ApiError> {
+    async fn answer(&self, question: &CheckRequest, context: &mut Context) -> Result<OkHttpResponse, Problem> {
         let Ok((original, received)) = read(question) else {
             context.refuse_unread();
-            return Err(Kind::BadRequest.into());
+            return Err(What::BadRequest.into());
         };
         let source = question.get_client_address().and_then(|address| address.parse().ok());
         context.note_original(original.method(), original.target());
@@ -214,8 +216,8 @@ fn overwrite(name: &HeaderName, value: &[u8]) -> HeaderValueOption {
     }
 }
 
-fn denied(error: &ApiError, context: &Context) -> DeniedHttpResponse {
-    let (head, body): (_, Bytes) = render_detail(error, context.request_id()).into_parts();
+fn denied(refusal: http::Response<Bytes>) -> DeniedHttpResponse {
+    let (head, body) = refusal.into_parts();
     DeniedHttpResponse {
         status: Some(HttpStatus { code: head.status.as_u16().into() }),
         headers: head.headers.iter().map(|(name, value)| overwrite(name, value.as_bytes())).collect(),
@@ -228,8 +230,8 @@ fn response(code: Code, http_response: HttpResponse) -> CheckResponse {
     CheckResponse { status: Some(status), dynamic_metadata: None, http_response: Some(http_response) }
 }
 
-fn code_of(error: &ApiError) -> Code {
-    match error.kind.status() {
+fn code_of(status: StatusCode) -> Code {
+    match status {
         StatusCode::BAD_REQUEST => Code::InvalidArgument,
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         StatusCode::FORBIDDEN => Code::PermissionDenied,
