@@ -15,7 +15,9 @@ use doorward::directory::Generation;
 use doorward::metrics::Metrics;
 use doorward::model::{Shard, TenantId, TokenKey, TokenKeys, TokenKind};
 use doorward::proxy::guard::{self, Permit, Rejection};
-use doorward::proxy::route::{self, Policy, Route, RouteTable};
+use doorward::proxy::path::normalise;
+use doorward::proxy::policy::Policy;
+use doorward::proxy::route::{Route, RouteTable};
 use doorward::session::{self, Refusal, Sessions, Setup, Source};
 use doorward::store::SessionStore;
 use doorward::store::sqlite::SqliteStore;
@@ -169,7 +171,7 @@ fn routes(criterion: &mut Criterion) {
     let table = RouteTable::new(&rules).expect("the rules are valid");
     let path = "/api/v1/customers/4711/invoices";
     let classify = |path: &str| {
-        let normal = route::normalise(path).expect("an ordinary path");
+        let normal = normalise(path).expect("an ordinary path");
         matches!(table.classify(&Method::GET, &normal), Route::Guard(_))
     };
     assert!(classify(path));

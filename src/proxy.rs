@@ -4,22 +4,20 @@
 //! `upstream_peer` and `upstream_request_filter` do nothing without one. What is forwarded was
 //! stripped of identity headers before anything else looked at it.
 
-pub mod direct;
-pub mod edge;
-pub mod exchange;
-mod framing;
+pub mod connection;
+pub mod context;
+pub mod forward;
+pub mod forward_auth;
 pub mod guard;
-pub mod headers;
-mod heads;
-mod lent;
+pub mod identity_headers;
+pub mod metrics;
+pub mod path;
+pub mod policy;
 pub mod respond;
 pub mod route;
 pub mod series;
-pub mod streams;
-pub mod tally;
+pub mod settings;
 pub mod terminate;
-pub mod upstream;
-pub mod verify;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,15 +37,17 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use tokio::time::Instant;
 
-use self::direct::Direct;
-use self::exchange::{Context, RequestIds};
+use self::connection::session_watch::SessionWatch;
+use self::context::{Context, RequestIds};
+use self::forward::fast_path::{self, FastPath};
+use self::forward::upstream::Upstream;
+use self::forward::{framing, transform};
 use self::guard::{Permit, Rejection};
-use self::route::{Route, RouteTable, Rule, Surface};
-use self::streams::Streams;
-use self::tally::Tallies;
-use self::upstream::Upstream;
+use self::metrics::MetricHandles;
+use self::route::{Route, Rule, Surface};
+use self::settings::Settings;
 use crate::api::{ClientAddr, Problem, What};
-use crate::config::{Cookie, IdentityHeaders, Limits};
+use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::session::Sessions;
 use crate::telemetry::traces::Tracer;
@@ -69,10 +69,10 @@ pub struct Gateway {
     pub webhooks: Arc<Router>,
     /// Where requests are forwarded to.
     pub upstream: Arc<Upstream>,
-    /// The short way there.
-    pub direct: Direct,
+    /// The fast path there.
+    pub fast_path: FastPath,
     /// Exchanges that are under way.
-    pub streams: Arc<Streams>,
+    pub streams: Arc<SessionWatch>,
     /// Sizes, counts and deadlines.
     pub limits: Limits,
     /// Set while the process drains: every response then ends its connection.
@@ -84,24 +84,7 @@ pub struct Gateway {
     /// What records exchanges, if they are traced at all.
     pub tracer: Option<Arc<Tracer>>,
     /// Handles of the metrics that every exchange touches.
-    pub tallies: Arc<Tallies>,
-}
-
-/// What a reload replaces.
-#[derive(Debug)]
-pub struct Settings {
-    /// What a path needs.
-    pub routes: RouteTable,
-    /// Which identity headers go upstream.
-    pub identity_headers: IdentityHeaders,
-    /// The cookie that may carry a token.
-    pub cookie: Cookie,
-    /// Peers whose forwarding headers are believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Whether other proxies may ask.
-    pub forward_auth: bool,
-    /// Which share of successful exchanges is logged.
-    pub access_log_sample: f64,
+    pub handles: Arc<MetricHandles>,
 }
 
 #[async_trait]
@@ -109,14 +92,14 @@ impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(self.settings.load_full(), self.request_ids.next(), self.tallies.clone())
+        Context::new(self.settings.load_full(), self.request_ids.next(), self.handles.clone())
     }
 
     // Compression modules and the like would only cost: the application's bytes are not ours.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, exchange: &mut Exchange, context: &mut Context) -> pingora::Result<()> {
-        edge::mark_exchange(exchange, true);
+        connection::mark_exchange(exchange, true);
         context.begin(exchange, self);
         self.set_connection_rules(exchange);
         Ok(())
@@ -125,7 +108,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, exchange: &mut Exchange, context: &mut Context) -> pingora::Result<bool> {
         let settings = context.settings.clone();
         let trusted = context.peer_is_trusted();
-        let misspelt = headers::strip(exchange.req_header_mut(), trusted, &self.metrics);
+        let non_canonical = identity_headers::strip(exchange.req_header_mut(), trusted, &self.metrics);
         if let Err(what) = framing::check_framing(exchange).and_then(|()| framing::rewrite_path(exchange)) {
             if settings.forward_auth && route::question(exchange.req_header().uri.path()).is_some() {
                 return Box::pin(self.refuse_question(exchange, context, what)).await;
@@ -142,7 +125,7 @@ impl ProxyHttp for Gateway {
             return refuse(exchange, &problem, context).await;
         }
         let answered = match route {
-            Route::Terminate(Surface::Verify) => return Box::pin(self.verify(exchange, context, misspelt)).await,
+            Route::Terminate(Surface::Verify) => return Box::pin(self.verify(exchange, context, non_canonical)).await,
             Route::Terminate(Surface::Reserved) => {
                 let problem = nothing_here();
                 return refuse(exchange, &problem, context).await;
@@ -165,7 +148,7 @@ impl ProxyHttp for Gateway {
         if self.announces_too_much(exchange) {
             return refuse(exchange, &What::TooLarge.into(), context).await;
         }
-        match self.upstream.http1_peer().filter(|_| direct::is_plain(exchange)) {
+        match self.upstream.http1_peer().filter(|_| fast_path::is_plain(exchange)) {
             Some(peer) => Box::pin(self.forward(exchange, context, &peer)).await.map(|()| true),
             None => Ok(false),
         }
@@ -187,8 +170,8 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> pingora::Result<()> {
-        heads::prepare_request(exchange, request, context)?;
-        headers::restore_te(request, exchange.req_header())
+        transform::prepare_request(exchange, request, context)?;
+        identity_headers::restore_te(request, exchange.req_header())
     }
 
     async fn request_body_filter(
@@ -252,7 +235,7 @@ impl ProxyHttp for Gateway {
             exchange.set_keepalive(None);
             let _ = exchange.downstream_session.drain_request_body().await;
         }
-        edge::mark_exchange(exchange, false);
+        connection::mark_exchange(exchange, false);
     }
 
     // A client that hangs up is its own business; it is in the access log.
@@ -387,5 +370,5 @@ fn is_tls(exchange: &Exchange) -> bool {
 
 /// Returns the client's address as trusted proxies tell it.
 fn client_of(head: &HeaderMap, peer: Option<std::net::IpAddr>, trusted: &[IpNet]) -> Option<std::net::IpAddr> {
-    peer.map(|peer| headers::client_address(head, peer, trusted))
+    peer.map(|peer| identity_headers::client_address(head, peer, trusted))
 }

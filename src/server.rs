@@ -43,9 +43,9 @@ use self::traces::Tracing;
 use crate::api::admin::{self, Health};
 use crate::config::{Config, Loaded};
 use crate::metrics::Metrics;
-use crate::proxy::Settings;
+use crate::proxy::connection::session_watch::SessionWatch;
 use crate::proxy::route::RouteTable;
-use crate::proxy::streams::Streams;
+use crate::proxy::settings::Settings;
 use crate::session::Policy;
 use crate::telemetry::{Verbosity, with_causes};
 use crate::time::{Clock, SystemClock};
@@ -70,7 +70,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     draining: Arc<AtomicBool>,
-    streams: Arc<Streams>,
+    streams: Arc<SessionWatch>,
     settings: Arc<ArcSwap<Settings>>,
 }
 
@@ -165,7 +165,7 @@ impl Shared {
             random: Arc::new(SystemRandom::new()),
             metrics: Arc::new(metrics),
             draining: Arc::new(AtomicBool::new(false)),
-            streams: Streams::new(),
+            streams: SessionWatch::new(),
             settings: Arc::new(ArcSwap::from_pointee(settings(config)?)),
         })
     }

@@ -7,7 +7,9 @@ use http::Method;
 
 use super::{ConfigFiles, FAILURE, SUCCESS, Surroundings, USAGE, say};
 use crate::config::{Auth, Config};
-use crate::proxy::route::{Policy, Route, RouteTable, Rule, Surface, normalise};
+use crate::proxy::path::normalise;
+use crate::proxy::policy::Policy;
+use crate::proxy::route::{Route, RouteTable, Rule, Surface};
 
 /// Which request to explain.
 #[derive(Args, Debug)]

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 use tokio::time::Instant;
 
-use super::route::Policy;
+use super::policy::Policy;
 use crate::api::bearer::{BearerError, bearer, is_jwt_shaped};
 use crate::config::{Auth, Cookie};
 use crate::model::{PrincipalKind, Session};
@@ -25,7 +25,7 @@ pub struct Permit {
 /// Why a request was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// A session is needed and no credential came.
+    /// A session is needed and no credential meta.
     MissingToken,
     /// Credentials came that cannot be read in one way only.
     MalformedCredentials,

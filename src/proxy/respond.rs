@@ -23,7 +23,7 @@ pub struct Verdict {
 }
 
 /// Writes a whole response.
-pub(super) async fn write(exchange: &mut Exchange, response: Response<Bytes>) -> pingora::Result<()> {
+pub(in crate::proxy) async fn write(exchange: &mut Exchange, response: Response<Bytes>) -> pingora::Result<()> {
     let (head, body) = head_and_body(response)?;
     // A body that nobody will read must not be taken for the next request.
     if !exchange.as_mut().is_body_empty() {
@@ -35,7 +35,7 @@ pub(super) async fn write(exchange: &mut Exchange, response: Response<Bytes>) ->
 }
 
 /// Refuses on an HTTP/2 stream that no exchange carries any longer, unless it was answered.
-pub(super) async fn refuse_stream(
+pub(in crate::proxy) async fn refuse_stream(
     stream: &mut HttpSession,
     refusal: Refusal,
     dialect: Dialect,

@@ -1,16 +1,14 @@
 //! What to do with a request, decided once from its method and its normalised path.
 //!
-//! The upstream receives the very string that the rules were matched against. A path that two
-//! parsers could read differently (dot segments, empty segments, encoded separators, backslashes)
-//! is refused with 400 rather than guessed at: GHSA-p224-6x5r-fjpm, CVE-2026-42274,
-//! CVE-2021-31920 and their kin all began with a policy that saw another path than the application.
+//! The path is the one that [`normalise`] leaves, and the very string that the application receives.
 
-use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use http::Method;
 
-use super::tally::RouteTally;
+use super::metrics::RouteHandles;
+use super::path::normalise;
+use super::policy::Policy;
 use crate::config::{Auth, RouteRule};
 use crate::metrics::Metrics;
 use crate::model::Dialect;
@@ -53,22 +51,7 @@ pub struct Rule {
     pub dialect: Dialect,
     methods: Vec<Method>,
     pattern: Vec<Segment>,
-    tally: OnceLock<RouteTally>,
-}
-
-/// What the guard asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// Whether a session is needed.
-    pub auth: Auth,
-    /// Whether a guest's session is enough.
-    pub allow_anonymous: bool,
-    /// Roles of which the principal must have one; empty for none.
-    pub require_any_role: Vec<String>,
-    /// Whether such an exchange begins a new lifetime of its session.
-    pub stream: bool,
-    /// Whether the application may see the credentials.
-    pub keep_credentials: bool,
+    handles: OnceLock<RouteHandles>,
 }
 
 /// All rules, in order, and the rule for paths that none of them names.
@@ -77,11 +60,6 @@ pub struct RouteTable {
     rules: Vec<Arc<Rule>>,
     unmatched: Arc<Rule>,
 }
-
-/// Why a request target is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("ambiguous request path")]
-pub struct AmbiguousPath;
 
 /// Why a rule cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -181,7 +159,7 @@ impl Rule {
             dialect: rule.errors,
             methods,
             pattern: parse_pattern(&rule.path)?,
-            tally: OnceLock::new(),
+            handles: OnceLock::new(),
         })
     }
 
@@ -199,13 +177,13 @@ impl Rule {
             dialect: Dialect::default(),
             methods: Vec::new(),
             pattern: vec![Segment::Rest],
-            tally: OnceLock::new(),
+            handles: OnceLock::new(),
         }
     }
 
     /// Returns where the exchanges of this route are counted.
-    pub(super) fn tally(&self, metrics: &Metrics) -> &RouteTally {
-        self.tally.get_or_init(|| RouteTally::new(&self.id, metrics))
+    pub(super) fn handles(&self, metrics: &Metrics) -> &RouteHandles {
+        self.handles.get_or_init(|| RouteHandles::new(&self.id, metrics))
     }
 
     fn matches(&self, method: &Method, path: &str) -> bool {
@@ -222,70 +200,6 @@ pub(super) fn question(path: &str) -> Option<&str> {
 /// Returns what follows `prefix` in a path: nothing, or a slash and more; `None` for other paths.
 fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Returns the one spelling of a path that rules and upstream both see.
-///
-/// Escapes of unreserved characters are decoded and the others get upper-case digits (RFC 3986
-/// §6.2.2); whatever could still be read in two ways is refused.
-pub fn normalise(path: &str) -> Result<Cow<'_, str>, AmbiguousPath> {
-    let normal = if path.contains('%') { Cow::Owned(decode_unreserved(path)?) } else { Cow::Borrowed(path) };
-    let rest = normal.strip_prefix('/').ok_or(AmbiguousPath)?;
-    if !normal.bytes().all(is_path_byte) || is_escaped_twice(&normal) {
-        return Err(AmbiguousPath);
-    }
-    // A trailing slash leaves one empty segment at the end, which is fine; any other is not.
-    let mut segments = rest.split('/').peekable();
-    while let Some(segment) = segments.next() {
-        let empty_inside = segment.is_empty() && segments.peek().is_some();
-        if empty_inside || is_dot_segment(segment) {
-            return Err(AmbiguousPath);
-        }
-    }
-    Ok(normal)
-}
-
-// To an application that decodes twice, an escaped percent sign before two digits is an escape that
-// no rule was matched against. Any other `%25` is only a percent sign.
-fn is_escaped_twice(normal: &str) -> bool {
-    let begins_with_digits = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
-    normal.contains('%') && normal.split("%25").skip(1).any(begins_with_digits)
-}
-
-// `..;x` is a dot segment to Java servers, which drop path parameters before resolving; behind a
-// proxy that decodes for them `..%3Bx` is one too.
-fn is_dot_segment(segment: &str) -> bool {
-    let name = || segment.split(';').next().and_then(|name| name.split("%3B").next());
-    segment.starts_with('.') && matches!(name(), Some("." | ".."))
-}
-
-fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#' | b'?')
-}
-
-fn decode_unreserved(path: &str) -> Result<String, AmbiguousPath> {
-    let mut normal = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((before, after)) = rest.split_once('%') {
-        normal.push_str(before);
-        let (digits, after) = after.split_at_checked(2).ok_or(AmbiguousPath)?;
-        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(AmbiguousPath);
-        }
-        match u8::from_str_radix(digits, 16).map_err(|_| AmbiguousPath)? {
-            b'/' | b'\\' | 0..=0x1F | 0x7F => return Err(AmbiguousPath),
-            byte @ (b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~') => {
-                normal.push(char::from(byte));
-            }
-            _ => {
-                normal.push('%');
-                normal.push_str(&digits.to_ascii_uppercase());
-            }
-        }
-        rest = after;
-    }
-    normal.push_str(rest);
-    Ok(normal)
 }
 
 fn parse_method(name: &str) -> Result<Method, InvalidRule> {
@@ -335,82 +249,6 @@ mod tests {
     fn table(rules: &str) -> RouteTable {
         let rules: Vec<RouteRule> = serde_saphyr::from_str(rules).unwrap();
         RouteTable::new(&rules).unwrap()
-    }
-
-    #[test]
-    fn ordinary_paths_are_left_as_they_are() {
-        for path in
-            ["/", "/a", "/a/", "/a/b.c/..d/d..", "/a;v=1/b", "/@:!$&'()*+,=~-_", "/a%20b", "/100%25", "/%25%25/%25of"]
-        {
-            assert_eq!(normalise(path).as_deref(), Ok(path), "{path}");
-        }
-    }
-
-    #[test]
-    fn escapes_have_one_spelling() {
-        for (path, normal) in [
-            ("/%61dmin", "/admin"),
-            ("/%7Euser", "/~user"),
-            ("/a%2db", "/a-b"),
-            ("/%c3%a9", "/%C3%A9"),
-            ("/a%3bb", "/a%3Bb"),
-        ] {
-            assert_eq!(normalise(path).as_deref(), Ok(normal), "{path}");
-        }
-    }
-
-    #[test]
-    fn paths_that_two_parsers_read_differently_are_refused() {
-        for path in [
-            "",
-            "a",
-            "*",
-            "//",
-            "//admin",
-            "/a//b",
-            "/.",
-            "/..",
-            "/a/../b",
-            "/a/./b",
-            "/a/..",
-            "/public/%2e%2e/admin",
-            "/public/%2E%2e/admin",
-            "/public/.%2e/admin",
-            "/public/..;/admin",
-            "/public/..;x=1/admin",
-            "/public/%2e%2e;/x",
-            "/public/..%3b/admin",
-            "/%252e%252e",
-            "/%25%32e",
-            "/%252561dmin",
-            "/a%252fb",
-            "/a%2fb",
-            "/a%2Fb",
-            "/a%5cb",
-            "/a%5Cb",
-            "/a\\b",
-            "/a%00",
-            "/a%0d%0a",
-            "/a%7f",
-            "/a#b",
-            "/a b",
-            "/a%",
-            "/a%2",
-            "/a%zz",
-            "/a%+1",
-            "/é",
-            "http://host/a",
-        ] {
-            assert_eq!(normalise(path), Err(AmbiguousPath), "{path}");
-        }
-    }
-
-    #[test]
-    fn normalising_twice_changes_nothing() {
-        for path in ["/%61%2D%7e", "/%c3%a9/%25", "/x/%3B"] {
-            let once = normalise(path).unwrap().into_owned();
-            assert_eq!(normalise(&once).as_deref(), Ok(once.as_str()));
-        }
     }
 
     #[test]

@@ -3,8 +3,7 @@
 //! Left out is what only traffic can tell: routes and status codes.
 
 use super::guard::Rejection;
-use super::tally::PROXY;
-use super::verify::VERIFY;
+use super::metrics::{PROXY, VERIFY};
 use crate::metrics::Metrics;
 use crate::model::PrincipalKind;
 use crate::session::Refusal;
@@ -50,10 +49,10 @@ pub fn create(metrics: &Metrics) {
     for kind in UPSTREAM_ERRORS {
         metrics.upstream_errors.with_label_values(&[kind]);
     }
-    for header in super::headers::identity_labels() {
+    for header in super::identity_headers::identity_labels() {
         metrics.identity_headers_stripped.with_label_values(&[header]);
     }
-    for reason in super::streams::cut_labels() {
+    for reason in super::connection::session_watch::cut_labels() {
         metrics.streams_cut.with_label_values(&[reason]);
     }
     for handler in [PROXY, VERIFY] {

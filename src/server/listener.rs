@@ -21,7 +21,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{Shared, StartError, start_error, tls};
 use crate::config::{Address, Config};
-use crate::proxy::edge::Edge;
+use crate::proxy::connection::Edge;
 use crate::proxy::{ATTEMPTS, Gateway};
 
 /// Bytes of a TLS connection read at once. pingora's 64 KiB would be held by every idle connection.

@@ -14,11 +14,11 @@ use crate::directory::Directory;
 use crate::identity::Providers;
 use crate::model::{TokenKey, TokenKeys};
 use crate::proxy::Gateway;
-use crate::proxy::direct::Direct;
-use crate::proxy::exchange::RequestIds;
+use crate::proxy::context::RequestIds;
+use crate::proxy::forward::fast_path::FastPath;
+use crate::proxy::forward::upstream::Upstream;
+use crate::proxy::metrics::MetricHandles;
 use crate::proxy::series;
-use crate::proxy::tally::Tallies;
-use crate::proxy::upstream::Upstream;
 use crate::secret::{Rotating, random_bytes};
 use crate::session::{Policy, Rebinds, Sessions, Setup};
 use crate::store::redis::RedisStore;
@@ -108,14 +108,14 @@ impl Services {
             session_exchange: Arc::new(router(app)),
             webhooks: Arc::new(webhooks::router(webhooks)),
             upstream: self.upstream.clone(),
-            direct: Direct::new(&listener::server_conf(config)),
+            fast_path: FastPath::new(&listener::server_conf(config)),
             streams: shared.streams.clone(),
             limits: config.limits.clone(),
             draining: shared.draining.clone(),
             request_ids: Arc::new(RequestIds::new(u64::from_ne_bytes(*seed))),
             metrics: shared.metrics.clone(),
             tracer,
-            tallies: Tallies::new(shared.metrics.clone()),
+            handles: MetricHandles::new(shared.metrics.clone()),
         })
     }
 }

@@ -16,13 +16,13 @@ use tokio::time::Instant;
 
 pub use self::ids::RequestIds;
 use self::trace::Trace;
+use super::connection::session_watch::{SessionWatch, Watch};
 use super::guard::{Permit, Rejection};
+use super::metrics::{MetricHandles, PROXY, VERIFY, status_label};
 use super::respond::Verdict;
 use super::route::Rule;
-use super::streams::{Slot, Streams};
-use super::tally::{PROXY, Tallies, status_label};
-use super::verify::VERIFY;
-use super::{Gateway, Settings, client_of, edge};
+use super::settings::Settings;
+use super::{Gateway, client_of, connection};
 use crate::api::{Dialect, Problem, RequestId};
 use crate::metrics::Metrics;
 use crate::session::{Refusal, Sessions, Source};
@@ -49,13 +49,13 @@ pub struct Context {
     dialect: Dialect,
     started: Instant,
     forwarded_at: Option<Instant>,
-    slot: Option<Arc<Slot>>,
+    watch: Option<Arc<Watch>>,
     /// Whether what carries it outlives a cut and can say what it could not.
     outlived: bool,
     line: Option<Line>,
     trace: Option<Trace>,
     under_way: Option<UnderWay>,
-    tallies: Arc<Tallies>,
+    handles: Arc<MetricHandles>,
 }
 
 /// What the access log needs of the request head, kept for exchanges that are cut.
@@ -69,13 +69,13 @@ struct Line {
 
 /// Counts an exchange in, and out again however it ends.
 struct UnderWay {
-    streams: Arc<Streams>,
+    streams: Arc<SessionWatch>,
     /// Which exchanges it is one of.
     gauge: IntGauge,
 }
 
 impl Context {
-    pub(super) fn new(settings: Arc<Settings>, request_id: RequestId, tallies: Arc<Tallies>) -> Self {
+    pub(super) fn new(settings: Arc<Settings>, request_id: RequestId, handles: Arc<MetricHandles>) -> Self {
         Self {
             settings,
             peer: None,
@@ -93,12 +93,12 @@ impl Context {
             dialect: Dialect::default(),
             started: Instant::now(),
             forwarded_at: None,
-            slot: None,
+            watch: None,
             outlived: false,
             line: None,
             trace: None,
             under_way: None,
-            tallies,
+            handles,
         }
     }
 
@@ -107,7 +107,7 @@ impl Context {
         let head = exchange.req_header();
         self.peer = exchange.client_addr().and_then(|address| address.as_inet()).map(|peer| peer.ip().to_canonical());
         self.client = client_of(&head.headers, self.peer, &self.settings.trusted_proxies);
-        self.slot = edge::current_slot();
+        self.watch = connection::current_slot();
         self.outlived = exchange.as_custom().is_some();
         let line = Line {
             method: head.method.clone(),
@@ -119,16 +119,16 @@ impl Context {
     }
 
     /// Takes down a question that came otherwise than through the proxy port.
-    pub(super) fn begin_question(&mut self, peer: Option<IpAddr>, target: PathAndQuery, streams: &Arc<Streams>) {
+    pub(super) fn begin_question(&mut self, peer: Option<IpAddr>, target: PathAndQuery, streams: &Arc<SessionWatch>) {
         self.peer = peer;
         self.client = peer;
         self.enter(Line { method: Method::POST, target: Some(target), traceparent: None }, streams);
         self.answers_a_proxy();
     }
 
-    fn enter(&mut self, line: Line, streams: &Arc<Streams>) {
+    fn enter(&mut self, line: Line, streams: &Arc<SessionWatch>) {
         self.line = Some(line);
-        self.under_way = Some(UnderWay::begin(streams.clone(), self.tallies.in_flight.clone()));
+        self.under_way = Some(UnderWay::begin(streams.clone(), self.handles.in_flight.clone()));
     }
 
     pub(super) fn peer_is_trusted(&self) -> bool {
@@ -139,7 +139,7 @@ impl Context {
     pub(super) fn peer_value(&self) -> Option<HeaderValue> {
         let peer = self.peer?;
         let render = || HeaderValue::try_from(peer.to_string()).expect("an address is visible ASCII");
-        Some(self.slot.as_ref().map_or_else(render, |slot| slot.peer_text(render)))
+        Some(self.watch.as_ref().map_or_else(render, |watch| watch.peer_text(render)))
     }
 
     pub(super) fn request_id(&self) -> RequestId {
@@ -162,15 +162,15 @@ impl Context {
 
     /// Puts the session that was let through under watch.
     pub(super) fn hold(&self, permit: &Permit, generation: u64) {
-        if let (Some(slot), Some(session)) = (&self.slot, permit.session()) {
-            slot.hold(session.clone(), generation);
+        if let (Some(watch), Some(session)) = (&self.watch, permit.session()) {
+            watch.hold(session.clone(), generation);
         }
     }
 
     pub(super) fn allow(&mut self, rule: &Arc<Rule>, permit: Permit) {
         let verdict = verdict_of(&permit);
         if permit.session().is_none() {
-            self.tallies.bypassed.inc();
+            self.handles.bypassed.inc();
         }
         self.rule = Some(rule.clone());
         self.permit = Some(permit);
@@ -181,7 +181,7 @@ impl Context {
     pub(super) fn answers_a_proxy(&mut self) {
         self.handler = VERIFY;
         if let Some(under_way) = &mut self.under_way {
-            under_way.count_as(self.tallies.questions.clone());
+            under_way.count_as(self.handles.questions.clone());
         }
     }
 
@@ -236,17 +236,17 @@ impl Context {
         let took = (ended - started).as_secs_f64();
         self.trace_guard(decided, started, ended);
         if source == Some(Source::Cache) {
-            self.tallies.cached_decision.observe(took);
+            self.handles.cached_decision.observe(took);
         } else {
             let labels = [source.map_or("none", Source::as_str)];
-            self.tallies.metrics.auth_decision_duration.with_label_values(&labels).observe(took);
+            self.handles.metrics.auth_decision_duration.with_label_values(&labels).observe(took);
         }
         match decided {
             Ok(permit) => match permit.session() {
                 Some(session) if source == Some(Source::Stale) => {
                     self.count(verdict_of(permit), session.principal.kind.as_str());
                 }
-                Some(session) => self.tallies.allowed(session.principal.kind).inc(),
+                Some(session) => self.handles.allowed(session.principal.kind).inc(),
                 // Counted by `allow`: nobody was asked for.
                 None => {}
             },
@@ -256,7 +256,7 @@ impl Context {
 
     fn count(&self, verdict: Verdict, principal: &str) {
         let labels = [verdict.outcome.as_str(), verdict.reason, principal];
-        self.tallies.metrics.auth_decisions.with_label_values(&labels).inc();
+        self.handles.metrics.auth_decisions.with_label_values(&labels).inc();
     }
 
     pub(super) fn forwarded(&mut self) {
@@ -265,8 +265,8 @@ impl Context {
 
     /// Notes that the head of the answer is about to be sent.
     pub(super) fn answering(&self) {
-        if let Some(slot) = &self.slot {
-            slot.answering();
+        if let Some(watch) = &self.watch {
+            watch.answering();
         }
     }
 
@@ -275,7 +275,7 @@ impl Context {
     pub(super) fn ended_by(&self, sessions: &Sessions) -> Option<Refusal> {
         let session = self.permit.as_ref().and_then(Permit::session)?;
         let revoked = || sessions.is_revoked(session).then_some(Refusal::Revoked);
-        self.slot.as_ref().and_then(|slot| slot.ended_by()).or_else(revoked)
+        self.watch.as_ref().and_then(|watch| watch.ended_by()).or_else(revoked)
     }
 
     /// Takes down how the exchange ended.
@@ -285,25 +285,25 @@ impl Context {
         if let Some(kind) = self.upstream_error.filter(|_| error.is_some()) {
             metrics.upstream_errors.with_label_values(&[kind]).inc();
         }
-        let cut = |slot: &Arc<Slot>| slot.is_answered() && slot.ended_by().is_some();
-        let cut = self.slot.as_ref().is_some_and(cut);
+        let cut = |watch: &Arc<Watch>| watch.is_answered() && watch.ended_by().is_some();
+        let cut = self.watch.as_ref().is_some_and(cut);
         self.close(cut);
     }
 
     fn close(&mut self, cut: bool) {
         let Some(line) = self.line.take() else { return };
-        let cut = cut && !self.leave_last_words();
-        if let Some(slot) = self.slot.take() {
-            slot.release();
+        let cut = cut && !self.set_pending_refusal();
+        if let Some(watch) = self.watch.take() {
+            watch.release();
         }
         self.under_way = None;
-        let metrics = &self.tallies.metrics;
+        let metrics = &self.handles.metrics;
         let route = self.rule.as_ref().map_or("none", |rule| rule.id.as_str());
         let code = self.status.map_or(499, |status| status.as_u16());
         let now = Instant::now();
         let took = now - self.started;
         if let Some(rule) = self.rule.as_ref().filter(|_| self.handler != VERIFY) {
-            rule.tally(metrics).count(route, code, took, metrics);
+            rule.handles(metrics).count(route, code, took, metrics);
         } else {
             metrics.http_requests.with_label_values(&[self.handler, route, &status_label(code)]).inc();
             metrics.http_request_duration.with_label_values(&[self.handler, route]).observe(took.as_secs_f64());
@@ -324,11 +324,11 @@ impl Context {
     }
 
     // On HTTP/2 an exchange that was cut before its answer is not the one that gives it.
-    fn leave_last_words(&mut self) -> bool {
-        let unanswered = |slot: &&Arc<Slot>| self.outlived && self.status.is_none() && !slot.is_answered();
-        let Some(slot) = self.slot.as_ref().filter(unanswered) else { return false };
-        let Some(refusal) = slot.ended_by() else { return false };
-        slot.leave_last_words(refusal, self.dialect, self.request_id);
+    fn set_pending_refusal(&mut self) -> bool {
+        let unanswered = |watch: &&Arc<Watch>| self.outlived && self.status.is_none() && !watch.is_answered();
+        let Some(watch) = self.watch.as_ref().filter(unanswered) else { return false };
+        let Some(refusal) = watch.ended_by() else { return false };
+        watch.set_pending_refusal(refusal, self.dialect, self.request_id);
         self.verdict = Some(Rejection::Refused(refusal).verdict());
         self.status = Some(self.dialect.status(&Problem::from(refusal).what));
         true
@@ -366,13 +366,13 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         // Nor does one whose client is gone.
-        let cut = self.slot.as_ref().is_some_and(|slot| slot.ended_by().is_some());
+        let cut = self.watch.as_ref().is_some_and(|watch| watch.ended_by().is_some());
         self.close(cut);
     }
 }
 
 impl UnderWay {
-    fn begin(streams: Arc<Streams>, gauge: IntGauge) -> Self {
+    fn begin(streams: Arc<SessionWatch>, gauge: IntGauge) -> Self {
         streams.exchange_began();
         gauge.inc();
         Self { streams, gauge }

@@ -44,7 +44,7 @@ struct Guarded {
 }
 
 /// How an exchange ended.
-struct Ending<'a> {
+struct Completion<'a> {
     began: Instant,
     ended: Instant,
     route: &'a str,
@@ -59,9 +59,9 @@ struct Ending<'a> {
     cut: bool,
 }
 
-/// How a request came.
+/// How a request meta.
 #[derive(Clone, Copy)]
-struct Came {
+struct RequestMeta {
     method: &'static str,
     scheme: &'static str,
     version: &'static str,
@@ -69,7 +69,7 @@ struct Came {
 
 /// What is recorded of a sampled exchange.
 struct Recording {
-    came: Came,
+    meta: RequestMeta,
     guarded: Option<Guarded>,
     store: StoreCalls,
     /// When the application was first turned to, and how often it was.
@@ -82,17 +82,17 @@ impl Context {
         let Some(tracer) = &gateway.tracer else { return };
         let head = exchange.req_header();
         let scheme = if is_tls(exchange) { "https" } else { "http" };
-        let came = Came { method: known(&head.method), scheme, version: version(head.version) };
+        let meta = RequestMeta { method: known(&head.method), scheme, version: version(head.version) };
         // What a question says of a trace is mostly the client's word, which the proxy passes on.
         let believed = self.peer_is_trusted() && route::question(head.uri.path()).is_none();
-        self.trace = Some(Trace::begin(tracer, &head.headers, came, believed, self.request_id.sample_value()));
+        self.trace = Some(Trace::begin(tracer, &head.headers, meta, believed, self.request_id.sample_value()));
     }
 
     /// Begins the trace of a question that came otherwise than through the proxy port: in the trace of
     /// the request that it is about, whose `headers` these are. They do not decide whether it is sampled.
     pub(in crate::proxy) fn trace_question(&mut self, tracer: &Arc<Tracer>, method: &Method, headers: &HeaderMap) {
-        let came = Came { method: known(method), scheme: "http", version: version(Version::HTTP_2) };
-        self.trace = Some(Trace::begin(tracer, headers, came, false, self.request_id.sample_value()));
+        let meta = RequestMeta { method: known(method), scheme: "http", version: version(Version::HTTP_2) };
+        self.trace = Some(Trace::begin(tracer, headers, meta, false, self.request_id.sample_value()));
     }
 
     /// Takes down when the store was asked.
@@ -107,7 +107,7 @@ impl Context {
         let verdict = decided.as_ref().map_or_else(|rejection| rejection.verdict(), verdict_of);
         let source = decided.as_ref().ok().and_then(Permit::source).map(Source::as_str);
         let seconds = (ended - began).as_secs_f64();
-        trace.exemplify(&self.tallies.metrics, Measured::Decision, &[source.unwrap_or("none")], seconds);
+        trace.exemplify(&self.handles.metrics, Measured::Decision, &[source.unwrap_or("none")], seconds);
         if let Some(recording) = self.recording() {
             recording.guarded = Some(Guarded { began, ended, verdict, source });
         }
@@ -137,8 +137,8 @@ impl Context {
         let Some(trace) = self.trace.take() else { return };
         let rule = self.rule.as_ref().map(|rule| rule.id.as_str());
         let labels = [self.handler, rule.unwrap_or("none")];
-        trace.exemplify(&self.tallies.metrics, Measured::Exchange, &labels, (ended - self.started).as_secs_f64());
-        trace.finish(&Ending {
+        trace.exemplify(&self.handles.metrics, Measured::Exchange, &labels, (ended - self.started).as_secs_f64());
+        trace.finish(&Completion {
             began: self.started,
             ended,
             route: rule.unwrap_or(self.handler),
@@ -158,11 +158,11 @@ impl Context {
 
 impl Trace {
     /// Begins with the request's head.
-    fn begin(tracer: &Arc<Tracer>, headers: &HeaderMap, came: Came, peer_is_trusted: bool, dice: f64) -> Self {
+    fn begin(tracer: &Arc<Tracer>, headers: &HeaderMap, meta: RequestMeta, peer_is_trusted: bool, dice: f64) -> Self {
         let place = tracer.begin(headers, peer_is_trusted, dice);
         let recording = place.sampled.then(|| {
             Box::new(Recording {
-                came,
+                meta,
                 guarded: None,
                 store: StoreCalls::default(),
                 forwarded: None,
@@ -193,7 +193,7 @@ impl Trace {
     }
 
     /// Hands the spans over.
-    fn finish(self, ending: &Ending<'_>) {
+    fn finish(self, ending: &Completion<'_>) {
         let Some(recording) = self.recording else { return };
         let mut spans = Vec::with_capacity(4);
         spans.push(server(&self.place, &recording, ending));
@@ -207,12 +207,12 @@ impl Trace {
     }
 }
 
-fn server(place: &Place, recording: &Recording, ending: &Ending<'_>) -> Span {
+fn server(place: &Place, recording: &Recording, ending: &Completion<'_>) -> Span {
     let failed = ending.status.is_some_and(|status| status >= 500);
     let mut attributes = vec![
-        ("http.request.method", Value::Name(recording.came.method)),
-        ("url.scheme", Value::Name(recording.came.scheme)),
-        ("network.protocol.version", Value::Name(recording.came.version)),
+        ("http.request.method", Value::Name(recording.meta.method)),
+        ("url.scheme", Value::Name(recording.meta.scheme)),
+        ("network.protocol.version", Value::Name(recording.meta.version)),
         ("doorward.route", Value::Text(ending.route.to_owned())),
         ("http.request.id", Value::Text(ending.request_id.to_string())),
     ];
@@ -227,7 +227,7 @@ fn server(place: &Place, recording: &Recording, ending: &Ending<'_>) -> Span {
     Span {
         id: place.server,
         parent: place.parent,
-        name: format!("{} {}", recording.came.method, ending.route),
+        name: format!("{} {}", recording.meta.method, ending.route),
         kind: Kind::Server,
         began: ending.began,
         ended: ending.ended,
@@ -262,9 +262,9 @@ fn store(id: SpanId, parent: Option<SpanId>, operation: &'static str, call: Stor
     }
 }
 
-fn upstream(place: &Place, recording: &Recording, (began, times): (Instant, i64), ending: &Ending<'_>) -> Span {
+fn upstream(place: &Place, recording: &Recording, (began, times): (Instant, i64), ending: &Completion<'_>) -> Span {
     let status = recording.upstream_status;
-    let mut attributes = vec![("http.request.method", Value::Name(recording.came.method))];
+    let mut attributes = vec![("http.request.method", Value::Name(recording.meta.method))];
     attributes.extend(status.map(|status| ("http.response.status_code", Value::Number(status.into()))));
     if times > 1 {
         attributes.push(("http.request.resend_count", Value::Number(times - 1)));

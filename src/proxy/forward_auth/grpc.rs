@@ -20,16 +20,17 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::uri::PathAndQuery;
 use tonic::{Code, Request, Response, Status, async_trait};
 
-use super::decide;
+use super::decision::decide;
 use super::original::{Original, Unreadable};
 use crate::api::dialect::in_words;
 use crate::api::problem::{Problem, What};
 use crate::metrics::Metrics;
-use crate::proxy::exchange::{Context, RequestIds};
+use crate::proxy::connection::session_watch::SessionWatch;
+use crate::proxy::context::{Context, RequestIds};
 use crate::proxy::guard::Rejection;
-use crate::proxy::streams::Streams;
-use crate::proxy::tally::Tallies;
-use crate::proxy::{Gateway, Settings, headers};
+use crate::proxy::metrics::MetricHandles;
+use crate::proxy::settings::Settings;
+use crate::proxy::{Gateway, identity_headers};
 use crate::session::Sessions;
 use crate::telemetry::traces::Tracer;
 
@@ -40,7 +41,7 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// Who asks: an extension of every request, put there by the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asker {
+pub enum Peer {
     /// A peer with an address; its trust depends on `trusted_proxies`.
     Address(IpAddr),
     /// A peer on our unix socket: whoever may open it is trusted.
@@ -48,47 +49,47 @@ pub enum Asker {
 }
 
 /// Knows who may ask.
-pub struct Doorkeeper {
+pub struct PeerFilter {
     settings: Arc<ArcSwap<Settings>>,
     metrics: Arc<Metrics>,
 }
 
 /// Answers Envoy.
-pub struct Checker {
+pub struct ExtAuthzService {
     settings: Arc<ArcSwap<Settings>>,
     sessions: Arc<Sessions>,
-    streams: Arc<Streams>,
+    streams: Arc<SessionWatch>,
     request_ids: Arc<RequestIds>,
     metrics: Arc<Metrics>,
-    tallies: Arc<Tallies>,
+    handles: Arc<MetricHandles>,
     tracer: Option<Arc<Tracer>>,
 }
 
 impl Gateway {
     /// Returns what answers Envoy as this gateway answers its own callers.
-    pub fn checker(&self) -> AuthorizationServer<Checker> {
-        let checker = Checker {
+    pub fn ext_authz_service(&self) -> AuthorizationServer<ExtAuthzService> {
+        let ext_authz_service = ExtAuthzService {
             settings: self.settings.clone(),
             sessions: self.sessions.clone(),
             streams: self.streams.clone(),
             request_ids: self.request_ids.clone(),
             metrics: self.metrics.clone(),
-            tallies: self.tallies.clone(),
+            handles: self.handles.clone(),
             tracer: self.tracer.clone(),
         };
-        AuthorizationServer::new(checker).max_decoding_message_size(QUESTION_MAX)
+        AuthorizationServer::new(ext_authz_service).max_decoding_message_size(QUESTION_MAX)
     }
 
     /// Returns who knows which peers may open a connection to ask.
-    pub fn doorkeeper(&self) -> Doorkeeper {
-        Doorkeeper { settings: self.settings.clone(), metrics: self.metrics.clone() }
+    pub fn peer_filter(&self) -> PeerFilter {
+        PeerFilter { settings: self.settings.clone(), metrics: self.metrics.clone() }
     }
 }
 
-impl Doorkeeper {
+impl PeerFilter {
     /// Returns whether a peer may open a connection; counts one that may not.
-    pub fn admits(&self, asker: Asker) -> bool {
-        let Asker::Address(peer) = asker else { return true };
+    pub fn admits(&self, peer: Peer) -> bool {
+        let Peer::Address(peer) = peer else { return true };
         let admitted = self.settings.load().trusted_proxies.iter().any(|network| network.contains(&peer));
         if !admitted {
             let verdict = Rejection::UntrustedPeer.verdict();
@@ -99,12 +100,12 @@ impl Doorkeeper {
 }
 
 #[async_trait]
-impl Authorization for Checker {
+impl Authorization for ExtAuthzService {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        let asker = request.extensions().get::<Asker>().copied();
-        let mut context = Context::new(self.settings.load_full(), self.request_ids.next(), self.tallies.clone());
-        context.begin_question(asker.and_then(Asker::address), PathAndQuery::from_static(CHECK), &self.streams);
-        if asker != Some(Asker::Socket) && !context.peer_is_trusted() {
+        let peer = request.extensions().get::<Peer>().copied();
+        let mut context = Context::new(self.settings.load_full(), self.request_ids.next(), self.handles.clone());
+        context.begin_question(peer.and_then(Peer::address), PathAndQuery::from_static(CHECK), &self.streams);
+        if peer != Some(Peer::Socket) && !context.peer_is_trusted() {
             let problem = context.turn_away(Rejection::UntrustedPeer);
             context.status = Some(context.render(&problem).status());
             return Err(Status::permission_denied(in_words(&problem.what)));
@@ -124,7 +125,7 @@ impl Authorization for Checker {
     }
 }
 
-impl Checker {
+impl ExtAuthzService {
     async fn answer(&self, question: &CheckRequest, context: &mut Context) -> Result<OkHttpResponse, Problem> {
         let Ok((original, received)) = read(question) else {
             context.refuse_unread();
@@ -136,10 +137,10 @@ impl Checker {
         if let Some(tracer) = &self.tracer {
             context.trace_question(tracer, original.method(), &received);
         }
-        let misspelt = headers::count_identity_headers(&received, &self.metrics);
+        let non_canonical = identity_headers::count_identity_headers(&received, &self.metrics);
         let identity = Box::pin(decide(&self.sessions, &original, context)).await?;
         let mut allowed = OkHttpResponse {
-            headers_to_remove: misspelt.iter().map(ToString::to_string).collect(),
+            headers_to_remove: non_canonical.iter().map(ToString::to_string).collect(),
             ..OkHttpResponse::default()
         };
         for (name, value) in &identity {
@@ -152,7 +153,7 @@ impl Checker {
     }
 }
 
-impl Asker {
+impl Peer {
     fn address(self) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(address),
@@ -195,7 +196,7 @@ fn remove_credentials(received: &HeaderMap, cookie: &str, allowed: &mut OkHttpRe
     if received.contains_key(header::AUTHORIZATION) {
         allowed.headers_to_remove.push(header::AUTHORIZATION.to_string());
     }
-    match headers::without_cookie(received, cookie) {
+    match identity_headers::without_cookie(received, cookie) {
         None => {}
         Some(kept) if kept.is_empty() => allowed.headers_to_remove.push(header::COOKIE.to_string()),
         Some(kept) => allowed.headers.push(overwrite(&header::COOKIE, &kept)),

@@ -1,32 +1,22 @@
-//! Answers other proxies whether a request of theirs may pass, without forwarding it.
-//!
-//! The rules and the guard are those of the requests that are forwarded. What differs is that the
-//! request is only told of: a telling that could be read in two ways is refused, and nothing in it
-//! is believed unless a trusted proxy tells it. An answer names every identity header that Doorward
-//! may ever write, empty when there is nothing to say: one that is left out would let a header that
-//! the client made up through to the application.
-
-mod endpoint;
-mod grpc;
-mod original;
+//! Decides about the request that another proxy asks about.
 
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-pub use self::grpc::{Asker, Checker, Doorkeeper};
-use self::original::Original;
-use super::exchange::Context;
-use super::guard::{self, Permit, Rejection};
-use super::headers;
+use super::original::Original;
 use crate::api::problem::{Problem, What};
 use crate::config::{Auth, IdentityHeaders};
+use crate::proxy::context::Context;
+use crate::proxy::guard::{self, Permit, Rejection};
+use crate::proxy::identity_headers;
 use crate::session::{Caller, Refusal, Sessions};
 
-/// The label of exchanges that ask about other ones.
-pub(super) const VERIFY: &str = "verify";
-
 /// Decides about `original` and takes the decision down; returns the identity headers of the answer.
-async fn decide(sessions: &Sessions, original: &Original, context: &mut Context) -> Result<HeaderMap, Problem> {
+pub(super) async fn decide(
+    sessions: &Sessions,
+    original: &Original,
+    context: &mut Context,
+) -> Result<HeaderMap, Problem> {
     let settings = context.settings.clone();
     let rule = settings.routes.rule_for(original.method(), original.path());
     context.speak(rule.dialect);
@@ -63,7 +53,7 @@ fn unless_revoked(sessions: &Sessions, permit: Permit) -> Result<Permit, Rejecti
 /// Returns every identity header, once, with what an answer says of the caller.
 fn identity(permit: &Permit, which: IdentityHeaders) -> Result<HeaderMap, Problem> {
     let mut identity: HeaderMap =
-        headers::identity_headers().into_iter().map(|name| (name, HeaderValue::from_static(""))).collect();
+        identity_headers::identity_headers().into_iter().map(|name| (name, HeaderValue::from_static(""))).collect();
     let Some(session) = permit.session() else { return Ok(identity) };
     for (name, text) in Caller::from(&**session).headers(which) {
         let value = HeaderValue::from_str(&text).map_err(|error| Problem::from(What::Internal).because(error))?;

@@ -86,27 +86,27 @@ pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metri
         matches!(name.as_str().as_bytes().first(), Some(b'x' | b'f' | b't' | b'-')) || !is_plain(name)
     };
     let foreign: Vec<HeaderName> = request.headers.keys().filter(|name| suspicious(name)).cloned().collect();
-    let mut misspelt = false;
+    let mut non_canonical = false;
     for name in foreign {
         let folded = fold(&name);
         let spelling = count_identity_header(&name, &folded, metrics);
-        misspelt |= spelling == Some(Spelling::Other);
+        non_canonical |= spelling == Some(Spelling::Other);
         if spelling.is_some() || !peer_is_trusted && FORWARDED.contains(&folded.as_str()) {
             request.remove_header(&name);
         }
     }
-    misspelt
+    non_canonical
 }
 
 /// Counts the identity headers; returns those in a spelling that Doorward does not write.
 pub(super) fn count_identity_headers(headers: &HeaderMap, metrics: &Metrics) -> Vec<HeaderName> {
-    let mut misspelt = Vec::new();
+    let mut non_canonical = Vec::new();
     for name in headers.keys() {
         if count_identity_header(name, &fold(name), metrics) == Some(Spelling::Other) {
-            misspelt.push(name.clone());
+            non_canonical.push(name.clone());
         }
     }
-    misspelt
+    non_canonical
 }
 
 /// Writes who calls. Needs the guard's permit; one that names nobody writes nothing.

@@ -7,12 +7,12 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session as Exchange;
 use pingora::{Error, ErrorType};
 
-use super::exchange::Context;
-use super::{Gateway, headers, is_tls};
+use crate::proxy::context::Context;
+use crate::proxy::{Gateway, identity_headers as headers, is_tls};
 
 impl Gateway {
     /// Makes `response` what the client gets; an error where it may get none.
-    pub(super) fn filter_response(
+    pub(in crate::proxy) fn filter_response(
         &self,
         exchange: &mut Exchange,
         response: &mut ResponseHeader,
@@ -48,7 +48,7 @@ impl Gateway {
 }
 
 /// Makes `request` what the application gets. Nothing goes there without a permit.
-pub(super) fn prepare_request(
+pub(in crate::proxy) fn prepare_request(
     exchange: &Exchange,
     request: &mut RequestHeader,
     context: &mut Context,

@@ -5,6 +5,8 @@
 //! wrapping each accepted stream and each exchange's future.
 
 mod ahead;
+mod h2;
+pub mod session_watch;
 
 use std::future::poll_fn;
 use std::io;
@@ -27,24 +29,24 @@ use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::lent::lend;
-use super::streams::{Registration, Slot, Streams};
+use self::h2::share;
+use self::session_watch::{Registration, SessionWatch, Watch};
 use super::{Gateway, respond};
 use crate::config::Limits;
 use crate::metrics::Metrics;
 
 /// After the session's end, how long an exchange has to answer 401 before it is dropped.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const FINAL_RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 tokio::task_local! {
-    /// The slot of the exchange that the current task carries.
-    static SLOT: Arc<Slot>;
+    /// The watch of the exchange that the current task carries.
+    static SLOT: Arc<Watch>;
 }
 
 /// Accepts connections for the proxy.
 pub struct Edge {
     exchanges: Arc<Exchanges>,
-    streams: Arc<Streams>,
+    streams: Arc<SessionWatch>,
     limits: Limits,
     open: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
@@ -53,7 +55,7 @@ pub struct Edge {
 /// Runs exchanges, each so that it can be cut.
 pub struct Exchanges {
     proxy: Arc<HttpProxy<Gateway>>,
-    streams: Arc<Streams>,
+    streams: Arc<SessionWatch>,
 }
 
 /// An accepted stream under limits.
@@ -84,7 +86,7 @@ struct OpenConnection {
 
 impl Edge {
     /// Returns the listener's application.
-    pub fn new(proxy: HttpProxy<Gateway>, streams: Arc<Streams>, limits: Limits, metrics: Arc<Metrics>) -> Self {
+    pub fn new(proxy: HttpProxy<Gateway>, streams: Arc<SessionWatch>, limits: Limits, metrics: Arc<Metrics>) -> Self {
         let exchanges = Arc::new(Exchanges { proxy: Arc::new(proxy), streams: streams.clone() });
         Self { exchanges, streams, limits, open: Arc::new(AtomicUsize::new(0)), metrics }
     }
@@ -138,12 +140,12 @@ impl HttpServerApp for Exchanges {
         };
         let connection = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Connection>());
         // What did not come through `process_new` cannot be cut.
-        let slot = connection?.registration.slot().clone();
-        let exchange = SLOT.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
+        let watch = connection?.registration.watch().clone();
+        let exchange = SLOT.scope(watch.clone(), self.proxy.process_new_http(session, shutdown));
         let cut = async {
-            slot.ended().await;
-            if !slot.is_answered() {
-                tokio::time::sleep(LAST_WORDS).await;
+            watch.ended().await;
+            if !watch.is_answered() {
+                tokio::time::sleep(FINAL_RESPONSE_TIMEOUT).await;
             }
         };
         let outcome = tokio::select! {
@@ -172,27 +174,27 @@ impl Exchanges {
     // dropped at once, whatever it waits for, and what it left unsaid is said here.
     async fn carry_stream(&self, stream: HttpSession, shutdown: &ShutdownWatch) {
         let registration = self.streams.register();
-        let slot = registration.slot();
-        let (lent, lender) = lend(stream);
-        let session = ServerSession::new_custom(Box::new(lent));
+        let watch = registration.watch();
+        let (handle, owner) = share(stream);
+        let session = ServerSession::new_custom(Box::new(handle));
         tokio::select! {
             biased;
-            _ = SLOT.scope(slot.clone(), self.proxy.process_new_http(session, shutdown)) => return,
-            () = slot.ended() => {}
-            () = poll_fn(|context| if lender.poll_reset(context) { Poll::Ready(()) } else { Poll::Pending }) => return,
+            _ = SLOT.scope(watch.clone(), self.proxy.process_new_http(session, shutdown)) => return,
+            () = watch.ended() => {}
+            () = poll_fn(|context| if owner.poll_reset(context) { Poll::Ready(()) } else { Poll::Pending }) => return,
         }
         // The exchange is gone by now, and has left its last words unless it had begun to answer.
         // Dropping a stream whose answer is not complete resets it.
-        if let (Some((refusal, dialect, request_id)), Some(mut stream)) = (slot.last_words(), lender.take_back()) {
+        if let (Some((refusal, dialect, request_id)), Some(mut stream)) = (watch.pending_refusal(), owner.into_stream()) {
             let refuse = respond::refuse_stream(&mut stream, refusal, dialect, request_id);
             // The client may be gone already; there is nobody left to tell.
-            let _ = tokio::time::timeout(LAST_WORDS, refuse).await;
+            let _ = tokio::time::timeout(FINAL_RESPONSE_TIMEOUT, refuse).await;
         }
     }
 }
 
-/// Returns the slot of the exchange that the current task carries.
-pub(super) fn current_slot() -> Option<Arc<Slot>> {
+/// Returns the watch of the exchange that the current task carries.
+pub(super) fn current_slot() -> Option<Arc<Watch>> {
     SLOT.try_with(Arc::clone).ok()
 }
 
@@ -250,7 +252,7 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.registration.slot().poll_ended(context) {
+        if this.registration.watch().poll_ended(context) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the session ended")));
         }
         let already = buffer.filled().len();

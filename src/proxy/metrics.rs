@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
-use super::verify::VERIFY;
 use crate::metrics::Metrics;
 use crate::model::PrincipalKind;
 
 /// The label of exchanges that are forwarded, or refused instead of being forwarded.
 pub(super) const PROXY: &str = "proxy";
+/// The label of forward-auth checks.
+pub(super) const VERIFY: &str = "verify";
 
 /// What every exchange touches.
-pub struct Tallies {
+pub struct MetricHandles {
     /// Where everything else is counted.
     pub(super) metrics: Arc<Metrics>,
     /// Exchanges under way.
@@ -35,7 +36,7 @@ pub struct Tallies {
 
 /// What every exchange of one route touches.
 #[derive(Debug)]
-pub(super) struct RouteTally {
+pub(super) struct RouteHandles {
     duration: Histogram,
     /// Exchanges by status, from [`FIRST_STATUS`].
     statuses: Vec<OnceLock<IntCounter>>,
@@ -46,7 +47,7 @@ const STATUSES: usize = 500;
 /// Answers that mean a failure: a burst of them between two scrapes must show as a rate.
 const FAILURES: [u16; 3] = [502, 503, 504];
 
-impl Tallies {
+impl MetricHandles {
     /// Looks the handles up.
     pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
         let allowed = |kind: PrincipalKind| metrics.auth_decisions.with_label_values(&["allow", "ok", kind.as_str()]);
@@ -72,7 +73,7 @@ impl Tallies {
     }
 }
 
-impl RouteTally {
+impl RouteHandles {
     /// Looks up what does not depend on a status, and puts failures at zero.
     pub(super) fn new(route: &str, metrics: &Metrics) -> Self {
         for status in FAILURES {

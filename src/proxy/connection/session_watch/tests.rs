@@ -28,89 +28,89 @@ fn session() -> Arc<Session> {
 
 #[test]
 fn an_exchange_that_is_judged_is_cut_and_says_why() {
-    let (streams, metrics) = (Streams::new(), Metrics::new().unwrap());
+    let (streams, metrics) = (SessionWatch::new(), Metrics::new().unwrap());
     let registration = streams.register();
-    let slot = registration.slot();
+    let watch = registration.watch();
     for (cut, refusal) in
         [(Cut::Revoked, Refusal::Revoked), (Cut::Expired, Refusal::Expired), (Cut::Unavailable, Refusal::Unavailable)]
     {
-        slot.hold(session(), 1);
-        assert_eq!(slot.ended_by(), None);
-        let judged = slot.held().unwrap();
-        slot.end(&judged, cut, &metrics);
-        assert_eq!(slot.ended_by(), Some(refusal));
-        slot.end(&judged, Cut::Expired, &metrics);
-        assert_eq!(slot.ended_by(), Some(refusal), "the first reason stands");
-        slot.release();
-        assert_eq!(slot.ended_by(), None);
+        watch.hold(session(), 1);
+        assert_eq!(watch.ended_by(), None);
+        let judged = watch.held().unwrap();
+        watch.end(&judged, cut, &metrics);
+        assert_eq!(watch.ended_by(), Some(refusal));
+        watch.end(&judged, Cut::Expired, &metrics);
+        assert_eq!(watch.ended_by(), Some(refusal), "the first reason stands");
+        watch.release();
+        assert_eq!(watch.ended_by(), None);
         assert_eq!(metrics.streams_cut.with_label_values(&[cut.as_str()]).get(), 1);
     }
 }
 
 #[test]
 fn a_judgement_that_comes_late_cuts_no_successor() {
-    let (streams, metrics) = (Streams::new(), Metrics::new().unwrap());
+    let (streams, metrics) = (SessionWatch::new(), Metrics::new().unwrap());
     let registration = streams.register();
-    let slot = registration.slot();
+    let watch = registration.watch();
     let session = session();
-    slot.hold(session.clone(), 1);
-    let judged = slot.held().unwrap();
-    slot.release();
-    slot.end(&judged, Cut::Revoked, &metrics);
-    assert_eq!(slot.ended_by(), None, "nothing is under way");
+    watch.hold(session.clone(), 1);
+    let judged = watch.held().unwrap();
+    watch.release();
+    watch.end(&judged, Cut::Revoked, &metrics);
+    assert_eq!(watch.ended_by(), None, "nothing is under way");
     // The cache hands out the very same record to the next exchange.
-    slot.hold(session.clone(), 2);
-    slot.end(&judged, Cut::Unavailable, &metrics);
-    assert_eq!(slot.ended_by(), None);
-    slot.renew(&judged, &session, 9);
-    assert_eq!(slot.held().unwrap().generation, 2, "nor is it confirmed by an older answer");
+    watch.hold(session.clone(), 2);
+    watch.end(&judged, Cut::Unavailable, &metrics);
+    assert_eq!(watch.ended_by(), None);
+    watch.renew(&judged, &session, 9);
+    assert_eq!(watch.held().unwrap().generation, 2, "nor is it confirmed by an older answer");
 }
 
 #[test]
 fn an_answered_exchange_is_followed_by_an_unanswered_one() {
-    let streams = Streams::new();
+    let streams = SessionWatch::new();
     let registration = streams.register();
-    let slot = registration.slot();
-    slot.hold(session(), 1);
-    assert!(!slot.is_answered());
-    slot.answering();
-    assert!(slot.is_answered());
-    slot.release();
-    slot.hold(session(), 1);
-    assert!(!slot.is_answered());
+    let watch = registration.watch();
+    watch.hold(session(), 1);
+    assert!(!watch.is_answered());
+    watch.answering();
+    assert!(watch.is_answered());
+    watch.release();
+    watch.hold(session(), 1);
+    assert!(!watch.is_answered());
 }
 
-/// One thread carries exchanges of one session on one slot, another judges every second of them:
+/// One thread carries exchanges of one session on one watch, another judges every second of them:
 /// no exchange that was not judged is ever cut, however the two interleave.
 #[test]
 fn racing_judgements_never_cut_an_exchange_that_was_not_judged() {
     const EXCHANGES: u64 = 200_000;
-    let (streams, metrics) = (Streams::new(), Metrics::new().unwrap());
+    let (streams, metrics) = (SessionWatch::new(), Metrics::new().unwrap());
     let registration = streams.register();
-    let slot = registration.slot();
+    let watch = registration.watch();
     let session = session();
     let finished = AtomicBool::new(false);
     let mut cut = 0;
     thread::scope(|scope| {
         scope.spawn(|| {
             while !finished.load(Ordering::SeqCst) {
-                let Some(held) = slot.held().filter(|held| held.exchange.is_multiple_of(2)) else { continue };
-                slot.end(&held, Cut::Revoked, &metrics);
+                let Some(held) = watch.held().filter(|held| held.exchange.is_multiple_of(2)) else { continue };
+                watch.end(&held, Cut::Revoked, &metrics);
             }
         });
         let mut carried = 0;
         // Until the threads have met at all, whatever the scheduler does.
         while carried < EXCHANGES || cut == 0 {
             carried += 1;
-            slot.hold(session.clone(), 1);
-            let exchange = slot.held().unwrap().exchange;
-            if slot.ended_by().is_some() {
+            watch.hold(session.clone(), 1);
+            let exchange = watch.held().unwrap().exchange;
+            if watch.ended_by().is_some() {
                 assert!(exchange.is_multiple_of(2), "exchange {exchange} was not judged");
                 cut += 1;
             }
-            slot.release();
+            watch.release();
         }
         finished.store(true, Ordering::SeqCst);
     });
-    assert_eq!(slot.ended_by(), None);
+    assert_eq!(watch.ended_by(), None);
 }

@@ -5,22 +5,22 @@ use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderValue, Response};
 use pingora::proxy::Session as Exchange;
 
-use super::decide;
+use super::decision::decide;
 use super::original::Original;
 use crate::api::problem::{Problem, What};
-use crate::proxy::exchange::Context;
+use crate::proxy::context::Context;
 use crate::proxy::guard::Rejection;
-use crate::proxy::headers::{X_CLIENT_ID, X_REQUEST_ID, X_USER_ID};
+use crate::proxy::identity_headers::{X_CLIENT_ID, X_REQUEST_ID, X_USER_ID};
 use crate::proxy::{Gateway, respond};
 
 impl Gateway {
-    /// Answers what another proxy asks; `misspelt` says that an identity header came in a spelling
+    /// Answers what another proxy asks; `non_canonical` says that an identity header came in a spelling
     /// that Doorward does not write.
     pub(in crate::proxy) async fn verify(
         &self,
         exchange: &mut Exchange,
         context: &mut Context,
-        misspelt: bool,
+        non_canonical: bool,
     ) -> pingora::Result<bool> {
         if !context.settings.forward_auth {
             let head = exchange.req_header();
@@ -28,7 +28,7 @@ impl Gateway {
             return crate::proxy::refuse(exchange, &nothing_here.into(), context).await;
         }
         context.answers_a_proxy();
-        let decided = self.decide_question(exchange, context, misspelt).await;
+        let decided = self.decide_question(exchange, context, non_canonical).await;
         answer(exchange, context, decided).await
     }
 
@@ -51,7 +51,7 @@ impl Gateway {
         &self,
         exchange: &Exchange,
         context: &mut Context,
-        misspelt: bool,
+        non_canonical: bool,
     ) -> Result<HeaderMap, Problem> {
         believe(context)?;
         let Ok(original) = Original::from_question(exchange.req_header()) else {
@@ -60,7 +60,7 @@ impl Gateway {
         };
         context.note_original(original.method(), original.target());
         // An answer replaces headers by name: it cannot reach a name that only the application folds.
-        if misspelt {
+        if non_canonical {
             return Err(context.turn_away(Rejection::IdentityHeader));
         }
         Box::pin(decide(&self.sessions, &original, context)).await

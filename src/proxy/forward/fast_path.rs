@@ -6,8 +6,6 @@
 //! goes the general way. Both ways must be one to the client and to the application;
 //! `tests/it/direct.rs` holds them against each other.
 
-mod pool;
-
 use std::sync::Arc;
 
 use http::header::{self, HeaderName};
@@ -19,19 +17,20 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
-use self::pool::Pool;
-use super::exchange::Context;
-use super::{ATTEMPTS, Gateway, heads};
+use super::pool::Pool;
+use super::transform;
+use crate::proxy::context::Context;
+use crate::proxy::{ATTEMPTS, Gateway};
 
 /// Headers that Doorward adds to a request.
 const ADDED: usize = 10;
 
 /// The short way to the application.
-pub struct Direct {
+pub struct FastPath {
     pool: Pool,
 }
 
-impl Direct {
+impl FastPath {
     /// Returns the way, with a pool of the size that `server` says.
     pub fn new(server: &ServerConf) -> Self {
         Self { pool: Pool::new(server) }
@@ -40,7 +39,7 @@ impl Direct {
 
 impl Gateway {
     /// Forwards a request for which [`is_plain`] holds, and its answer back.
-    pub(super) async fn forward(
+    pub(in crate::proxy) async fn forward(
         &self,
         exchange: &mut Exchange,
         context: &mut Context,
@@ -55,7 +54,7 @@ impl Gateway {
             }
         };
         self.answer(exchange, context, &mut upstream).await?;
-        self.direct.pool.release(upstream, peer).await;
+        self.fast_path.pool.release(upstream, peer).await;
         Ok(())
     }
 
@@ -68,11 +67,11 @@ impl Gateway {
         peer: &Arc<HttpPeer>,
     ) -> pingora::Result<Upstream> {
         context.trace_upstream();
-        let (mut upstream, reused) = unless_gone(exchange, self.direct.pool.connect(peer)).await?;
+        let (mut upstream, reused) = unless_gone(exchange, self.fast_path.pool.connect(peer)).await?;
         upstream.read_timeout = peer.options.read_timeout;
         upstream.write_timeout = peer.options.write_timeout;
         let mut head = plain_head(exchange.req_header());
-        heads::prepare_request(exchange, &mut head, context)?;
+        transform::prepare_request(exchange, &mut head, context)?;
         let idempotent = head.method.is_idempotent();
         let asked = async {
             upstream.write_request_header(Box::new(head)).await.map_err(Error::into_up)?;
@@ -119,7 +118,7 @@ impl Gateway {
 }
 
 /// Returns whether nothing about the request needs more than the short way.
-pub(super) fn is_plain(exchange: &mut Exchange) -> bool {
+pub(in crate::proxy) fn is_plain(exchange: &mut Exchange) -> bool {
     let head_only = exchange.as_mut().is_body_empty();
     head_only
         && exchange.as_http1().is_some()
