@@ -11,6 +11,7 @@ mod json;
 mod jwks;
 mod jws;
 mod keys;
+mod namespace;
 mod providers;
 
 pub use claims::subject_of;

@@ -4,12 +4,14 @@
 
 pub mod dialect;
 pub mod identity;
+pub mod new_session;
 pub mod principal;
 pub mod session;
 pub mod token;
 
 pub use dialect::Dialect;
-pub use identity::Identity;
+pub use identity::{Identity, ProviderId, Subject};
+pub use new_session::{NewSession, Origin};
 pub use principal::{Principal, PrincipalId, PrincipalKind, TenantId};
 pub use session::{Session, SessionId};
 pub use token::{ParsedToken, SessionToken, Shard, TokenError, TokenId, TokenKey, TokenKeys, TokenKind};

@@ -32,7 +32,7 @@ use crate::config;
 use crate::directory::Generation;
 use crate::metrics::Metrics;
 use crate::model::{
-    Identity, ParsedToken, Principal, PrincipalId, PrincipalKind, Session, SessionId, TenantId, TokenError, TokenKey,
+    NewSession, ParsedToken, Principal, PrincipalId, PrincipalKind, Session, SessionId, TenantId, TokenError, TokenKey,
     TokenKeys, TokenKind,
 };
 use crate::store::{Created, Key, Revocations, RevokeReason, SessionStore, StoreError, shard_of, shard_of_parts};
@@ -105,11 +105,11 @@ impl Sessions {
         })
     }
 
-    /// Starts a session for a verified identity. `method` is the metric label of the way in.
-    pub async fn start(&self, identity: &Identity, method: &'static str) -> Result<Started, StartError> {
+    /// Starts a session for a resolved sign-in. `method` is the metric label of the way in.
+    pub async fn start(&self, sign_in: &NewSession, method: &'static str) -> Result<Started, StartError> {
         let now = self.clock.now();
-        self.claim_proof(identity, now).await?;
-        let principal = self.principal_of(identity);
+        self.claim_proof(sign_in, now).await?;
+        let principal = sign_in.principal.clone();
         let shard = shard_of(&principal);
         let expires_at = whole_seconds(now.plus(self.policy.ttl));
         let minted = self.keys.load().mint(TokenKind::Access, shard, expires_at, self.random.as_ref());
@@ -118,10 +118,10 @@ impl Sessions {
             id: SessionId(Uuid::now_v7()),
             token_id: parsed.id,
             principal,
-            roles: identity.roles.clone(),
-            provider_session: identity.provider_session.clone(),
-            actor: identity.actor.clone(),
-            authenticated_at: identity.authenticated_at,
+            roles: sign_in.roles.clone(),
+            provider_session: sign_in.origin.provider_session.clone(),
+            actor: sign_in.actor.clone(),
+            authenticated_at: sign_in.authenticated_at,
             created_at: now,
             expires_at,
         };
@@ -134,7 +134,7 @@ impl Sessions {
             Ok(Created::Superseded) => return Err(StartError::Superseded),
             Err(error) => return Err(unavailable(&error, StartError::Unavailable)),
         }
-        self.metrics.sessions_created.with_label_values(&[identity.kind.as_str(), method]).inc();
+        self.metrics.sessions_created.with_label_values(&[sign_in.principal.kind.as_str(), method]).inc();
         Ok(Started { token, expires_in: self.policy.ttl, session: Arc::new(session) })
     }
 
@@ -226,14 +226,14 @@ impl Sessions {
         listed.map_err(|error| unavailable(&error, Refusal::Unavailable))
     }
 
-    /// Returns the identity of a device's guest: the same one, whoever asks and wherever.
+    /// Returns a device's guest: the same one on every replica.
     ///
     /// The principal is derived, not stored: two first calls cannot make two (contracts §5.2).
     ///
     /// # Panics
     ///
     /// Never: a UUID is visible ASCII.
-    pub fn guest(&self, device_id: &str, generation: Generation) -> Identity {
+    pub fn guest(&self, device_id: &str, generation: Generation) -> Principal {
         let tenant = self.policy.default_tenant.as_str().as_bytes();
         let digest = match generation {
             Generation(0) => self.guest_key.digest("device", &[tenant, device_id.as_bytes()]),
@@ -242,16 +242,10 @@ impl Sessions {
         let mut bytes = [0; 16];
         bytes.iter_mut().zip(digest).for_each(|(into, from)| *into = from);
         let uuid = uuid::Builder::from_custom_bytes(bytes).into_uuid();
-        Identity {
-            issuer: "device".to_owned(),
+        Principal {
             kind: PrincipalKind::Anonymous,
-            subject: PrincipalId::from_str(&format!("anon:{uuid}")).expect("a UUID is visible ASCII"),
-            tenant: None,
-            roles: Vec::new(),
-            provider_session: None,
-            actor: None,
-            authenticated_at: self.clock.now(),
-            proof_id: None,
+            id: PrincipalId::from_str(&format!("anon:{uuid}")).expect("a UUID is visible ASCII"),
+            tenant: self.policy.default_tenant.clone(),
         }
     }
 
@@ -270,16 +264,6 @@ impl Sessions {
     /// Returns whether `text` begins like one of our tokens.
     pub fn is_own(&self, text: &str) -> bool {
         self.keys.load().has_prefix(text)
-    }
-
-    /// Returns who a session of this identity acts for.
-    pub fn principal_of(&self, identity: &Identity) -> Principal {
-        Principal { kind: identity.kind, id: identity.subject.clone(), tenant: self.tenant_of(identity).clone() }
-    }
-
-    /// Returns the tenant that the provider asserted, or else the deployment's default.
-    pub fn tenant_of<'a>(&'a self, identity: &'a Identity) -> &'a TenantId {
-        identity.tenant.as_ref().unwrap_or(&self.policy.default_tenant)
     }
 
     /// Returns the tenant of sessions whose provider names none.
@@ -327,9 +311,10 @@ impl Sessions {
         })
     }
 
-    async fn claim_proof(&self, identity: &Identity, now: Timestamp) -> Result<(), StartError> {
-        let Some(proof) = &identity.proof_id else { return Ok(()) };
-        let digest = self.guest_key.digest("proof", &[identity.issuer.as_bytes(), proof.as_bytes()]);
+    async fn claim_proof(&self, sign_in: &NewSession, now: Timestamp) -> Result<(), StartError> {
+        let Some(proof) = &sign_in.proof_id else { return Ok(()) };
+        let provider = sign_in.origin.provider.as_str();
+        let digest = self.guest_key.digest("proof", &[provider.as_bytes(), proof.as_bytes()]);
         let until = now.plus(PROOF_MEMORY);
         match self.store.claim_once(&digest, until, now).await {
             Ok(true) => Ok(()),

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method};
 
+use crate::accounts::SignInError;
 use crate::api::bearer::BearerError;
 use crate::bootstrap::BootstrapError;
 use crate::directory::DirectoryError;
 use crate::identity::{IdentityError, Reason};
 use crate::model::PrincipalKind;
-use crate::session::{Refusal, StartError};
+use crate::session::Refusal;
 
 /// Why a request was not answered as asked.
 #[derive(Clone, Debug)]
@@ -347,12 +348,14 @@ impl From<Refusal> for Problem {
     }
 }
 
-impl From<StartError> for Problem {
-    fn from(error: StartError) -> Self {
+impl From<SignInError> for Problem {
+    fn from(error: SignInError) -> Self {
         match error {
-            StartError::Superseded => TokenFault::SessionRevoked.into(),
-            StartError::AlreadyUsed => TokenFault::AlreadyUsed.into(),
-            StartError::Unavailable => What::Unavailable(Dependency::Store).into(),
+            SignInError::UserDeleted => TokenFault::UserDeleted.into(),
+            SignInError::LoginEnded => TokenFault::SessionRevoked.into(),
+            SignInError::AlreadyUsed => TokenFault::AlreadyUsed.into(),
+            SignInError::StoreUnavailable => What::Unavailable(Dependency::Store).into(),
+            SignInError::Directory(error) => error.into(),
         }
     }
 }

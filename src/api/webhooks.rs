@@ -24,6 +24,7 @@ use serde::Serialize;
 
 use self::payload::{Event, Type};
 use self::signature::Proof;
+use crate::accounts::Resolver;
 use crate::api::answer::{Speaker, speaking};
 use crate::api::dialect::Dialect;
 use crate::api::extract::{is_json, unsupported, whole};
@@ -48,6 +49,8 @@ const SCOPE: &str = "clerk";
 pub struct App {
     /// Ends sessions.
     pub sessions: Arc<Sessions>,
+    /// Knows which users the events are about.
+    pub resolver: Arc<Resolver>,
     /// Users, and the deliveries that were seen to.
     pub directory: Arc<Directory>,
     /// Whom to believe; without it there is no endpoint.

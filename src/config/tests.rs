@@ -369,7 +369,7 @@ fn nothing_secret_is_shown_of_a_bad_configuration() {
 #[test]
 fn the_effective_configuration_loads_to_itself() {
     let loaded = overlay(&format!(
-        "clerk: {CLERK}\nissuers: {{ 'a.b': {{ issuer: https://p.example.com, jwks_url: 'https://p/x' }} }}\n\
+        "clerk: {CLERK}\nissuers: {{ 'a-b': {{ issuer: https://p.example.com, jwks_url: 'https://p/x' }} }}\n\
          routes: [{{ path: '/**', auth: required, methods: [GET, POST] }}]\ntrusted_proxies: [10.0.0.0/8]"
     ))
     .loaded();

@@ -26,7 +26,7 @@ const MIGRATIONS: [(i64, &str, &str); 1] =
     [(1, "directory", include_str!("../../migrations/directory/0001_directory.sql"))];
 /// How long several replicas may wait for the one that migrates.
 const MIGRATION_DEADLINE: Duration = Duration::from_mins(5);
-/// Sign-ins that may wait to be noted; more of them at once are not.
+/// Sign-ins that may wait to be recorded in the background; more of them at once are not recorded.
 const NOTES_MAX: usize = 64;
 
 /// A way to connect that has been checked and is not in use yet.

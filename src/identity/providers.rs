@@ -12,15 +12,14 @@ use super::clerk::Clerk;
 use super::http::Endpoint;
 use super::jwks::{KeyCache, Source};
 use super::jws::Jws;
+use super::namespace::Namespace;
 use super::{IdentityError, Reason};
 use crate::config::{Config, Issuer};
 use crate::metrics::Metrics;
-use crate::model::Identity;
+use crate::model::{Identity, ProviderId};
 use crate::telemetry::with_causes;
 use crate::time::Clock;
 
-/// The name of the `clerk` section's provider in logs and metrics.
-const CLERK: &str = "clerk";
 /// Loads that failed are tried again after a second at the earliest: look no less often.
 const TICK_MAX: Duration = Duration::from_secs(1);
 const TICK_MIN: Duration = Duration::from_millis(1);
@@ -44,23 +43,27 @@ pub struct ProviderError {
 impl Providers {
     /// Returns the configured issuers, without keys yet; [`run`](Self::run) loads them.
     ///
-    /// Refuses two issuers with the same `iss`, an issuer with no or several sources of keys, and
-    /// a `jwks_url` or `ca` that cannot be used. Needs rustls' process-wide provider.
+    /// Refuses two issuers with the same `iss`, a name that no provider can have, an issuer with no
+    /// or several sources of keys, and a `jwks_url` or `ca` that cannot be used. Needs rustls'
+    /// process-wide provider.
     pub fn new(config: &Config, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Result<Self, ProviderError> {
-        let clerk = config.clerk.iter().map(|rules| (CLERK, rules));
+        let section = ProviderId::CLERK;
+        let clerk = config.clerk.iter().map(|rules| (section.as_str(), rules));
         let named = config.issuers.iter().map(|(name, rules)| (name.as_str(), rules));
+        if config.issuers.contains_key(section.as_str()) {
+            let problem = "the name belongs to the section \"clerk\"".to_owned();
+            return Err(ProviderError { provider: section.to_string(), problem });
+        }
         let mut issuers: Vec<Clerk> = Vec::new();
-        for (position, (name, rules)) in clerk.chain(named).enumerate() {
+        for (name, rules) in clerk.chain(named) {
             let error = |problem: String| ProviderError { provider: name.to_owned(), problem };
-            if name == CLERK && position > 0 {
-                return Err(error("the name belongs to the section \"clerk\"".to_owned()));
-            }
             if issuers.iter().any(|other| other.rules.issuer == rules.issuer) {
                 return Err(error(format!("another provider has the issuer {:?}", rules.issuer)));
             }
+            let namespace = Namespace::of(config, name, rules).map_err(error)?;
             let source = source(rules).map_err(error)?;
             let keys = KeyCache::new(name.to_owned(), source, rules.refetch_interval, clock.clone(), metrics);
-            issuers.push(Clerk { rules: rules.clone(), keys, clock: clock.clone() });
+            issuers.push(Clerk { rules: rules.clone(), namespace, keys, clock: clock.clone() });
         }
         Ok(Self { issuers, tick: config.lifecycle.reload_interval.clamp(TICK_MIN, TICK_MAX) })
     }

@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 9] = [
     &["config", "metrics", "outgoing", "telemetry", "model"],
     &["store", "identity", "directory"],
     &["session"],
-    &["bootstrap", "outbox"],
+    &["accounts", "bootstrap", "outbox"],
     &["api"],
     &["proxy"],
     &["server"],

@@ -34,6 +34,8 @@ mod guard;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod issuers;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod limits;

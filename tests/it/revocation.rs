@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use doorward::directory::Generation;
+use doorward::model::NewSession;
 use doorward::session::{Refusal, StartError};
+use doorward::time::{Clock, SystemClock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
@@ -219,7 +221,7 @@ async fn a_principal_ended_on_one_replica_is_refused_by_the_other_whole_and_nobo
     let url = redis.url();
     let (one, two) = tokio::join!(Replica::live(&url), Replica::live(&url));
     let mut tokens = Vec::new();
-    let early = one.sessions.guest("shared", Generation(0));
+    let early = NewSession::guest(one.sessions.guest("shared", Generation(0)), SystemClock::new().now());
     for _ in 0..20 {
         tokens.push(one.sign_in("shared").await.token.expose().to_owned());
     }
@@ -227,7 +229,7 @@ async fn a_principal_ended_on_one_replica_is_refused_by_the_other_whole_and_nobo
     for token in tokens.iter().chain([&other]) {
         assert!(two.sessions.validate(token).await.is_ok());
     }
-    let ended = one.sessions.revoke_principal(one.sessions.default_tenant(), &early.subject).await;
+    let ended = one.sessions.revoke_principal(one.sessions.default_tenant(), &early.principal.id).await;
     assert_eq!(ended, Ok(20));
     for token in &tokens {
         assert_eq!(one.sessions.validate(token).await.err(), Some(Refusal::Revoked));

@@ -6,14 +6,16 @@ use std::fmt::Write as _;
 use http::Method;
 
 use super::*;
+use crate::accounts::SignInError;
 use crate::api::bearer::BearerError;
 use crate::api::problem::{
     Clash, Constraint, CredentialFault, Dependency, FieldFault, Origin, PasswordFault, Resource, TokenFault,
     WebhookFault, Why,
 };
+use crate::directory::DirectoryError;
 use crate::identity::{IdentityError, Reason};
 use crate::model::PrincipalKind;
-use crate::session::{Refusal, StartError};
+use crate::session::Refusal;
 
 const SNAPSHOT: &str = include_str!("snapshot.txt");
 /// How many kinds of problem there are: what `kind` may answer.
@@ -239,9 +241,12 @@ fn every_refusal_of_the_services_has_its_contracted_text() {
     assert_eq!(detail(Refusal::Revoked.into()), (401, text("Invalid token: session revoked")));
     assert_eq!(detail(Refusal::Unknown.into()), (401, text("Invalid token: unknown session")));
     assert_eq!(detail(Refusal::Unavailable.into()), (503, text("Session store unavailable")));
-    assert_eq!(detail(StartError::AlreadyUsed.into()), (401, text("Invalid token: already used")));
-    assert_eq!(detail(StartError::Superseded.into()), (401, text("Invalid token: session revoked")));
-    assert_eq!(detail(StartError::Unavailable.into()), (503, text("Session store unavailable")));
+    assert_eq!(detail(SignInError::AlreadyUsed.into()), (401, text("Invalid token: already used")));
+    assert_eq!(detail(SignInError::LoginEnded.into()), (401, text("Invalid token: session revoked")));
+    assert_eq!(detail(SignInError::UserDeleted.into()), (401, text("Invalid token: user deleted")));
+    assert_eq!(detail(SignInError::StoreUnavailable.into()), (503, text("Session store unavailable")));
+    let directory = SignInError::Directory(DirectoryError::TimedOut(std::time::Duration::ZERO));
+    assert_eq!(detail(directory.into()), (503, text("Session store unavailable")));
 }
 
 #[test]

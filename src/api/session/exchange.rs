@@ -7,29 +7,31 @@ use axum::Extension;
 use axum::extract::State;
 use http::HeaderMap;
 
-use super::{App, Method, StartedBody, answer, standing};
+use super::{App, StartedBody, address};
+use crate::accounts::SignInMethod;
 use crate::api::bearer::{bearer, is_jwt_shaped};
 use crate::api::extract::ClientAddr;
 use crate::api::json::Json;
-use crate::api::limit::Subject;
+use crate::api::limit::ProvenSubject;
 use crate::api::problem::{Problem, TokenFault};
-use crate::session::Started;
+use crate::model::Identity;
 
 pub(super) async fn handle(
     State(app): State<App>,
     client: Option<Extension<ClientAddr>>,
     headers: HeaderMap,
 ) -> Result<Json<StartedBody>, Problem> {
-    let outcome = exchange(&app, &headers).await;
-    answer(&app, Method::Clerk, client.map(|Extension(client)| client), outcome)
+    let client = client.map(|Extension(client)| client);
+    let identity = prove(&app, &headers).await.map_err(|problem| app.refused(SignInMethod::Clerk, client, problem))?;
+    Ok(app.sign_in.with_identity(identity, address(client)).await?.into())
 }
 
-async fn exchange(app: &App, headers: &HeaderMap) -> Result<Started, Problem> {
+async fn prove(app: &App, headers: &HeaderMap) -> Result<Identity, Problem> {
     let jwt = bearer(headers)?;
     if !is_jwt_shaped(jwt) {
         return Err(TokenFault::NotAJwt.into());
     }
     let identity = app.providers.verify(jwt).await?;
-    app.limits.exchange.check(&Subject::of(&identity))?;
-    standing::start(app, &identity, Method::Clerk).await
+    app.limits.exchange.check(&ProvenSubject::of(&identity))?;
+    Ok(identity)
 }

@@ -8,7 +8,8 @@ use super::*;
 use crate::identity::clerk::Clerk;
 use crate::identity::jwks::{KeyCache, Source};
 use crate::identity::jws::Jws;
-use crate::model::PrincipalKind;
+use crate::identity::namespace::Namespace;
+use crate::model::ProviderId;
 
 const REMOVED: &str = "(removed)";
 
@@ -34,7 +35,8 @@ impl Judge {
     }
 
     async fn verify(&self, rules: &Issuer, jwt: &str) -> Result<Identity, IdentityError> {
-        let clerk = Clerk { rules: rules.clone(), keys: self.keys.clone(), clock: self.clock.clone() };
+        let namespace = Namespace::of(&config(Some(rules.clone()), &[]), "clerk", rules).unwrap();
+        let clerk = Clerk { rules: rules.clone(), namespace, keys: self.keys.clone(), clock: self.clock.clone() };
         clerk.verify(&Jws::parse(jwt)?).await
     }
 
@@ -398,8 +400,7 @@ async fn an_accepted_jwt_becomes_an_identity() {
     let judge = Judge::new().await;
     let jwt = KEY.sign(&header(KID), &claims_at(START));
     let expected = Identity {
-        issuer: ISSUER.to_owned(),
-        kind: PrincipalKind::User,
+        provider: ProviderId::CLERK,
         subject: "user_2b".parse().unwrap(),
         tenant: None,
         roles: Vec::new(),
