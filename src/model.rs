@@ -7,6 +7,7 @@ pub mod identity;
 pub mod new_session;
 pub mod principal;
 pub mod session;
+pub mod surface;
 pub mod token;
 
 pub use dialect::Dialect;

@@ -44,11 +44,12 @@ use self::forward::upstream::Upstream;
 use self::forward::{framing, transform};
 use self::guard::{Permit, Rejection};
 use self::metrics::MetricHandles;
-use self::route::{Route, Rule, Surface};
+use self::route::{Route, Rule};
 use self::settings::Settings;
 use crate::api::{ClientAddr, Problem, What};
 use crate::config::Limits;
 use crate::metrics::Metrics;
+use crate::model::surface::SurfaceId;
 use crate::session::Sessions;
 use crate::telemetry::traces::Tracer;
 
@@ -63,10 +64,8 @@ pub struct Gateway {
     pub settings: Arc<ArcSwap<Settings>>,
     /// The sessions service.
     pub sessions: Arc<Sessions>,
-    /// The endpoints under `/auth`, answered here.
-    pub session_exchange: Arc<Router>,
-    /// The endpoint for the provider's events, answered here.
-    pub webhooks: Arc<Router>,
+    /// The endpoints of every surface, answered here.
+    pub surfaces: Arc<Router>,
     /// Where requests are forwarded to.
     pub upstream: Arc<Upstream>,
     /// The fast path there.
@@ -119,23 +118,15 @@ impl ProxyHttp for Gateway {
         let (method, path) = (exchange.req_header().method.clone(), exchange.req_header().uri.path());
         let route = settings.routes.classify(&method, path);
         context.speak(route.dialect());
-        let nothing_here = || What::NoRoute { method: method.clone(), path: path.to_owned() }.into();
         if !matches!(route, Route::Terminate(_)) && !self.upstream.exists() {
-            let problem = nothing_here();
-            return refuse(exchange, &problem, context).await;
+            let nothing_here = What::NoRoute { path: path.to_owned(), method };
+            return refuse(exchange, &nothing_here.into(), context).await;
         }
         let answered = match route {
-            Route::Terminate(Surface::Verify) => return Box::pin(self.verify(exchange, context, non_canonical)).await,
-            Route::Terminate(Surface::Reserved) => {
-                let problem = nothing_here();
-                return refuse(exchange, &problem, context).await;
+            Route::Terminate(SurfaceId::ForwardAuth) if route::question(path).is_some() => {
+                return Box::pin(self.verify(exchange, context, non_canonical)).await;
             }
-            Route::Terminate(Surface::SessionExchange) => {
-                return Box::pin(self.terminate(exchange, context, &self.session_exchange)).await;
-            }
-            Route::Terminate(Surface::Webhooks) => {
-                return Box::pin(self.terminate(exchange, context, &self.webhooks)).await;
-            }
+            Route::Terminate(surface) => return Box::pin(self.terminate(exchange, context, surface)).await,
             Route::Open(rule) => {
                 context.allow(rule, Permit::open());
                 false
@@ -321,11 +312,11 @@ impl Gateway {
         &self,
         exchange: &mut Exchange,
         context: &mut Context,
-        router: &Arc<Router>,
+        surface: SurfaceId,
     ) -> pingora::Result<bool> {
-        context.handler = "auth";
+        context.handler = surface.label();
         let (request_id, client) = (context.request_id(), context.client);
-        let status = terminate::serve(exchange, router, |extensions| {
+        let status = terminate::serve(exchange, &self.surfaces, |extensions| {
             extensions.insert(request_id);
             if let Some(client) = client {
                 extensions.insert(ClientAddr(client));

@@ -190,7 +190,7 @@ impl Shared {
 
 /// Returns what a reload may replace, as a configuration asks for it.
 fn settings(config: &Config) -> Result<Settings, StartError> {
-    let routes = RouteTable::new(&config.routes).map_err(|problems| {
+    let routes = RouteTable::new(&config.routes, config.surfaces.mounts()).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         StartError(format!("routes: {}", problems.join("; ")))
     })?;

@@ -4,6 +4,7 @@
 //! leaves in another shape.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::SecureRandom;
 use axum::Router;
@@ -19,19 +20,32 @@ use tower::Layer;
 use crate::api::dialect::{Dialect, in_words, render_for_both};
 use crate::api::problem::{Problem, What};
 use crate::api::request_id::RequestId;
+use crate::metrics::Metrics;
+use crate::model::surface::SurfaceId;
 use crate::telemetry::with_causes;
+
+/// The operation of a request that none has: an unknown path, or another method.
+const NO_OP: &str = "none";
 
 /// How a surface answers.
 #[derive(Clone)]
 pub(super) struct Speaker {
+    /// Which one it is.
+    pub(super) surface: SurfaceId,
     /// The shape of its errors.
     pub(super) dialect: Dialect,
     /// Whether its prefix is shared with a surface whose callers read `nest`: then a path that
     /// neither has is answered for both.
     pub(super) shared: bool,
+    /// Counts and times its answers.
+    pub(super) metrics: Arc<Metrics>,
     /// Makes request ids for requests that came without one.
     pub(super) random: Arc<dyn SecureRandom + Send + Sync>,
 }
+
+/// Names the operation that answered: an extension of its response.
+#[derive(Clone, Copy)]
+pub(super) struct Op(pub(super) &'static str);
 
 /// Returns `endpoints` with every refusal of theirs in the surface's dialect.
 ///
@@ -44,7 +58,9 @@ async fn speak(State(speaker): State<Speaker>, request: Request, next: Next) -> 
     let request_id = request.extensions().get().copied().unwrap_or_else(|| RequestId::random(&*speaker.random));
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    let began = Instant::now();
     let mut response = next.run(request).await;
+    let op = response.extensions_mut().remove::<Op>().map_or(NO_OP, |Op(op)| op);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         log(&problem, speaker.dialect, request_id);
         response = speaker.dialect.render(&problem, request_id).map(Body::from);
@@ -54,10 +70,18 @@ async fn speak(State(speaker): State<Speaker>, request: Request, next: Next) -> 
         response = speaker.other_method(&method, &response, request_id);
     }
     speaker.dialect.complete(response.headers_mut(), request_id);
+    speaker.count(op, response.status(), began.elapsed());
     if method == Method::HEAD { without_body(response) } else { response }
 }
 
 impl Speaker {
+    // Contracts §3 rule 11.
+    fn count(&self, op: &'static str, status: StatusCode, took: Duration) {
+        let surface = self.surface.label();
+        self.metrics.auth_requests.with_label_values(&[surface, op, status.as_str()]).inc();
+        self.metrics.auth_request_duration.with_label_values(&[surface, op]).observe(took.as_secs_f64());
+    }
+
     fn no_route(&self, method: Method, path: String, request_id: RequestId) -> Response {
         let problem = What::NoRoute { method, path }.into();
         let render = |problem| {

@@ -41,7 +41,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, BearerError> {
     std::str::from_utf8(token).map_err(|_| BearerError::Invalid)
 }
 
-/// Returns whether a token has a JWT's two dots; our own have none, whatever their version.
+/// Returns whether a token has a JWT's two dots; our own have none in any version.
 pub fn is_jwt_shaped(token: &str) -> bool {
     token.bytes().filter(|&byte| byte == b'.').count() == 2
 }

@@ -123,14 +123,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_json_object_is_read_whatever_the_parameters_of_its_type() {
+    async fn a_json_object_is_read_with_any_parameters_of_its_type() {
         for content_type in ["application/json", "Application/JSON; charset=utf-8", "application/json;x=y"] {
             assert_eq!(read(Some(content_type), r#"{"a":1}"#).await.unwrap()["a"], 1, "{content_type}");
         }
     }
 
     #[tokio::test]
-    async fn an_absent_body_is_an_empty_object_whatever_the_type() {
+    async fn an_absent_body_is_an_empty_object_of_any_type() {
         for content_type in [None, Some("application/json"), Some("text/plain")] {
             assert!(read(content_type, Body::empty()).await.unwrap().is_empty(), "{content_type:?}");
         }

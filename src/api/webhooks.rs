@@ -1,6 +1,6 @@
 //! `POST /webhooks/clerk`: the provider tells of users, logins and memberships (contracts §10).
 //!
-//! Only what one of the configured secrets signed within the last five minutes is believed; the
+//! Only what one of the configured secrets signed within the last five minutes is accepted; the
 //! signature is over the bytes as they came. What an event asks for is done before it is answered,
 //! so that a 200 means done and a 503 that the sender must come again. Doing it twice does no harm;
 //! a receipt written at the end spares most of it.
@@ -13,30 +13,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::rand::SecureRandom;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::routing::post;
-use http::Request;
 use http::header::CONTENT_TYPE;
+use http::{Method, Request};
 use serde::Serialize;
 
 use self::payload::{Event, Type};
 use self::signature::Proof;
-use crate::accounts::Resolver;
-use crate::api::answer::{Speaker, speaking};
-use crate::api::dialect::Dialect;
+use crate::api::core::Core;
 use crate::api::extract::{is_json, unsupported, whole};
 use crate::api::json::Json;
+use crate::api::mount::Endpoint;
 use crate::api::problem::{Problem, WebhookFault, What};
 use crate::config::Config;
 use crate::config::webhooks::SigningSecret;
-use crate::directory::Directory;
 use crate::metrics::Metrics;
-use crate::session::Sessions;
 use crate::telemetry::audit;
-use crate::time::Clock;
 
 /// The largest event that is read, in bytes (contracts §3 rule 2).
 const BODY_MAX: usize = 1024 * 1024;
@@ -45,32 +38,14 @@ const REMEMBERED: Duration = Duration::from_hours(72);
 /// Where the receipts of deliveries are filed.
 const SCOPE: &str = "clerk";
 
-/// What the surface works with.
-pub struct App {
-    /// Ends sessions.
-    pub sessions: Arc<Sessions>,
-    /// Knows which users the events are about.
-    pub resolver: Arc<Resolver>,
-    /// Users, and the deliveries that were seen to.
-    pub directory: Arc<Directory>,
-    /// Whom to believe; without it there is no endpoint.
-    pub sender: Option<Arc<Sender>>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Counts deliveries.
-    pub metrics: Arc<Metrics>,
-    /// Makes request ids for requests that came without one.
-    pub random: Arc<dyn SecureRandom + Send + Sync>,
-}
-
-/// The Clerk instance whose events are believed.
+/// The Clerk instance whose events are accepted.
 pub struct Sender {
     secrets: ArcSwap<Vec<SigningSecret>>,
     instance_id: Option<String>,
     subject_prefix: String,
 }
 
-/// An event that was believed.
+/// An event whose signature is good.
 struct Delivery {
     id: String,
     kind: Type,
@@ -87,7 +62,7 @@ enum Refused {
     Request(Problem),
 }
 
-/// What became of an event that was believed: a label of `webhooks_total`.
+/// What became of an event whose signature is good: a label of `webhooks_total`.
 #[derive(Clone, Copy)]
 enum Outcome {
     Applied,
@@ -103,34 +78,29 @@ struct Received {
 impl Sender {
     /// Returns the sender that a configuration names, if it names one.
     pub fn from_config(config: &Config) -> Option<Self> {
-        let (believed, issuer) = (config.webhooks.clerk.as_ref()?, config.clerk.as_ref()?);
+        let (clerk, issuer) = (config.webhooks.clerk.as_ref()?, config.clerk.as_ref()?);
         Some(Self {
-            secrets: ArcSwap::from_pointee(believed.secrets.clone()),
-            instance_id: believed.instance_id.clone(),
+            secrets: ArcSwap::from_pointee(clerk.secrets.clone()),
+            instance_id: clerk.instance_id.clone(),
             subject_prefix: issuer.subject_prefix.clone(),
         })
     }
 
-    /// Believes what one of `secrets` signed, and nothing else, from now on.
+    /// Accepts what one of `secrets` signed, and nothing else, from now on.
     pub fn use_secrets(&self, secrets: &[SigningSecret]) {
         self.secrets.store(Arc::new(secrets.to_vec()));
     }
 }
 
-/// Returns the surface, which takes the one path and answers 404 when there is no sender.
-pub fn router(app: App) -> Router {
-    create_series(&app.metrics);
-    let speaker = Speaker { dialect: Dialect::Detail, shared: false, random: Arc::clone(&app.random) };
-    let mut endpoints = Router::new();
-    if app.sender.is_some() {
-        endpoints = endpoints.route("/webhooks/clerk", post(handle));
-    }
-    speaking(endpoints.with_state(Arc::new(app)), speaker)
+/// Returns the surface's operation; without a sender its path is answered 404.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    let deliver = Endpoint::new(Method::POST, "", "deliver", handle);
+    vec![deliver.only_if(|core| core.sender.is_some()).prepared_by(|core| create_series(&core.metrics))]
 }
 
-async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Json<Received>, Problem> {
-    let count = |kind, outcome| app.metrics.webhooks.with_label_values(&[kind, outcome]).inc();
-    let delivery = match believe(&app, request).await {
+async fn handle(State(core): State<Arc<Core>>, request: Request<Body>) -> Result<Json<Received>, Problem> {
+    let count = |kind, outcome| core.metrics.webhooks.with_label_values(&[kind, outcome]).inc();
+    let delivery = match authenticate(&core, request).await {
         Ok(delivery) => delivery,
         Err(refused) => {
             let problem = Problem::from(refused);
@@ -138,20 +108,20 @@ async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Result<J
             return Err(problem);
         }
     };
-    let outcome = see_to(&app, &delivery).await;
+    let outcome = process(&core, &delivery).await;
     let label = outcome.as_ref().map_or_else(|problem| problem.what.label(), |outcome| outcome.label());
     count(delivery.kind.label(), label);
     outcome?;
     Ok(Json(Received { received: true }))
 }
 
-// What costs least is looked at first: a stranger's body is read only under a fresh date.
-async fn believe(app: &App, request: Request<Body>) -> Result<Delivery, Refused> {
+// What costs least is looked at first: a body is read only under a fresh date, so that an old delivery costs nothing.
+async fn authenticate(core: &Core, request: Request<Body>) -> Result<Delivery, Refused> {
     let (head, body) = request.into_parts();
-    let nothing_here = || What::NoRoute { method: head.method.clone(), path: head.uri.path().to_owned() };
-    let sender = app.sender.as_ref().ok_or_else(|| Refused::Request(nothing_here().into()))?;
+    // The endpoint is there only with a sender.
+    let sender = core.sender.as_ref().ok_or_else(|| Refused::Request(What::Internal.into()))?;
     let proof = Proof::read(&head.headers).ok_or(Refused::Signature("missing or malformed headers"))?;
-    if !proof.is_fresh(app.clock.now()) {
+    if !proof.is_fresh(core.clock.now()) {
         return Err(Refused::Signature("stale"));
     }
     let body = whole(body, BODY_MAX).await.map_err(Refused::Request)?;
@@ -169,17 +139,17 @@ async fn believe(app: &App, request: Request<Body>) -> Result<Delivery, Refused>
     Ok(Delivery { id: proof.into_id(), kind: payload.kind(), event })
 }
 
-// The receipt comes last: whatever stops this half-way, the sender comes again and finds none.
-async fn see_to(app: &App, delivery: &Delivery) -> Result<Outcome, Problem> {
+// The receipt comes last: when this stops half-way, the sender comes again and finds none.
+async fn process(core: &Core, delivery: &Delivery) -> Result<Outcome, Problem> {
     if matches!(delivery.event, Event::Ignored) {
         return Ok(Outcome::Ignored);
     }
-    if app.directory.find_receipt(SCOPE, &delivery.id, app.clock.now()).await?.is_some() {
+    if core.directory.find_receipt(SCOPE, &delivery.id, core.clock.now()).await?.is_some() {
         return Ok(Outcome::Duplicate);
     }
-    actions::apply(app, &delivery.event).await?;
-    let now = app.clock.now();
-    app.directory.keep_receipt(SCOPE, &delivery.id, None, now.plus(REMEMBERED), now).await?;
+    actions::apply(core, &delivery.event).await?;
+    let now = core.clock.now();
+    core.directory.keep_receipt(SCOPE, &delivery.id, None, now.plus(REMEMBERED), now).await?;
     Ok(Outcome::Applied)
 }
 

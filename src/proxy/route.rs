@@ -9,35 +9,21 @@ use http::Method;
 use super::metrics::RouteHandles;
 use super::path::normalise;
 use super::policy::Policy;
+use crate::api::mount;
 use crate::config::{Auth, RouteRule};
 use crate::metrics::Metrics;
 use crate::model::Dialect;
-
-/// What no application has: Doorward's own, beside what the contracts name.
-const RESERVED: &str = "/_doorward";
+use crate::model::surface::{OWN, SurfaceId, Surfaces};
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Route<'a> {
     /// Answered here, by the surface's own handlers.
-    Terminate(Surface),
+    Terminate(SurfaceId),
     /// Forwarded if the guard permits.
     Guard(&'a Arc<Rule>),
     /// Forwarded without asking anybody, and without an identity.
     Open(&'a Arc<Rule>),
-}
-
-/// A family of endpoints that Doorward answers itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Surface {
-    /// `/auth/*`: tokens for proofs (contracts §5).
-    SessionExchange,
-    /// `/webhooks/clerk`: what the provider tells of users and logins (contracts §10).
-    Webhooks,
-    /// `/_doorward/verify`: what other proxies ask about requests of theirs.
-    Verify,
-    /// Whatever else is below `/_doorward`: nothing is there, and nothing goes further.
-    Reserved,
 }
 
 /// A compiled route rule.
@@ -57,6 +43,7 @@ pub struct Rule {
 /// All rules, in order, and the rule for paths that none of them names.
 #[derive(Clone, Debug)]
 pub struct RouteTable {
+    surfaces: Surfaces,
     rules: Vec<Arc<Rule>>,
     unmatched: Arc<Rule>,
 }
@@ -83,15 +70,15 @@ impl Route<'_> {
     /// Returns how a refusal of such a request is told.
     pub fn dialect(&self) -> Dialect {
         match self {
-            Self::Terminate(_) => Dialect::Detail,
+            Self::Terminate(surface) => mount::row(*surface).dialect,
             Self::Guard(rule) | Self::Open(rule) => rule.dialect,
         }
     }
 }
 
 impl RouteTable {
-    /// Compiles rules; all that are wrong are named.
-    pub fn new(rules: &[RouteRule]) -> Result<Self, Vec<InvalidRule>> {
+    /// Compiles rules for the paths that no surface owns; all that are wrong are named.
+    pub fn new(rules: &[RouteRule], surfaces: Surfaces) -> Result<Self, Vec<InvalidRule>> {
         let mut compiled = Vec::new();
         let mut problems = Vec::new();
         for (position, rule) in rules.iter().enumerate() {
@@ -101,7 +88,7 @@ impl RouteTable {
             }
         }
         if problems.is_empty() {
-            Ok(Self { rules: compiled, unmatched: Arc::new(Rule::unmatched()) })
+            Ok(Self { surfaces, rules: compiled, unmatched: Arc::new(Rule::unmatched()) })
         } else {
             Err(problems)
         }
@@ -109,17 +96,8 @@ impl RouteTable {
 
     /// Returns what to do with a request, from its method and normalised path.
     pub fn classify(&self, method: &Method, path: &str) -> Route<'_> {
-        if path == "/auth" || path.starts_with("/auth/") {
-            return Route::Terminate(Surface::SessionExchange);
-        }
-        if path == "/webhooks/clerk" {
-            return Route::Terminate(Surface::Webhooks);
-        }
-        if question(path).is_some() {
-            return Route::Terminate(Surface::Verify);
-        }
-        if below(path, RESERVED).is_some() {
-            return Route::Terminate(Surface::Reserved);
+        if let Some(mount) = self.surfaces.owner(path) {
+            return Route::Terminate(mount.surface);
         }
         let rule = self.rules.iter().find(|rule| rule.matches(method, path)).unwrap_or(&self.unmatched);
         match rule.policy.auth {
@@ -193,8 +171,8 @@ impl Rule {
 
 /// Returns what follows the path at which other proxies ask: nothing, or a slash and more; `None`
 /// for other paths.
-pub(super) fn question(path: &str) -> Option<&str> {
-    below(below(path, RESERVED)?, "/verify")
+pub fn question(path: &str) -> Option<&str> {
+    below(below(path, OWN)?, "/verify")
 }
 
 /// Returns what follows `prefix` in a path: nothing, or a slash and more; `None` for other paths.
@@ -244,11 +222,18 @@ fn matches_path(pattern: &[Segment], path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::config::Config;
+
+    fn surfaces() -> Surfaces {
+        Config::load(&[], &BTreeMap::new()).unwrap().config.surfaces.mounts()
+    }
 
     fn table(rules: &str) -> RouteTable {
         let rules: Vec<RouteRule> = serde_saphyr::from_str(rules).unwrap();
-        RouteTable::new(&rules).unwrap()
+        RouteTable::new(&rules, surfaces()).unwrap()
     }
 
     #[test]
@@ -290,7 +275,7 @@ mod tests {
                 keep_credentials: false,
                 errors: Dialect::Detail,
             };
-            assert_eq!(RouteTable::new(&[rule]).unwrap_err(), [InvalidRule::Path(path.to_owned())], "{path}");
+            assert_eq!(RouteTable::new(&[rule], surfaces()).unwrap_err(), [InvalidRule::Path(path.to_owned())], "{path}");
         }
     }
 }

@@ -122,7 +122,9 @@ impl Reload {
 
     // First everything that can fail, then everything that counts.
     fn apply(&mut self, started_with: &Config, Seen { loaded: new, secrets }: &Seen) -> Result<(), String> {
-        let settings = settings(&new.config).map_err(|error| error.to_string())?;
+        // Where the surfaces are was settled at the start, with what answers there.
+        let surfaces = started_with.surfaces.clone();
+        let settings = settings(&Config { surfaces, ..new.config.clone() }).map_err(|error| error.to_string())?;
         let rotated = self.rotation.check(&new.config, secrets)?;
         self.verbosity.set(new.config.telemetry.log_level).map_err(|error| error.to_string())?;
         self.rotation.take_up(rotated);
@@ -188,6 +190,7 @@ fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
             ("clerk", format!("{:?}", config.clerk)),
             ("issuers", format!("{:?}", config.issuers)),
             ("routes (stream)", format!("{:?}", config.routes.iter().any(|rule| rule.stream))),
+            ("surfaces", format!("{:?}", config.surfaces)),
             ("tenants", format!("{:?}", config.tenants)),
             ("webhooks", format!("{:?}", config.webhooks)),
             ("limits", format!("{:?}", config.limits)),

@@ -1,7 +1,9 @@
 //! `POST /auth/rebind`: what a guest made becomes the user's (contracts §5.3).
 //!
-//! The user is who the token says, whatever the body says. The device id is in effect a secret; it
-//! is repeated to whoever sent it, and written nowhere.
+//! The user is who the token says; a user in the body is not read. The device id is in effect a
+//! secret; it is repeated to its sender, and written nowhere.
+
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -9,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Request};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::App;
 use super::anonymous::device_id;
 use crate::api::bearer::{bearer, is_jwt_shaped};
+use crate::api::core::Core;
 use crate::api::extract::{is_visible_ascii, object};
 use crate::api::json::Json;
 use crate::api::problem::{Clash, Constraint, Dependency, Problem, TokenFault, What};
@@ -28,27 +30,27 @@ struct Answer<'a> {
     rebound: Rebound,
 }
 
-pub(super) async fn handle(State(app): State<App>, request: Request<Body>) -> Result<Response, Problem> {
-    let user = user(&app, request.headers()).await?;
+pub(super) async fn handle(State(core): State<Arc<Core>>, request: Request<Body>) -> Result<Response, Problem> {
+    let user = user(&core, request.headers()).await?;
     let key = idempotency_key(request.headers());
     let body = object(request).await?;
     let device = device_id(&body, "device_id and clerk_user_id required")?.to_owned();
-    let (key, rebinds) = (key?, app.rebinds.clone());
+    let (key, rebinds) = (key?, core.rebinds.clone());
     let asked = device.clone();
     // In a task of its own: a caller who hangs up must not leave it half done.
     let rebinding = tokio::spawn(async move { rebinds.rebind(&user, &asked, key).await });
     let outcome = rebinding.await.map_err(|panic| incomplete().because(panic))?;
     let rebound = outcome.map_err(|error| refusal(error, &device))?;
-    Ok(Json(Answer { fields: &app.rebind_fields, rebound }).into_response())
+    Ok(Json(Answer { fields: &core.rebind_fields, rebound }).into_response())
 }
 
 /// Returns the user behind a session token or a provider's JWT.
-async fn user(app: &App, headers: &HeaderMap) -> Result<Principal, Problem> {
+async fn user(core: &Core, headers: &HeaderMap) -> Result<Principal, Problem> {
     let token = bearer(headers)?;
     let principal = if is_jwt_shaped(token) {
-        app.sign_in.find_principal(&app.providers.verify(token).await?).await?
+        core.sign_in.find_principal(&core.providers.verify(token).await?).await?
     } else {
-        app.sessions.validate(token).await?.session.principal.clone()
+        core.sessions.validate(token).await?.session.principal.clone()
     };
     match principal.kind {
         PrincipalKind::User => Ok(principal),

@@ -3,13 +3,16 @@
 //! When the 200 is sent this replica refuses the token already. A second call is a 401: the
 //! credentials are no longer good.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::extract::State;
 use http::HeaderMap;
 use serde::Serialize;
 
-use super::{App, audit};
+use super::audit;
 use crate::api::bearer::{bearer, is_jwt_shaped};
+use crate::api::core::Core;
 use crate::api::extract::ClientAddr;
 use crate::api::json::Json;
 use crate::api::problem::{Problem, TokenFault};
@@ -21,7 +24,7 @@ pub(super) struct Ended {
 }
 
 pub(super) async fn handle(
-    State(app): State<App>,
+    State(core): State<Arc<Core>>,
     client: Option<Extension<ClientAddr>>,
     headers: HeaderMap,
 ) -> Result<Json<Ended>, Problem> {
@@ -29,7 +32,7 @@ pub(super) async fn handle(
     if is_jwt_shaped(token) {
         return Err(TokenFault::NotASessionToken.into());
     }
-    let session = app.sessions.end(token).await?;
+    let session = core.sessions.end(token).await?;
     audit(Action::SessionEnded, &session, client.map(|Extension(client)| client));
     Ok(Json(Ended { revoked: true }))
 }

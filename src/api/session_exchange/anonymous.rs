@@ -3,14 +3,17 @@
 //! An `Authorization` header is not looked at. The device id is a secret in effect, since a caller
 //! who knows it becomes that guest: it is in no error, log line or metric.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use http::Request;
 use serde_json::{Map, Value};
 
-use super::{App, StartedBody, address};
+use super::{StartedBody, address, refused};
 use crate::accounts::SignInMethod;
+use crate::api::core::Core;
 use crate::api::extract::{ClientAddr, object};
 use crate::api::json::Json;
 use crate::api::limit::Network;
@@ -22,20 +25,20 @@ const DEVICE_ID_MAX: usize = 200;
 pub(super) const REQUIRED: &str = "device_id required";
 
 pub(super) async fn handle(
-    State(app): State<App>,
+    State(core): State<Arc<Core>>,
     client: Option<Extension<ClientAddr>>,
     request: Request<Body>,
 ) -> Result<Json<StartedBody>, Problem> {
     let client = client.map(|Extension(client)| client);
     let device_id =
-        read(&app, client, request).await.map_err(|problem| app.refused(SignInMethod::Anonymous, client, problem))?;
-    Ok(app.sign_in.as_guest(&device_id, address(client)).await?.into())
+        read(&core, client, request).await.map_err(|problem| refused(&core, SignInMethod::Anonymous, client, problem))?;
+    Ok(core.sign_in.as_guest(&device_id, address(client)).await?.into())
 }
 
-async fn read(app: &App, client: Option<ClientAddr>, request: Request<Body>) -> Result<String, Problem> {
+async fn read(core: &Core, client: Option<ClientAddr>, request: Request<Body>) -> Result<String, Problem> {
     let body = object(request).await?;
     let device_id = device_id(&body, REQUIRED)?;
-    app.limits.anonymous.check(&Network::of(client))?;
+    core.limits.anonymous.check(&Network::of(client))?;
     Ok(device_id.to_owned())
 }
 
