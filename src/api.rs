@@ -9,6 +9,7 @@ mod answer;
 pub mod bearer;
 pub mod core;
 pub mod dialect;
+pub mod endpoint;
 pub mod extract;
 mod json;
 pub mod limit;

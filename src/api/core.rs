@@ -6,7 +6,7 @@ use aws_lc_rs::rand::SecureRandom;
 
 use crate::accounts::{Resolver, SignIn};
 use crate::api::limit::Limits;
-use crate::api::webhooks::Sender;
+use crate::api::webhooks::sender::Sender;
 use crate::bootstrap::Bootstrap;
 use crate::config::rebind::Fields;
 use crate::directory::Directory;

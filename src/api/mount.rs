@@ -11,13 +11,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::middleware::map_response;
 use axum::response::Response;
-use axum::routing::{MethodFilter, MethodRouter, on};
 use http::{Method, Request};
 use tower::{ServiceExt, service_fn};
 
 use crate::api::answer::{Op, Speaker, speaking};
 use crate::api::core::Core;
 use crate::api::dialect::Dialect;
+use crate::api::endpoint::Endpoint;
 use crate::api::{session_exchange, webhooks};
 use crate::config::Config;
 use crate::model::surface::{SurfaceId, Surfaces};
@@ -31,22 +31,6 @@ pub struct Row {
     pub shared: bool,
     /// Its operations.
     pub endpoints: fn() -> Vec<Endpoint>,
-}
-
-/// One operation of a surface.
-pub struct Endpoint {
-    /// The method. GET stands for HEAD too.
-    pub method: Method,
-    /// What follows the surface's path.
-    pub path: &'static str,
-    /// The operation's name in metrics.
-    pub op: &'static str,
-    /// Who answers.
-    handler: MethodRouter<Arc<Core>>,
-    /// Whether it is there as configured; its path is answered 404 otherwise.
-    is_there: fn(&Core) -> bool,
-    /// Puts metrics of its own at zero.
-    prepare: fn(&Core),
 }
 
 const SESSION_EXCHANGE: Row = Row { dialect: Dialect::Detail, shared: true, endpoints: session_exchange::endpoints };
@@ -118,32 +102,6 @@ fn create_series(core: &Core, surface: SurfaceId, op: &'static str) {
         core.metrics.auth_requests.with_label_values(&[surface.label(), op, status]);
     }
     core.metrics.auth_request_duration.with_label_values(&[surface.label(), op]);
-}
-
-impl Endpoint {
-    /// Returns the operation `op` at `path` below the surface's.
-    ///
-    /// # Panics
-    ///
-    /// When `method` is no method of HTTP's own: the tables are constants.
-    pub(super) fn new<H, T>(method: Method, path: &'static str, op: &'static str, handler: H) -> Self
-    where
-        H: axum::handler::Handler<T, Arc<Core>>,
-        T: 'static,
-    {
-        let filter = MethodFilter::try_from(method.clone()).expect("the tables name methods of HTTP's own");
-        Self { method, path, op, handler: on(filter, handler), is_there: |_| true, prepare: |_| {} }
-    }
-
-    /// Returns the same operation, there only where `condition` holds.
-    pub(super) fn only_if(self, condition: fn(&Core) -> bool) -> Self {
-        Self { is_there: condition, ..self }
-    }
-
-    /// Returns the same operation with metrics of its own, which `prepare` puts at zero.
-    pub(super) fn prepared_by(self, prepare: fn(&Core)) -> Self {
-        Self { prepare, ..self }
-    }
 }
 
 fn infallible<T>(result: Result<T, Infallible>) -> T {

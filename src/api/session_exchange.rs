@@ -16,9 +16,9 @@ use serde::Serialize;
 
 use crate::accounts::{SignInMethod, SignedIn};
 use crate::api::core::Core;
+use crate::api::endpoint::Endpoint;
 use crate::api::extract::ClientAddr;
 use crate::api::json::Json;
-use crate::api::mount::Endpoint;
 use crate::api::problem::Problem;
 use crate::model::Session;
 use crate::session;

@@ -7,12 +7,12 @@
 
 mod actions;
 mod payload;
+pub mod sender;
 mod signature;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::extract::State;
 use http::header::CONTENT_TYPE;
@@ -20,14 +20,13 @@ use http::{Method, Request};
 use serde::Serialize;
 
 use self::payload::{Event, Type};
+pub use self::sender::Sender;
 use self::signature::Proof;
 use crate::api::core::Core;
+use crate::api::endpoint::Endpoint;
 use crate::api::extract::{is_json, unsupported, whole};
 use crate::api::json::Json;
-use crate::api::mount::Endpoint;
 use crate::api::problem::{Problem, WebhookFault, What};
-use crate::config::Config;
-use crate::config::webhooks::SigningSecret;
 use crate::metrics::Metrics;
 use crate::telemetry::audit;
 
@@ -37,13 +36,6 @@ const BODY_MAX: usize = 1024 * 1024;
 const REMEMBERED: Duration = Duration::from_hours(72);
 /// Where the receipts of deliveries are filed.
 const SCOPE: &str = "clerk";
-
-/// The Clerk instance whose events are accepted.
-pub struct Sender {
-    secrets: ArcSwap<Vec<SigningSecret>>,
-    instance_id: Option<String>,
-    subject_prefix: String,
-}
 
 /// An event whose signature is good.
 struct Delivery {
@@ -73,23 +65,6 @@ enum Outcome {
 #[derive(Serialize)]
 struct Received {
     received: bool,
-}
-
-impl Sender {
-    /// Returns the sender that a configuration names, if it names one.
-    pub fn from_config(config: &Config) -> Option<Self> {
-        let (clerk, issuer) = (config.webhooks.clerk.as_ref()?, config.clerk.as_ref()?);
-        Some(Self {
-            secrets: ArcSwap::from_pointee(clerk.secrets.clone()),
-            instance_id: clerk.instance_id.clone(),
-            subject_prefix: issuer.subject_prefix.clone(),
-        })
-    }
-
-    /// Accepts what one of `secrets` signed, and nothing else, from now on.
-    pub fn use_secrets(&self, secrets: &[SigningSecret]) {
-        self.secrets.store(Arc::new(secrets.to_vec()));
-    }
 }
 
 /// Returns the surface's operation; without a sender its path is answered 404.
