@@ -2,18 +2,18 @@
 //!
 //! The path is the one that [`normalise`] leaves, and the very string that the application receives.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use http::Method;
 
-use super::metrics::RouteHandles;
-use super::path::normalise;
-use super::policy::Policy;
+use super::path::{below, normalise};
+use super::policy::RoutePolicy;
 use crate::config::{Auth, RouteRule};
-use crate::metrics::Metrics;
 
 /// What no application has: Doorward's own, beside what the contracts name.
 const RESERVED: &str = "/_doorward";
+/// Where other proxies ask for decisions; what follows may be the path of the request they ask about.
+pub(super) const FORWARD_AUTH: &str = "/_doorward/verify";
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub enum Route<'a> {
     Terminate(Surface),
     /// Forwarded if the guard permits.
     Guard(&'a Arc<Rule>),
-    /// Forwarded without asking anybody, and without an identity.
+    /// Forwarded without asking the guard, and without an identity.
     Open(&'a Arc<Rule>),
 }
 
@@ -34,8 +34,8 @@ pub enum Surface {
     /// `/webhooks/clerk`: what the provider tells of users and logins (contracts §10).
     Webhooks,
     /// `/_doorward/verify`: what other proxies ask about requests of theirs.
-    Verify,
-    /// Whatever else is below `/_doorward`: nothing is there, and nothing goes further.
+    ForwardAuth,
+    /// All else below `/_doorward`: nothing is there, and nothing goes further.
     Reserved,
 }
 
@@ -45,10 +45,10 @@ pub struct Rule {
     /// The rule's name in logs and metrics.
     pub id: String,
     /// What the guard asks for.
-    pub policy: Policy,
+    pub policy: RoutePolicy,
     methods: Vec<Method>,
     pattern: Vec<Segment>,
-    handles: OnceLock<RouteHandles>,
+    position: usize,
 }
 
 /// All rules, in order, and the rule for paths that none of them names.
@@ -76,6 +76,13 @@ enum Segment {
     Rest,
 }
 
+impl Route<'_> {
+    /// Returns whether the request is a forward-auth check.
+    pub fn is_check(&self) -> bool {
+        matches!(self, Self::Terminate(Surface::ForwardAuth))
+    }
+}
+
 impl RouteTable {
     /// Compiles rules; all that are wrong are named.
     pub fn new(rules: &[RouteRule]) -> Result<Self, Vec<InvalidRule>> {
@@ -88,7 +95,7 @@ impl RouteTable {
             }
         }
         if problems.is_empty() {
-            Ok(Self { rules: compiled, unmatched: Arc::new(Rule::unmatched()) })
+            Ok(Self { unmatched: Arc::new(Rule::unmatched(compiled.len())), rules: compiled })
         } else {
             Err(problems)
         }
@@ -102,8 +109,8 @@ impl RouteTable {
         if path == "/webhooks/clerk" {
             return Route::Terminate(Surface::Webhooks);
         }
-        if question(path).is_some() {
-            return Route::Terminate(Surface::Verify);
+        if is_check(path) {
+            return Route::Terminate(Surface::ForwardAuth);
         }
         if below(path, RESERVED).is_some() {
             return Route::Terminate(Surface::Reserved);
@@ -115,14 +122,9 @@ impl RouteTable {
         }
     }
 
-    /// Returns the rule for a request that another proxy asks about, from its method and normalised path.
-    ///
-    /// What Doorward answers itself is none of that proxy's application's: no rule opens it.
-    pub fn rule_for(&self, method: &Method, path: &str) -> &Arc<Rule> {
-        match self.classify(method, path) {
-            Route::Terminate(_) => &self.unmatched,
-            Route::Guard(rule) | Route::Open(rule) => rule,
-        }
+    /// Returns the rule for paths that no other rule names: a session is needed.
+    pub fn unmatched(&self) -> &Arc<Rule> {
+        &self.unmatched
     }
 
     /// Returns every rule's id, the one for unmatched paths last.
@@ -136,7 +138,7 @@ impl Rule {
         let methods = rule.methods.iter().map(|name| parse_method(name)).collect::<Result<_, _>>()?;
         Ok(Self {
             id: rule.id.clone().unwrap_or_else(|| format!("route-{position}")),
-            policy: Policy {
+            policy: RoutePolicy {
                 auth: rule.auth,
                 allow_anonymous: rule.allow_anonymous,
                 require_any_role: rule.require_any_role.clone(),
@@ -145,15 +147,15 @@ impl Rule {
             },
             methods,
             pattern: parse_pattern(&rule.path)?,
-            handles: OnceLock::new(),
+            position,
         })
     }
 
     // Deny by default: what no rule opens needs a session.
-    fn unmatched() -> Self {
+    fn unmatched(position: usize) -> Self {
         Self {
             id: "unmatched".to_owned(),
-            policy: Policy {
+            policy: RoutePolicy {
                 auth: Auth::Required,
                 allow_anonymous: true,
                 require_any_role: Vec::new(),
@@ -162,13 +164,13 @@ impl Rule {
             },
             methods: Vec::new(),
             pattern: vec![Segment::Rest],
-            handles: OnceLock::new(),
+            position,
         }
     }
 
-    /// Returns where the exchanges of this route are counted.
-    pub(super) fn handles(&self, metrics: &Metrics) -> &RouteHandles {
-        self.handles.get_or_init(|| RouteHandles::new(&self.id, metrics))
+    /// Returns the rule's place in its table, from 0; the one for unmatched paths is the last.
+    pub fn position(&self) -> usize {
+        self.position
     }
 
     fn matches(&self, method: &Method, path: &str) -> bool {
@@ -176,15 +178,9 @@ impl Rule {
     }
 }
 
-/// Returns what follows the path at which other proxies ask: nothing, or a slash and more; `None`
-/// for other paths.
-pub(super) fn question(path: &str) -> Option<&str> {
-    below(below(path, RESERVED)?, "/verify")
-}
-
-/// Returns what follows `prefix` in a path: nothing, or a slash and more; `None` for other paths.
-fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
-    path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+/// Returns whether a path is that of a forward-auth check, normalised or not.
+pub(super) fn is_check(path: &str) -> bool {
+    below(path, FORWARD_AUTH).is_some()
 }
 
 fn parse_method(name: &str) -> Result<Method, InvalidRule> {
