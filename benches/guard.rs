@@ -17,7 +17,7 @@ use doorward::model::surface::{Mount, SurfaceId, Surfaces};
 use doorward::model::{Dialect, NewSession, Shard, TenantId, TokenKey, TokenKeys, TokenKind};
 use doorward::proxy::guard::{self, Permit, Rejection};
 use doorward::proxy::path::normalise;
-use doorward::proxy::policy::Policy;
+use doorward::proxy::policy::RoutePolicy;
 use doorward::proxy::route::{Route, RouteTable};
 use doorward::session::{self, Refusal, Sessions, Setup, Source};
 use doorward::store::SessionStore;
@@ -35,7 +35,7 @@ struct Fixture {
     runtime: Runtime,
     sessions: Arc<Sessions>,
     directory: PathBuf,
-    policy: Policy,
+    policy: RoutePolicy,
     cookie: Cookie,
 }
 
@@ -73,7 +73,7 @@ impl Fixture {
             runtime,
             sessions: Sessions::new(setup),
             directory,
-            policy: Policy {
+            policy: RoutePolicy {
                 auth: Auth::Required,
                 allow_anonymous: true,
                 require_any_role: Vec::new(),

@@ -8,6 +8,7 @@ pub mod admin;
 mod answer;
 pub mod bearer;
 pub mod core;
+pub mod credential;
 pub mod dialect;
 pub mod endpoint;
 pub mod extract;

@@ -44,7 +44,6 @@ use crate::api::admin::{self, Health};
 use crate::config::{Config, Loaded};
 use crate::metrics::Metrics;
 use crate::proxy::connection::session_watch::SessionWatch;
-use crate::proxy::route::RouteTable;
 use crate::proxy::settings::Settings;
 use crate::session::Policy;
 use crate::telemetry::{Verbosity, with_causes};
@@ -190,17 +189,9 @@ impl Shared {
 
 /// Returns what a reload may replace, as a configuration asks for it.
 fn settings(config: &Config) -> Result<Settings, StartError> {
-    let routes = RouteTable::new(&config.routes, config.surfaces.mounts()).map_err(|problems| {
+    Settings::from_config(config).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         StartError(format!("routes: {}", problems.join("; ")))
-    })?;
-    Ok(Settings {
-        routes,
-        identity_headers: config.identity_headers,
-        cookie: config.cookie.clone(),
-        trusted_proxies: config.trusted_proxies.clone(),
-        forward_auth: config.forward_auth.enabled,
-        access_log_sample: config.telemetry.access_log_sample,
     })
 }
 

@@ -9,8 +9,8 @@ use super::{ConfigFiles, FAILURE, SUCCESS, Surroundings, USAGE, say};
 use crate::config::{Auth, Config};
 use crate::model::surface::SurfaceId;
 use crate::proxy::path::normalise;
-use crate::proxy::policy::Policy;
-use crate::proxy::route::{Route, RouteTable, Rule, question};
+use crate::proxy::policy::RoutePolicy;
+use crate::proxy::route::{Route, RouteTable, Rule};
 
 /// Which request to explain.
 #[derive(Args, Debug)]
@@ -61,11 +61,11 @@ pub(crate) fn explained(table: &RouteTable, config: &Config, method: &Method, pa
         lines.push("upstream.url is null: answered 404; forwarded only by another proxy that asks".to_owned());
     }
     match table.classify(method, path) {
-        Route::Terminate(SurfaceId::ForwardAuth) if question(path).is_none() => lines.push("answered 404: nothing is there".to_owned()),
-        Route::Terminate(SurfaceId::ForwardAuth) if !config.forward_auth.enabled => {
+        Route::Terminate(SurfaceId::ForwardAuth) => lines.push("answered 404: nothing is there".to_owned()),
+        Route::Check if !config.forward_auth.enabled => {
             lines.push("answered 404: forward_auth.enabled is false".to_owned());
         }
-        Route::Terminate(_) => {
+        Route::Check | Route::Terminate(_) => {
             lines.push("answered by Doorward itself; rules do not apply".to_owned());
             if config.forward_auth.is_on() {
                 lines.push("asked about by another proxy: needs a session, whatever the rules say".to_owned());
@@ -92,7 +92,7 @@ fn rule_line(rule: &Rule, config: &Config) -> String {
     }
 }
 
-fn policy_lines(policy: &Policy) -> Vec<String> {
+fn policy_lines(policy: &RoutePolicy) -> Vec<String> {
     let mut lines = Vec::new();
     lines.push(match policy.auth {
         Auth::None => "forwarded to anybody, without an identity".to_owned(),

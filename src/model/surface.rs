@@ -5,6 +5,8 @@
 
 /// Doorward's own corner: nothing below it is an application's.
 pub const OWN: &str = "/_doorward";
+/// Where other proxies ask for decisions; what follows may be the path of the request they ask about.
+pub const FORWARD_AUTH: &str = "/_doorward/verify";
 
 /// A family of endpoints. `api::mount` says, for each, what is there and who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,191 +1,157 @@
 //! What is known about one exchange, from its head to its line in the access log.
+//!
+//! The decision about an exchange is fixed when the head of its answer is about to be sent, and
+//! counted then; [`Context::end`] writes metrics, access line and trace from one value, once.
 
-mod ids;
+mod record;
 mod trace;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use pingora::http::RequestHeader;
 use pingora::proxy::Session as Exchange;
-use prometheus::IntGauge;
 use tokio::time::Instant;
 
-pub use self::ids::RequestIds;
-use self::trace::Trace;
-use super::connection::session_watch::{SessionWatch, Watch};
-use super::guard::{Permit, Rejection};
-use super::metrics::{MetricHandles, PROXY, VERIFY, status_label};
-use super::respond::Verdict;
+use self::record::{Completion, RequestLine};
+use self::trace::{RequestMeta, Trace};
+use super::connection::session_watch::Watch;
+use super::forwarded::{Peer, is_tls, peer_of};
+use super::guard::{self, Decision, Guarded, Permit, Rejection};
+use super::metrics::{PROXY, VERIFY};
 use super::route::Rule;
 use super::settings::Settings;
-use super::{Gateway, client_of, connection};
+use super::state::GatewayState;
 use crate::api::{Dialect, Problem, RequestId};
-use crate::metrics::Metrics;
-use crate::session::{Refusal, Sessions, Source};
-use crate::telemetry::access::{self, Outcome};
-use crate::telemetry::traces::{TRACEPARENT, trace_in};
+use crate::model::surface::SurfaceId;
+use crate::session::Refusal;
+use crate::telemetry::access::Outcome;
+use crate::telemetry::traces::TRACEPARENT;
 
 /// What is known about one exchange.
 pub struct Context {
-    pub(super) settings: Arc<Settings>,
-    pub(super) peer: Option<IpAddr>,
-    pub(super) client: Option<IpAddr>,
-    pub(super) permit: Option<Permit>,
-    pub(super) rule: Option<Arc<Rule>>,
-    pub(super) verdict: Option<Verdict>,
-    pub(super) status: Option<StatusCode>,
-    pub(super) handler: &'static str,
-    pub(super) request_bytes: u64,
-    pub(super) upstream_error: Option<&'static str>,
-    pub(super) retried: bool,
-    /// How long the connection was to be kept before an interim answer made pingora forget it.
-    pub(super) keepalive: Option<u64>,
+    state: Arc<GatewayState>,
+    settings: Arc<Settings>,
     request_id: RequestId,
     /// How a refusal is told: the route's way, once the route is known.
     dialect: Dialect,
     started: Instant,
-    forwarded_at: Option<Instant>,
+    handler: &'static str,
+    peer: Option<Peer>,
+    peer_is_trusted: bool,
+    client: Option<IpAddr>,
     watch: Option<Arc<Watch>>,
-    /// Whether what carries it outlives a cut and can say what it could not.
-    outlived: bool,
-    line: Option<Line>,
+    /// True on HTTP/2: the stream survives dropping this exchange, so the 401 can still be sent on it.
+    survives_cut: bool,
+    /// There from the request's head until the exchange has ended.
+    line: Option<RequestLine>,
     trace: Option<Trace>,
-    under_way: Option<UnderWay>,
-    handles: Arc<MetricHandles>,
+    rule: Option<Arc<Rule>>,
+    permit: Option<Permit>,
+    decision: Option<Decision>,
+    /// Whether the decision is counted: nothing changes it any more.
+    settled: bool,
+    status: Option<StatusCode>,
+    request_bytes: u64,
+    forwarded_at: Option<Instant>,
+    upstream_error: Option<&'static str>,
+    retried: bool,
+    /// How long the connection was to be kept before an interim answer made pingora forget it.
+    keepalive: Option<u64>,
 }
 
-/// What the access log needs of the request head, kept for exchanges that are cut.
-///
-/// Parts of the head, not texts made from them: most lines are never written.
-struct Line {
-    method: Method,
-    target: Option<PathAndQuery>,
-    traceparent: Option<HeaderValue>,
-}
-
-/// Counts an exchange in, and out again however it ends.
-struct UnderWay {
-    streams: Arc<SessionWatch>,
-    /// Which exchanges it is one of.
-    gauge: IntGauge,
-}
-
+/// From the head of a request to the guard's decision.
 impl Context {
-    pub(super) fn new(settings: Arc<Settings>, request_id: RequestId, handles: Arc<MetricHandles>) -> Self {
+    /// Begins with nothing but a name.
+    pub(super) fn new(state: Arc<GatewayState>) -> Self {
         Self {
-            settings,
-            peer: None,
-            client: None,
-            permit: None,
-            rule: None,
-            verdict: None,
-            status: None,
+            settings: state.settings.load_full(),
+            request_id: RequestId::from(state.request_ids.next()),
+            dialect: Dialect::default(),
+            state,
+            started: Instant::now(),
             handler: PROXY,
+            peer: None,
+            peer_is_trusted: false,
+            client: None,
+            watch: None,
+            survives_cut: false,
+            line: None,
+            trace: None,
+            rule: None,
+            permit: None,
+            decision: None,
+            settled: false,
+            status: None,
             request_bytes: 0,
+            forwarded_at: None,
             upstream_error: None,
             retried: false,
             keepalive: None,
-            request_id,
-            dialect: Dialect::default(),
-            started: Instant::now(),
-            forwarded_at: None,
-            watch: None,
-            outlived: false,
-            line: None,
-            trace: None,
-            under_way: None,
-            handles,
         }
     }
 
-    /// Takes down what the request head says about where it comes from.
-    pub(super) fn begin(&mut self, exchange: &Exchange, gateway: &Gateway) {
+    /// Records what the head of a request on the proxy port says about where it comes from.
+    pub(super) fn begin(&mut self, exchange: &Exchange) {
         let head = exchange.req_header();
-        self.peer = exchange.client_addr().and_then(|address| address.as_inet()).map(|peer| peer.ip().to_canonical());
-        self.client = client_of(&head.headers, self.peer, &self.settings.trusted_proxies);
-        self.watch = connection::current_slot();
-        self.outlived = exchange.as_custom().is_some();
-        let line = Line {
+        self.watch = Watch::current();
+        self.survives_cut = exchange.as_custom().is_some();
+        let line = RequestLine {
             method: head.method.clone(),
             target: head.uri.path_and_query().cloned(),
             traceparent: head.headers.get(TRACEPARENT).cloned(),
         };
-        self.begin_trace(exchange, gateway);
-        self.enter(line, &gateway.streams);
+        self.enter(peer_of(exchange), line);
+        self.client = self.client_behind(&head.headers, self.peer.and_then(Peer::address));
     }
 
-    /// Takes down a question that came otherwise than through the proxy port.
-    pub(super) fn begin_question(&mut self, peer: Option<IpAddr>, target: PathAndQuery, streams: &Arc<SessionWatch>) {
+    /// Records a forward-auth check that came otherwise than through the proxy port.
+    pub(super) fn begin_check(&mut self, peer: Option<Peer>, target: PathAndQuery) {
+        self.enter(peer, RequestLine { method: Method::POST, target: Some(target), traceparent: None });
+        self.client = self.peer.and_then(Peer::address);
+        self.is_check();
+    }
+
+    fn enter(&mut self, peer: Option<Peer>, line: RequestLine) {
         self.peer = peer;
-        self.client = peer;
-        self.enter(Line { method: Method::POST, target: Some(target), traceparent: None }, streams);
-        self.answers_a_proxy();
-    }
-
-    fn enter(&mut self, line: Line, streams: &Arc<SessionWatch>) {
+        self.peer_is_trusted = peer.is_some_and(|peer| self.settings.trusted_proxies.trusts(peer));
         self.line = Some(line);
-        self.under_way = Some(UnderWay::begin(streams.clone(), self.handles.in_flight.clone()));
+        self.state.session_watch.exchange_began();
+        self.state.handles.in_flight(self.handler).inc();
     }
 
-    pub(super) fn peer_is_trusted(&self) -> bool {
-        self.peer.is_some_and(|peer| self.settings.trusted_proxies.iter().any(|network| network.contains(&peer)))
+    fn client_behind(&self, head: &HeaderMap, peer: Option<IpAddr>) -> Option<IpAddr> {
+        peer.map(|peer| self.settings.trusted_proxies.client_address(head, peer))
     }
 
-    /// Returns the peer's address as a header value.
-    pub(super) fn peer_value(&self) -> Option<HeaderValue> {
-        let peer = self.peer?;
-        let render = || HeaderValue::try_from(peer.to_string()).expect("an address is visible ASCII");
-        Some(self.watch.as_ref().map_or_else(render, |watch| watch.peer_text(render)))
+    /// Begins the trace of a request on the proxy port, once it is known whether it is a forward-auth check.
+    pub(super) fn begin_trace(&mut self, exchange: &Exchange, is_check: bool) {
+        let Some(tracer) = &self.state.tracer else { return };
+        let head = exchange.req_header();
+        let scheme = if is_tls(exchange) { "https" } else { "http" };
+        let meta = RequestMeta::new(&head.method, scheme, head.version);
+        // What a check says of a trace is mostly the client's word, which the proxy passes on.
+        let believed = self.peer_is_trusted && !is_check;
+        self.trace = Some(Trace::begin(tracer, &head.headers, meta, believed, self.request_id.sample_value()));
     }
 
-    pub(super) fn request_id(&self) -> RequestId {
-        self.request_id
-    }
-
-    /// Refuses in `dialect` from now on.
-    pub(super) fn speak(&mut self, dialect: Dialect) {
-        self.dialect = dialect;
-    }
-
-    /// Returns the answer that tells the caller of `problem`.
-    pub(super) fn render(&self, problem: &Problem) -> Response<Bytes> {
-        self.dialect.render(problem, self.request_id)
-    }
-
-    pub(super) fn request_id_value(&self) -> HeaderValue {
-        self.request_id.header_value()
-    }
-
-    /// Puts the session that was let through under watch.
-    pub(super) fn hold(&self, permit: &Permit, generation: u64) {
-        if let (Some(watch), Some(session)) = (&self.watch, permit.session()) {
-            watch.hold(session.clone(), generation);
-        }
-    }
-
-    pub(super) fn allow(&mut self, rule: &Arc<Rule>, permit: Permit) {
-        let verdict = verdict_of(&permit);
-        if permit.session().is_none() {
-            self.handles.bypassed.inc();
-        }
-        self.rule = Some(rule.clone());
-        self.permit = Some(permit);
-        self.verdict = Some(verdict);
-    }
-
-    /// Takes down that the exchange asks about another one.
-    pub(super) fn answers_a_proxy(&mut self) {
+    /// Records that the exchange is a forward-auth check, which is answered as one.
+    pub(super) fn is_check(&mut self) {
+        self.state.handles.in_flight(self.handler).dec();
         self.handler = VERIFY;
-        if let Some(under_way) = &mut self.under_way {
-            under_way.count_as(self.handles.questions.clone());
-        }
+        self.state.handles.in_flight(self.handler).inc();
     }
 
-    /// Takes down which request is asked about.
+    /// Records that one of Doorward's own surfaces answers.
+    pub(super) fn is_terminated(&mut self, surface: SurfaceId) {
+        self.handler = surface.label();
+    }
+
+    /// Records which request a check is about.
     pub(super) fn note_original(&mut self, method: &Method, target: &PathAndQuery) {
         if let Some(line) = &mut self.line {
             line.method = method.clone();
@@ -193,208 +159,266 @@ impl Context {
         }
     }
 
-    /// Takes down where the request that is asked about comes from: its `source`, and its head.
-    pub(super) fn note_origin(&mut self, source: Option<IpAddr>, head: &HeaderMap) {
-        if let Some(source) = source {
-            self.client = client_of(head, Some(source), &self.settings.trusted_proxies);
+    /// Records where the request that a check on the ext_authz port is about comes from, its
+    /// `source` and its head, and begins the check's trace in that of the request. Its headers do not
+    /// decide whether it is sampled.
+    pub(super) fn note_origin(&mut self, source: Option<IpAddr>, method: &Method, head: &HeaderMap) {
+        if source.is_some() {
+            self.client = self.client_behind(head, source);
         }
         if let Some(line) = &mut self.line {
             line.traceparent = head.get(TRACEPARENT).cloned();
         }
+        if let Some(tracer) = &self.state.tracer {
+            let meta = RequestMeta::new(method, "http", http::Version::HTTP_2);
+            self.trace = Some(Trace::begin(tracer, head, meta, false, self.request_id.sample_value()));
+        }
     }
 
-    /// Returns whether the application may see the credentials.
-    pub(super) fn keeps_credentials(&self) -> bool {
-        self.rule.as_ref().is_some_and(|rule| rule.policy.keep_credentials)
+    /// Lets a request through that needs no session.
+    pub(super) fn open(&mut self, rule: &Arc<Rule>) {
+        self.allow(rule, Permit::open());
     }
 
-    /// Takes down why the request is refused before any rule is asked; returns the answer.
-    pub(super) fn turn_away(&mut self, rejection: Rejection) -> Problem {
-        let verdict = rejection.verdict();
-        self.count(verdict, "none");
-        self.verdict = Some(verdict);
-        rejection.problem()
+    /// Asks the guard about the exchange's own request, whose session is under watch from then on.
+    pub(super) async fn guard(&mut self, rule: &Arc<Rule>, request: &Parts) -> Result<(), Rejection> {
+        let watch = self.watch.as_deref();
+        let asked = guard::decide(&self.state.sessions, &rule.policy, request, &self.settings.cookie, watch);
+        let guarded = asked.await;
+        self.guarded(rule, guarded)
     }
 
-    /// Takes down that the request cannot be read in one way only, so that no rule was asked.
-    pub(super) fn refuse_unread(&mut self) {
-        let verdict = Verdict { outcome: Outcome::Deny, reason: "bad_request" };
-        self.count(verdict, "none");
-        self.verdict = Some(verdict);
+    /// Asks the guard about the request that a check is about: nothing is left to cut afterwards.
+    pub(super) async fn guard_original(&mut self, rule: &Arc<Rule>, request: &Parts) -> Result<(), Rejection> {
+        let asked = guard::decide(&self.state.sessions, &rule.policy, request, &self.settings.cookie, None);
+        let guarded = asked.await;
+        self.guarded(rule, guarded)
     }
 
-    pub(super) fn deny(&mut self, rule: &Arc<Rule>, rejection: Rejection) {
+    fn guarded(&mut self, rule: &Arc<Rule>, guarded: Guarded) -> Result<(), Rejection> {
+        let source = guarded.decided.as_ref().ok().and_then(Permit::source);
+        self.state.handles.observe_decision(source, guarded.ended - guarded.began);
+        if let Some(trace) = &mut self.trace {
+            trace.guarded(&guarded, &self.state.handles.metrics);
+        }
+        match guarded.decided {
+            Ok(permit) => {
+                self.allow(rule, permit);
+                Ok(())
+            }
+            Err(rejection) => {
+                self.rule = Some(rule.clone());
+                self.reject(rejection);
+                Err(rejection)
+            }
+        }
+    }
+
+    fn allow(&mut self, rule: &Arc<Rule>, permit: Permit) {
         self.rule = Some(rule.clone());
-        self.permit = None;
-        self.verdict = Some(rejection.verdict());
+        self.decision = Some(permit.decision());
+        self.permit = Some(permit);
     }
 
-    /// Counts what the guard decided, and how long it took since `started`.
-    pub(super) fn decided(&mut self, decided: &Result<Permit, Rejection>, started: Instant) {
-        let source = decided.as_ref().ok().and_then(Permit::source);
-        let ended = Instant::now();
-        let took = (ended - started).as_secs_f64();
-        self.trace_guard(decided, started, ended);
-        if source == Some(Source::Cache) {
-            self.handles.cached_decision.observe(took);
-        } else {
-            let labels = [source.map_or("none", Source::as_str)];
-            self.handles.metrics.auth_decision_duration.with_label_values(&labels).observe(took);
-        }
-        match decided {
-            Ok(permit) => match permit.session() {
-                Some(session) if source == Some(Source::Stale) => {
-                    self.count(verdict_of(permit), session.principal.kind.as_str());
-                }
-                Some(session) => self.handles.allowed(session.principal.kind).inc(),
-                // Counted by `allow`: nobody was asked for.
-                None => {}
-            },
-            Err(rejection) => self.count(rejection.verdict(), "none"),
+    /// Records why the request is refused, unless an answer has begun.
+    pub(super) fn reject(&mut self, rejection: Rejection) {
+        if !self.settled {
+            self.decision = Some(rejection.decision());
         }
     }
+}
 
-    fn count(&self, verdict: Verdict, principal: &str) {
-        let labels = [verdict.outcome.as_str(), verdict.reason, principal];
-        self.handles.metrics.auth_decisions.with_label_values(&labels).inc();
+/// What other parts of the proxy ask about the exchange.
+impl Context {
+    pub(super) fn settings(&self) -> &Arc<Settings> {
+        &self.settings
     }
 
-    pub(super) fn forwarded(&mut self) {
-        self.forwarded_at = Some(Instant::now());
+    pub(super) fn state(&self) -> &GatewayState {
+        &self.state
     }
 
-    /// Notes that the head of the answer is about to be sent.
-    pub(super) fn answering(&self) {
-        if let Some(watch) = &self.watch {
-            watch.answering();
-        }
+    pub(super) fn request_id(&self) -> RequestId {
+        self.request_id
+    }
+
+    pub(super) fn request_id_value(&self) -> HeaderValue {
+        self.request_id.header_value()
+    }
+
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
+    pub(super) fn peer_is_trusted(&self) -> bool {
+        self.peer_is_trusted
+    }
+
+    /// Returns the peer's address as a header value.
+    pub(super) fn peer_value(&self) -> Option<HeaderValue> {
+        let peer = self.peer.and_then(Peer::address)?;
+        let render = || HeaderValue::try_from(peer.to_string()).expect("an address is visible ASCII");
+        Some(self.watch.as_ref().map_or_else(render, |watch| watch.peer_text(render)))
+    }
+
+    /// Returns the permit to forward the request, and the rule it was given under.
+    pub(super) fn permitted(&self) -> Option<(&Permit, &Rule)> {
+        self.permit.as_ref().zip(self.rule.as_deref())
     }
 
     /// Returns why this exchange may not go on, if the session it was let through for is over or
     /// can no longer be vouched for.
-    pub(super) fn ended_by(&self, sessions: &Sessions) -> Option<Refusal> {
-        let session = self.permit.as_ref().and_then(Permit::session)?;
-        let revoked = || sessions.is_revoked(session).then_some(Refusal::Revoked);
-        self.watch.as_ref().and_then(|watch| watch.ended_by()).or_else(revoked)
+    pub(super) fn ended(&self) -> Option<Refusal> {
+        self.permit.as_ref()?.ended(&self.state.sessions, self.watch.as_deref())
+    }
+}
+
+/// On the way to the application.
+impl Context {
+    /// Counts bytes of the request's body; returns how many there were so far.
+    pub(super) fn count_request_bytes(&mut self, bytes: usize) -> u64 {
+        self.request_bytes += bytes as u64;
+        self.request_bytes
     }
 
-    /// Takes down how the exchange ended.
-    pub(super) fn finish(&mut self, exchange: &Exchange, error: Option<&pingora::Error>, metrics: &Metrics) {
-        let written = exchange.response_written().map(|head| head.status);
-        self.status = written.or(self.status);
-        if let Some(kind) = self.upstream_error.filter(|_| error.is_some()) {
-            metrics.upstream_errors.with_label_values(&[kind]).inc();
+    /// Records that the application is turned to, whether or not it can be reached.
+    pub(super) fn turned_to_upstream(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.turned_to_upstream();
         }
-        let cut = |watch: &Arc<Watch>| watch.is_answered() && watch.ended_by().is_some();
-        let cut = self.watch.as_ref().is_some_and(cut);
-        self.close(cut);
     }
 
-    fn close(&mut self, cut: bool) {
+    /// Returns whether a request that never reached the application may be tried again: once.
+    pub(super) fn may_retry(&mut self) -> bool {
+        !std::mem::replace(&mut self.retried, true)
+    }
+
+    /// Puts the exchange's span into what the application gets, and notes that it is sent now.
+    pub(super) fn forwarded(&mut self, request: &mut RequestHeader) -> pingora::Result<()> {
+        if let Some(trace) = &self.trace {
+            trace.propagate(request)?;
+        }
+        self.forwarded_at = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Remembers how long the connection is to be kept, while pingora writes an interim answer.
+    pub(super) fn remember_keepalive(&mut self, keepalive: Option<u64>) {
+        self.keepalive = self.keepalive.or(keepalive);
+    }
+
+    /// Returns how long the connection is to be kept, if an interim answer made pingora forget it.
+    pub(super) fn take_keepalive(&mut self) -> Option<u64> {
+        self.keepalive.take()
+    }
+
+    /// Records what went wrong on the way to or from the application.
+    pub(super) fn upstream_failed(&mut self, kind: Option<&'static str>) {
+        self.upstream_error = kind;
+    }
+}
+
+/// The answer, and the end.
+impl Context {
+    /// Notes that the head of the application's answer is about to be sent: from now on the decision
+    /// stands, and a cut leaves nothing to say. To be preceded by [`ended`](Self::ended).
+    pub(super) fn forwarding_answer(&mut self, status: StatusCode) {
+        if let Some(watch) = &self.watch {
+            watch.answering();
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.upstream_answered(status);
+        }
+        self.settle();
+    }
+
+    /// Notes that Doorward's own answer is about to be sent.
+    pub(super) fn answering(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.settle();
+    }
+
+    /// Refuses in `dialect` from now on.
+    pub(super) fn speak(&mut self, dialect: Dialect) {
+        self.dialect = dialect;
+    }
+
+    /// Returns the answer that tells the caller of `problem`, about to be sent.
+    pub(super) fn refuse(&mut self, problem: &Problem) -> Response<Bytes> {
+        let response = self.dialect.render(problem, self.request_id);
+        self.answering(response.status());
+        response
+    }
+
+    /// Ends the exchange: the only way to do so. `written` is the status that the caller got, if it
+    /// is known here. Does nothing the second time.
+    pub(super) fn end(&mut self, written: Option<StatusCode>) {
         let Some(line) = self.line.take() else { return };
-        let cut = cut && !self.set_pending_refusal();
+        self.status = written.or(self.status);
+        let cut = self.watch.as_ref().is_some_and(|watch| watch.ended_by().is_some());
+        if !self.settled
+            && let Some(refusal) = self.ended()
+        {
+            self.reject(Rejection::Refused(refusal));
+            self.hand_over(refusal);
+        }
+        self.settle();
         if let Some(watch) = self.watch.take() {
             watch.release();
         }
-        self.under_way = None;
-        let metrics = &self.handles.metrics;
-        let route = self.rule.as_ref().map_or("none", |rule| rule.id.as_str());
-        let code = self.status.map_or(499, |status| status.as_u16());
-        let now = Instant::now();
-        let took = now - self.started;
-        if let Some(rule) = self.rule.as_ref().filter(|_| self.handler != VERIFY) {
-            rule.handles(metrics).count(route, code, took, metrics);
-        } else {
-            metrics.http_requests.with_label_values(&[self.handler, route, &status_label(code)]).inc();
-            metrics.http_request_duration.with_label_values(&[self.handler, route]).observe(took.as_secs_f64());
+        self.state.handles.in_flight(self.handler).dec();
+        self.state.session_watch.exchange_finished();
+        let trace = self.trace.take();
+        // Who was refused instead was not cut.
+        let refused = self.decision.is_some_and(|decision| decision.is_refusal()) && self.status.is_some();
+        let completion = self.completion(cut && !refused);
+        completion.count(&self.settings, &self.state.handles);
+        completion.log(&line, self.settings.access_log_sample, trace.as_ref().map(Trace::id));
+        if let Some(trace) = trace {
+            trace.finish(&completion, &self.state.handles.metrics);
         }
-        if let Some(forwarded_at) = self.forwarded_at {
-            metrics.upstream_request_duration.observe((now - forwarded_at).as_secs_f64());
+    }
+
+    // HTTP/2: hands the refusal to the stream's carrier, which sends it after this future is dropped.
+    fn hand_over(&mut self, refusal: Refusal) {
+        let Some(watch) = self.watch.as_ref().filter(|_| self.survives_cut && self.status.is_none()) else { return };
+        if watch.ended_by().is_some() {
+            watch.set_pending_refusal(refusal, self.dialect, self.request_id);
+            self.status = Some(self.dialect.status(&Problem::from(refusal).what));
         }
-        self.write_line(&line, route, code, took, cut);
-        self.end_trace(now, cut);
     }
 
-    fn verdict_or_surface(&self) -> Verdict {
-        self.verdict.unwrap_or(Verdict { outcome: Outcome::Bypass, reason: "surface" })
-    }
-
-    fn source(&self) -> Option<&'static str> {
-        self.permit.as_ref().and_then(Permit::source).map(Source::as_str)
-    }
-
-    // On HTTP/2 an exchange that was cut before its answer is not the one that gives it.
-    fn set_pending_refusal(&mut self) -> bool {
-        let unanswered = |watch: &&Arc<Watch>| self.outlived && self.status.is_none() && !watch.is_answered();
-        let Some(watch) = self.watch.as_ref().filter(unanswered) else { return false };
-        let Some(refusal) = watch.ended_by() else { return false };
-        watch.set_pending_refusal(refusal, self.dialect, self.request_id);
-        self.verdict = Some(Rejection::Refused(refusal).verdict());
-        self.status = Some(self.dialect.status(&Problem::from(refusal).what));
-        true
-    }
-
-    fn write_line(&self, line: &Line, route: &str, code: u16, took: Duration, cut: bool) {
-        let verdict = self.verdict_or_surface();
-        if !access::should_log(code, verdict.outcome, self.settings.access_log_sample, self.request_id.sample_value()) {
+    // Fixes the decision and counts it, so that no later cut can make metric and access line differ.
+    fn settle(&mut self) {
+        if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        let session = self.permit.as_ref().and_then(Permit::session);
-        let named = || line.traceparent.as_ref().and_then(trace_in);
-        let trace = self.trace.as_ref().map(Trace::id).or_else(named).map(|trace| trace.to_string());
-        access::write(&access::Record {
-            request_id: &self.request_id.to_string(),
-            trace_id: trace.as_deref(),
-            method: line.method.as_str(),
+        let Some(decision) = self.decision else { return };
+        let caller = self.permit.as_ref().and_then(Permit::caller).filter(|_| decision.outcome == Outcome::Allow);
+        self.state.handles.count_decision(decision, caller.map(|caller| caller.principal.kind));
+    }
+
+    fn completion(&self, cut: bool) -> Completion<'_> {
+        Completion {
+            request_id: self.request_id,
             handler: self.handler,
-            path: line.target.as_ref().map_or("", PathAndQuery::path),
-            route,
-            status: code,
-            duration: took,
-            client_ip: self.client,
-            user_id: session.map(|session| session.principal.id.as_str()),
-            organization_id: session.map(|session| session.principal.tenant.as_str()),
-            outcome: verdict.outcome,
-            reason: verdict.reason,
-            source: self.source(),
-            error_type: if cut { Some("session_cut") } else { self.upstream_error },
-        });
+            rule: self.rule.as_deref(),
+            client: self.client,
+            permit: self.permit.as_ref(),
+            decision: self.decision.unwrap_or(Decision { outcome: Outcome::Bypass, reason: "surface" }),
+            status: self.status,
+            began: self.started,
+            forwarded_at: self.forwarded_at,
+            ended: Instant::now(),
+            upstream_error: self.upstream_error,
+            cut,
+        }
     }
 }
 
-// An exchange that is cut never reaches `logging`.
+// An exchange that is cut, or whose client is gone, never reaches `logging`.
 impl Drop for Context {
     fn drop(&mut self) {
-        // Nor does one whose client is gone.
-        let cut = self.watch.as_ref().is_some_and(|watch| watch.ended_by().is_some());
-        self.close(cut);
-    }
-}
-
-impl UnderWay {
-    fn begin(streams: Arc<SessionWatch>, gauge: IntGauge) -> Self {
-        streams.exchange_began();
-        gauge.inc();
-        Self { streams, gauge }
-    }
-
-    fn count_as(&mut self, gauge: IntGauge) {
-        gauge.inc();
-        std::mem::replace(&mut self.gauge, gauge).dec();
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.gauge.dec();
-        self.streams.exchange_finished();
-    }
-}
-
-fn verdict_of(permit: &Permit) -> Verdict {
-    match (permit.session(), permit.source()) {
-        (None, _) => Verdict { outcome: Outcome::Bypass, reason: "public_path" },
-        (Some(_), Some(Source::Stale)) => Verdict { outcome: Outcome::Allow, reason: "stale_allowed" },
-        (Some(_), _) => Verdict { outcome: Outcome::Allow, reason: "ok" },
+        self.end(None);
     }
 }

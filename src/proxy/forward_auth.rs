@@ -7,6 +7,6 @@
 //! header that the client made up through to the application.
 
 mod decision;
-mod endpoint;
+pub mod endpoint;
 pub mod grpc;
 mod original;

@@ -76,9 +76,50 @@ fn decode_unreserved(path: &str) -> Result<String, AmbiguousPath> {
     Ok(normal)
 }
 
+/// Returns what follows `prefix` in a path: nothing, or a slash and more; `None` for other paths.
+///
+/// Escapes of unreserved characters count as what they stand for, so that the answer is the same
+/// before and after [`normalise`]; `prefix` is made of slashes and such characters.
+pub fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    let rest = prefix.bytes().try_fold(path, strip_byte)?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+}
+
+fn strip_byte(text: &str, wanted: u8) -> Option<&str> {
+    text.strip_prefix(char::from(wanted)).or_else(|| {
+        let (digits, rest) = text.strip_prefix('%')?.split_at_checked(2)?;
+        let escaped = u8::from_str_radix(digits, 16).is_ok_and(|byte| byte == wanted);
+        (escaped && wanted != b'/').then_some(rest)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_is_the_same_before_and_after_normalising() {
+        for (path, rest) in [
+            ("/_doorward/verify", Some("")),
+            ("/_doorward/verify/a", Some("/a")),
+            ("/_doorward/%76erify", Some("")),
+            ("/%5fdoorward/%76%65rif%79/%61", Some("/%61")),
+            ("/_doorward/verifya", None),
+            ("/_doorward/verify%61", None),
+            ("/_doorward/%56erify", None),
+            ("/_doorward/verif", None),
+            ("/_doorward/verif%7", None),
+            ("/_doorward%2fverify", None),
+            ("%2f_doorward/verify", None),
+            ("/a", None),
+            ("", None),
+        ] {
+            assert_eq!(below(path, "/_doorward/verify"), rest, "{path}");
+            if let Ok(normal) = normalise(path) {
+                assert_eq!(below(&normal, "/_doorward/verify").is_some(), rest.is_some(), "{path}");
+            }
+        }
+    }
 
     #[test]
     fn ordinary_paths_are_left_as_they_are() {

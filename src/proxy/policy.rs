@@ -4,7 +4,7 @@ use crate::config::Auth;
 
 /// What the guard asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub struct RoutePolicy {
     /// Whether a session is needed.
     pub auth: Auth,
     /// Whether a guest's session is enough.

@@ -1,31 +1,35 @@
 //! Answers that the proxy writes itself.
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Method, Response, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::HttpSession;
 use pingora::proxy::Session as Exchange;
 use pingora::{ErrorSource, ErrorType};
 
-use super::guard::Rejection;
-use crate::api::problem::{Origin, Problem, TokenFault, What, Why};
+use super::context::Context;
+use crate::api::problem::{Origin, Problem, What};
 use crate::api::{Dialect, RequestId};
 use crate::session::Refusal;
-use crate::telemetry::access::Outcome;
 
-/// What the guard's metrics and the access log say about a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// What was decided.
-    pub outcome: Outcome,
-    /// Why, from a closed set.
-    pub reason: &'static str,
+/// Writes the answer that tells the caller of `problem`. The connection stays usable if nothing speaks against it.
+///
+/// Boxed: pingora moves the future of `request_filter` about, and one that held the writing of a
+/// response would be several times the size.
+pub(super) fn refuse<'a>(
+    exchange: &'a mut Exchange,
+    context: &mut Context,
+    problem: &Problem,
+) -> BoxFuture<'a, pingora::Result<bool>> {
+    let response = context.refuse(problem);
+    Box::pin(async move { write(exchange, response).await.map(|()| true) })
 }
 
 /// Writes a whole response.
-pub(in crate::proxy) async fn write(exchange: &mut Exchange, response: Response<Bytes>) -> pingora::Result<()> {
+pub(super) async fn write(exchange: &mut Exchange, response: Response<Bytes>) -> pingora::Result<()> {
     let (head, body) = head_and_body(response)?;
-    // A body that nobody will read must not be taken for the next request.
+    // A body that stays unread must not be taken for the next request.
     if !exchange.as_mut().is_body_empty() {
         exchange.set_keepalive(None);
     }
@@ -69,9 +73,7 @@ pub(super) fn answer_to(error: &pingora::Error) -> Option<Problem> {
             return None;
         }
         (_, ErrorSource::Downstream) => What::BadRequest,
-        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => {
-            What::TimedOut(Origin::Application)
-        }
+        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => What::TimedOut(Origin::Application),
         (_, ErrorSource::Upstream) => What::BadGateway(Origin::Application),
         _ => What::Internal,
     };
@@ -94,40 +96,4 @@ pub(super) fn upstream_error(error: &pingora::Error) -> Option<&'static str> {
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "reset",
         _ => "protocol",
     })
-}
-
-impl Rejection {
-    /// Returns what the caller is told, in the dialect of the route (contracts §3.1, column G).
-    pub fn problem(self) -> Problem {
-        match self {
-            Self::MissingToken => What::MissingToken.into(),
-            Self::MalformedCredentials => TokenFault::Malformed.into(),
-            Self::NotASessionToken => TokenFault::NotASessionToken.into(),
-            Self::Refused(refusal) => refusal.into(),
-            Self::CrossOrigin => What::Forbidden(Why::CrossOrigin).into(),
-            Self::AnonymousForbidden | Self::RoleMissing | Self::UntrustedPeer | Self::IdentityHeader => {
-                What::Forbidden(Why::Permissions).into()
-            }
-        }
-    }
-
-    /// Returns what metrics and logs call it.
-    pub fn verdict(self) -> Verdict {
-        let (outcome, reason) = match self {
-            Self::MissingToken => (Outcome::Deny, "missing_token"),
-            Self::MalformedCredentials | Self::NotASessionToken | Self::Refused(Refusal::Malformed) => {
-                (Outcome::Deny, "malformed")
-            }
-            Self::Refused(Refusal::Unknown) => (Outcome::Deny, "unknown"),
-            Self::Refused(Refusal::Expired) => (Outcome::Deny, "expired"),
-            Self::Refused(Refusal::Revoked) => (Outcome::Deny, "revoked"),
-            Self::Refused(Refusal::Unavailable) => (Outcome::Error, "store_unavailable"),
-            Self::AnonymousForbidden => (Outcome::Deny, "anonymous"),
-            Self::RoleMissing => (Outcome::Deny, "role"),
-            Self::CrossOrigin => (Outcome::Deny, "cross_origin"),
-            Self::UntrustedPeer => (Outcome::Deny, "untrusted_peer"),
-            Self::IdentityHeader => (Outcome::Deny, "identity_header"),
-        };
-        Verdict { outcome, reason }
-    }
 }

@@ -2,27 +2,27 @@
 //!
 //! The path is the one that [`normalise`] leaves, and the very string that the application receives.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use http::Method;
 
-use super::metrics::RouteHandles;
-use super::path::normalise;
-use super::policy::Policy;
+use super::path::{below, normalise};
+use super::policy::RoutePolicy;
 use crate::api::mount;
 use crate::config::{Auth, RouteRule};
-use crate::metrics::Metrics;
 use crate::model::Dialect;
-use crate::model::surface::{OWN, SurfaceId, Surfaces};
+use crate::model::surface::{FORWARD_AUTH, SurfaceId, Surfaces};
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Route<'a> {
+    /// A forward-auth check: the proxy itself answers whether another request may pass.
+    Check,
     /// Answered here, by the surface's own handlers.
     Terminate(SurfaceId),
     /// Forwarded if the guard permits.
     Guard(&'a Arc<Rule>),
-    /// Forwarded without asking anybody, and without an identity.
+    /// Forwarded without asking the guard, and without an identity.
     Open(&'a Arc<Rule>),
 }
 
@@ -32,12 +32,12 @@ pub struct Rule {
     /// The rule's name in logs and metrics.
     pub id: String,
     /// What the guard asks for.
-    pub policy: Policy,
+    pub policy: RoutePolicy,
     /// How a refusal is told.
     pub dialect: Dialect,
     methods: Vec<Method>,
     pattern: Vec<Segment>,
-    handles: OnceLock<RouteHandles>,
+    position: usize,
 }
 
 /// All rules, in order, and the rule for paths that none of them names.
@@ -67,9 +67,15 @@ enum Segment {
 }
 
 impl Route<'_> {
+    /// Returns whether the request is a forward-auth check.
+    pub fn is_check(&self) -> bool {
+        matches!(self, Self::Check)
+    }
+
     /// Returns how a refusal of such a request is told.
     pub fn dialect(&self) -> Dialect {
         match self {
+            Self::Check => mount::row(SurfaceId::ForwardAuth).dialect,
             Self::Terminate(surface) => mount::row(*surface).dialect,
             Self::Guard(rule) | Self::Open(rule) => rule.dialect,
         }
@@ -88,7 +94,7 @@ impl RouteTable {
             }
         }
         if problems.is_empty() {
-            Ok(Self { surfaces, rules: compiled, unmatched: Arc::new(Rule::unmatched()) })
+            Ok(Self { surfaces, unmatched: Arc::new(Rule::unmatched(compiled.len())), rules: compiled })
         } else {
             Err(problems)
         }
@@ -97,7 +103,7 @@ impl RouteTable {
     /// Returns what to do with a request, from its method and normalised path.
     pub fn classify(&self, method: &Method, path: &str) -> Route<'_> {
         if let Some(mount) = self.surfaces.owner(path) {
-            return Route::Terminate(mount.surface);
+            return if is_check(path) { Route::Check } else { Route::Terminate(mount.surface) };
         }
         let rule = self.rules.iter().find(|rule| rule.matches(method, path)).unwrap_or(&self.unmatched);
         match rule.policy.auth {
@@ -106,14 +112,9 @@ impl RouteTable {
         }
     }
 
-    /// Returns the rule for a request that another proxy asks about, from its method and normalised path.
-    ///
-    /// What Doorward answers itself is none of that proxy's application's: no rule opens it.
-    pub fn rule_for(&self, method: &Method, path: &str) -> &Arc<Rule> {
-        match self.classify(method, path) {
-            Route::Terminate(_) => &self.unmatched,
-            Route::Guard(rule) | Route::Open(rule) => rule,
-        }
+    /// Returns the rule for paths that no other rule names: a session is needed.
+    pub fn unmatched(&self) -> &Arc<Rule> {
+        &self.unmatched
     }
 
     /// Returns every rule's id, the one for unmatched paths last.
@@ -127,7 +128,7 @@ impl Rule {
         let methods = rule.methods.iter().map(|name| parse_method(name)).collect::<Result<_, _>>()?;
         Ok(Self {
             id: rule.id.clone().unwrap_or_else(|| format!("route-{position}")),
-            policy: Policy {
+            policy: RoutePolicy {
                 auth: rule.auth,
                 allow_anonymous: rule.allow_anonymous,
                 require_any_role: rule.require_any_role.clone(),
@@ -137,15 +138,15 @@ impl Rule {
             dialect: rule.errors,
             methods,
             pattern: parse_pattern(&rule.path)?,
-            handles: OnceLock::new(),
+            position,
         })
     }
 
     // Deny by default: what no rule opens needs a session.
-    fn unmatched() -> Self {
+    fn unmatched(position: usize) -> Self {
         Self {
             id: "unmatched".to_owned(),
-            policy: Policy {
+            policy: RoutePolicy {
                 auth: Auth::Required,
                 allow_anonymous: true,
                 require_any_role: Vec::new(),
@@ -155,13 +156,13 @@ impl Rule {
             dialect: Dialect::default(),
             methods: Vec::new(),
             pattern: vec![Segment::Rest],
-            handles: OnceLock::new(),
+            position,
         }
     }
 
-    /// Returns where the exchanges of this route are counted.
-    pub(super) fn handles(&self, metrics: &Metrics) -> &RouteHandles {
-        self.handles.get_or_init(|| RouteHandles::new(&self.id, metrics))
+    /// Returns the rule's place in its table, from 0; the one for unmatched paths is the last.
+    pub fn position(&self) -> usize {
+        self.position
     }
 
     fn matches(&self, method: &Method, path: &str) -> bool {
@@ -169,15 +170,9 @@ impl Rule {
     }
 }
 
-/// Returns what follows the path at which other proxies ask: nothing, or a slash and more; `None`
-/// for other paths.
-pub fn question(path: &str) -> Option<&str> {
-    below(below(path, OWN)?, "/verify")
-}
-
-/// Returns what follows `prefix` in a path: nothing, or a slash and more; `None` for other paths.
-fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
-    path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+/// Returns whether a path is that of a forward-auth check, normalised or not.
+pub(super) fn is_check(path: &str) -> bool {
+    below(path, FORWARD_AUTH).is_some()
 }
 
 fn parse_method(name: &str) -> Result<Method, InvalidRule> {
@@ -245,6 +240,7 @@ mod tests {
             Route::Open(rule) => format!("open {}", rule.id),
             Route::Guard(rule) => format!("{:?} {}", rule.policy.auth, rule.id),
             Route::Terminate(surface) => format!("{surface:?}"),
+            Route::Check => "check".to_owned(),
         };
         assert_eq!(decide(Method::GET, "/healthz"), "open route-0");
         assert_eq!(decide(Method::GET, "/healthz/"), "Required unmatched");

@@ -23,8 +23,9 @@ use super::listener::{bind_tcp, bind_unix};
 use super::worker::Worker;
 use super::{StartError, drain, start_error};
 use crate::config::{Address, Config};
-use crate::proxy::Gateway;
-use crate::proxy::forward_auth::grpc::{Peer, PeerFilter};
+use crate::proxy::forward_auth::grpc::{ExtAuthzService, PeerFilter};
+use crate::proxy::forwarded::Peer;
+use crate::proxy::gateway::Gateway;
 
 /// Questions under way on one connection; Envoy opens another one beyond.
 const QUESTIONS_MAX: u32 = 1024;
@@ -69,8 +70,8 @@ impl ExtAuthz {
             .http2_max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX))
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT));
-        let server = server.add_service(gateway.ext_authz_service());
-        let incoming = connections(listener, places, gateway.peer_filter());
+        let server = server.add_service(ExtAuthzService::server(gateway.state.clone()));
+        let incoming = connections(listener, places, PeerFilter::new(gateway.state.clone()));
         let worker = Worker::start(background, FINISH, |mut stopped| async move {
             let told = async move {
                 // The sender is gone only with the server.

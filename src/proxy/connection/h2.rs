@@ -1,10 +1,10 @@
-//! An HTTP/2 stream that pingora has on loan while it carries an exchange.
+//! An HTTP/2 stream that pingora and the connection share while pingora carries an exchange on it.
 //!
 //! pingora waits for a slow application without looking at anything that could be made to fail,
-//! and the stream would go with the exchange when that is dropped. A lent one stays, so that a
-//! request whose session ended while nobody had answered it can still be refused. All else passes
-//! through: pingora sees the stream as it is. It does not look at a lent stream, though, while it
-//! waits to pass a piece of the body on; until then the owner watches for a reset.
+//! and the stream would go with the exchange when that is dropped. A shared one stays, so that a
+//! request whose session ended before it was answered can still be refused. All else passes
+//! through: pingora sees the stream as it is. It does not look at the stream, though, while it
+//! waits to pass a piece of the body on; until then its owner watches for a reset.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use pingora::protocols::http::v2::server::HttpSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// What pingora has of a stream on loan: what it looks at without asking, and the rest shared.
+/// What pingora has of a shared stream: what it looks at without waiting, and the rest by way of a lock.
 pub(super) struct H2Handle {
     shared: Arc<Mutex<SharedStream>>,
     head: RequestHeader,
@@ -44,7 +44,7 @@ struct SharedStream {
 
 type Messages = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
-/// Lends a stream.
+/// Shares a stream between pingora and its owner.
 pub(super) fn share(stream: HttpSession) -> (H2Handle, H2Owner) {
     let (head, digest) = (stream.req_header().clone(), stream.digest().cloned());
     let shared = Arc::new(Mutex::new(SharedStream { stream, unwatched: false }));
@@ -55,7 +55,7 @@ impl H2Owner {
     /// Returns whether the client has reset the stream where pingora would not see it, and arranges
     /// to be woken when it does. To be asked while pingora waits.
     pub(super) fn poll_reset(&self, context: &mut Context<'_>) -> bool {
-        // A stream that is in use is looked at by who uses it.
+        // A stream that is in use is looked at by its user.
         let Ok(mut shared) = self.0.try_lock() else { return false };
         shared.unwatched && Pin::new(&mut shared.stream.idle()).poll(context).is_ready()
     }

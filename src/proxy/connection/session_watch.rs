@@ -5,8 +5,8 @@
 //! and marks the watches whose session is over. It never waits: sessions that only the store can
 //! judge are confirmed beside it. A marked watch makes reading from an HTTP/1 client fail, so that a
 //! request whose response head was not sent can still be answered; a moment later, or at once if
-//! it was sent, the whole exchange is dropped, which closes both sides whatever they wait for. An
-//! HTTP/2 exchange is dropped at once and leaves here what its stream has still to say.
+//! it was sent, the whole exchange is dropped, which closes both sides whether or not they wait. An
+//! HTTP/2 exchange is dropped at once and stores the refusal for the stream's carrier to send.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -20,6 +20,7 @@ use futures_util::future::{Fuse, FusedFuture};
 use futures_util::task::AtomicWaker;
 use futures_util::{FutureExt, StreamExt};
 use http::HeaderValue;
+use tokio::task::futures::TaskLocalFuture;
 
 use crate::api::{Dialect, RequestId};
 use crate::metrics::Metrics;
@@ -35,6 +36,11 @@ const COALESCE: Duration = Duration::from_millis(5);
 /// How many sessions are confirmed with the store at once after a reconnect.
 const CONFIRM_AT_ONCE: usize = 64;
 
+tokio::task_local! {
+    /// The watch of the exchange that the current task carries.
+    static CURRENT: Arc<Watch>;
+}
+
 /// All watches of the process.
 pub struct SessionWatch {
     shards: Vec<Mutex<HashMap<u64, Weak<Watch>>>>,
@@ -42,7 +48,7 @@ pub struct SessionWatch {
     exchanges: AtomicUsize,
 }
 
-/// One connection's (HTTP/2: one stream's) place for the exchange it carries.
+/// What cuts the exchange that one connection (with HTTP/2, one stream) carries.
 #[derive(Debug)]
 pub struct Watch {
     held: Mutex<Option<Watched>>,
@@ -56,11 +62,11 @@ pub struct Watch {
     exchange: AtomicWaker,
     /// The peer's address as text: the same for every exchange of a connection.
     peer: OnceLock<HeaderValue>,
-    /// What an exchange that was cut could not say itself.
+    /// The answer of an exchange that was cut before it could give it.
     pending_refusal: OnceLock<(Refusal, Dialect, RequestId)>,
 }
 
-/// Keeps a watch on its shard; taking it away is the last thing a connection does.
+/// Keeps a watch among those that are swept; dropping it is the last thing a connection does.
 pub struct Registration {
     streams: Arc<SessionWatch>,
     number: u64,
@@ -210,6 +216,16 @@ impl std::fmt::Debug for Registration {
 }
 
 impl Watch {
+    /// Runs `exchange`, which finds this watch as the [`current`](Self::current) one.
+    pub(super) fn carry<F: Future>(self: Arc<Self>, exchange: F) -> TaskLocalFuture<Arc<Self>, F> {
+        CURRENT.scope(self, exchange)
+    }
+
+    /// Returns the watch of the exchange that the current task carries; `None` outside of [`carry`](Self::carry).
+    pub(in crate::proxy) fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+
     /// Puts an exchange's session under watch. `generation` was vouched for before the session was
     /// validated. Check for a revocation *after* this, not before.
     pub fn hold(&self, session: Arc<Session>, generation: u64) {
@@ -231,7 +247,7 @@ impl Watch {
         self.peer.get_or_init(render).clone()
     }
 
-    /// Notes that the head of the answer is about to be sent: from now on a cut leaves nothing to say.
+    /// Records that the head of the answer is about to be sent: a cut can no longer be answered.
     pub fn answering(&self) {
         self.answered.store(true, Ordering::SeqCst);
     }
@@ -248,7 +264,7 @@ impl Watch {
         Some(cut.refusal())
     }
 
-    /// Leaves the answer that the exchange was cut before it could give. Only for HTTP/2, where a
+    /// Stores the answer that the exchange was cut before it could give. Only for HTTP/2, where a
     /// watch carries one exchange.
     pub(in crate::proxy) fn set_pending_refusal(&self, refusal: Refusal, dialect: Dialect, request_id: RequestId) {
         let _ = self.pending_refusal.set((refusal, dialect, request_id));

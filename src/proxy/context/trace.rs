@@ -9,17 +9,12 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::RequestHeader;
-use pingora::proxy::Session as Exchange;
 use tokio::time::Instant;
 
-use super::{Context, verdict_of};
-use crate::api::RequestId;
+use super::record::Completion;
 use crate::metrics::Metrics;
 use crate::metrics::exemplars::{Exemplar, Measured};
-use crate::proxy::guard::{Permit, Rejection, StoreCalls};
-use crate::proxy::respond::Verdict;
-use crate::proxy::route;
-use crate::proxy::{Gateway, is_tls};
+use crate::proxy::guard::{self, Decision, Permit, StoreCalls};
 use crate::session::{Source, StoreCall};
 use crate::telemetry::access::Outcome;
 use crate::telemetry::traces::span::{Kind, Span, Value};
@@ -36,32 +31,16 @@ pub(super) struct Trace {
 
 /// What the guard did.
 #[derive(Clone, Copy)]
-struct Guarded {
+struct GuardSpan {
     began: Instant,
     ended: Instant,
-    verdict: Verdict,
+    decision: Decision,
     source: Option<&'static str>,
 }
 
-/// How an exchange ended.
-struct Completion<'a> {
-    began: Instant,
-    ended: Instant,
-    route: &'a str,
-    request_id: RequestId,
-    /// The status that the caller got, if any.
-    status: Option<u16>,
-    verdict: Verdict,
-    source: Option<&'static str>,
-    /// What went wrong on the way to or from the application.
-    upstream_error: Option<&'static str>,
-    /// Whether the session ended first.
-    cut: bool,
-}
-
-/// How a request meta.
+/// How a request came: names from closed sets.
 #[derive(Clone, Copy)]
-struct RequestMeta {
+pub(super) struct RequestMeta {
     method: &'static str,
     scheme: &'static str,
     version: &'static str,
@@ -70,96 +49,31 @@ struct RequestMeta {
 /// What is recorded of a sampled exchange.
 struct Recording {
     meta: RequestMeta,
-    guarded: Option<Guarded>,
+    guarded: Option<GuardSpan>,
     store: StoreCalls,
     /// When the application was first turned to, and how often it was.
     forwarded: Option<(Instant, i64)>,
     upstream_status: Option<u16>,
 }
 
-impl Context {
-    pub(super) fn begin_trace(&mut self, exchange: &Exchange, gateway: &Gateway) {
-        let Some(tracer) = &gateway.tracer else { return };
-        let head = exchange.req_header();
-        let scheme = if is_tls(exchange) { "https" } else { "http" };
-        let meta = RequestMeta { method: known(&head.method), scheme, version: version(head.version) };
-        // What a question says of a trace is mostly the client's word, which the proxy passes on.
-        let believed = self.peer_is_trusted() && route::question(head.uri.path()).is_none();
-        self.trace = Some(Trace::begin(tracer, &head.headers, meta, believed, self.request_id.sample_value()));
-    }
-
-    /// Begins the trace of a question that came otherwise than through the proxy port: in the trace of
-    /// the request that it is about, whose `headers` these are. They do not decide whether it is sampled.
-    pub(in crate::proxy) fn trace_question(&mut self, tracer: &Arc<Tracer>, method: &Method, headers: &HeaderMap) {
-        let meta = RequestMeta { method: known(method), scheme: "http", version: version(Version::HTTP_2) };
-        self.trace = Some(Trace::begin(tracer, headers, meta, false, self.request_id.sample_value()));
-    }
-
-    /// Takes down when the store was asked.
-    pub(in crate::proxy) fn trace_store(&mut self, calls: StoreCalls) {
-        if let Some(recording) = self.recording() {
-            recording.store = calls;
-        }
-    }
-
-    pub(super) fn trace_guard(&mut self, decided: &Result<Permit, Rejection>, began: Instant, ended: Instant) {
-        let Some(trace) = &self.trace else { return };
-        let verdict = decided.as_ref().map_or_else(|rejection| rejection.verdict(), verdict_of);
-        let source = decided.as_ref().ok().and_then(Permit::source).map(Source::as_str);
-        let seconds = (ended - began).as_secs_f64();
-        trace.exemplify(&self.handles.metrics, Measured::Decision, &[source.unwrap_or("none")], seconds);
-        if let Some(recording) = self.recording() {
-            recording.guarded = Some(Guarded { began, ended, verdict, source });
-        }
-    }
-
-    /// Takes down that the application is turned to, whether or not it can be reached.
-    pub(in crate::proxy) fn trace_upstream(&mut self) {
-        if let Some(recording) = self.recording() {
-            let (since, times) = recording.forwarded.unwrap_or_else(|| (Instant::now(), 0));
-            recording.forwarded = Some((since, times + 1));
-        }
-    }
-
-    /// Takes down what the application answered.
-    pub(in crate::proxy) fn trace_answer(&mut self, status: StatusCode) {
-        if let Some(recording) = self.recording() {
-            recording.upstream_status = Some(status.as_u16());
-        }
-    }
-
-    /// Puts the exchange's place in its trace into what the application gets.
-    pub(in crate::proxy) fn propagate(&self, request: &mut RequestHeader) -> pingora::Result<()> {
-        self.trace.as_ref().map_or(Ok(()), |trace| trace.propagate(request))
-    }
-
-    pub(super) fn end_trace(&mut self, ended: Instant, cut: bool) {
-        let Some(trace) = self.trace.take() else { return };
-        let rule = self.rule.as_ref().map(|rule| rule.id.as_str());
-        let labels = [self.handler, rule.unwrap_or("none")];
-        trace.exemplify(&self.handles.metrics, Measured::Exchange, &labels, (ended - self.started).as_secs_f64());
-        trace.finish(&Completion {
-            began: self.started,
-            ended,
-            route: rule.unwrap_or(self.handler),
-            request_id: self.request_id,
-            status: self.status.map(|status| status.as_u16()),
-            verdict: self.verdict_or_surface(),
-            source: self.source(),
-            upstream_error: self.upstream_error,
-            cut,
-        });
-    }
-
-    fn recording(&mut self) -> Option<&mut Recording> {
-        self.trace.as_mut()?.recording.as_deref_mut()
+impl RequestMeta {
+    /// Returns what is recorded of how a request came.
+    pub(super) fn new(method: &Method, scheme: &'static str, version: Version) -> Self {
+        Self { method: method_name(method), scheme, version: version_name(version) }
     }
 }
 
 impl Trace {
-    /// Begins with the request's head.
-    fn begin(tracer: &Arc<Tracer>, headers: &HeaderMap, meta: RequestMeta, peer_is_trusted: bool, dice: f64) -> Self {
-        let place = tracer.begin(headers, peer_is_trusted, dice);
+    /// Begins with the request's head. `believed` says whether its trace headers decide; `sample_value`
+    /// is a number in [0, 1) that depends on nothing but the exchange's id.
+    pub(super) fn begin(
+        tracer: &Arc<Tracer>,
+        headers: &HeaderMap,
+        meta: RequestMeta,
+        believed: bool,
+        sample_value: f64,
+    ) -> Self {
+        let place = tracer.begin(headers, believed, sample_value);
         let recording = place.sampled.then(|| {
             Box::new(Recording {
                 meta,
@@ -169,11 +83,42 @@ impl Trace {
                 upstream_status: None,
             })
         });
-        Self { tracer: tracer.clone(), place, keeps_state: peer_is_trusted && place.parent.is_some(), recording }
+        Self { tracer: tracer.clone(), place, keeps_state: believed && place.parent.is_some(), recording }
     }
 
     pub(super) fn id(&self) -> TraceId {
         self.place.trace
+    }
+
+    /// Records what the guard did and when the store was asked.
+    pub(super) fn guarded(&mut self, guarded: &guard::Guarded, metrics: &Metrics) {
+        if self.recording.is_none() {
+            return;
+        }
+        let decided = &guarded.decided;
+        let decision = decided.as_ref().map_or_else(|rejection| rejection.decision(), Permit::decision);
+        let source = decided.as_ref().ok().and_then(Permit::source).map(Source::as_str);
+        let (began, ended) = (guarded.began, guarded.ended);
+        self.exemplify(metrics, Measured::Decision, &[source.unwrap_or("none")], (ended - began).as_secs_f64());
+        if let Some(recording) = &mut self.recording {
+            recording.store = guarded.calls;
+            recording.guarded = Some(GuardSpan { began, ended, decision, source });
+        }
+    }
+
+    /// Records that the application is turned to, whether or not it can be reached.
+    pub(super) fn turned_to_upstream(&mut self) {
+        if let Some(recording) = &mut self.recording {
+            let (since, times) = recording.forwarded.unwrap_or_else(|| (Instant::now(), 0));
+            recording.forwarded = Some((since, times + 1));
+        }
+    }
+
+    /// Records what the application answered.
+    pub(super) fn upstream_answered(&mut self, status: StatusCode) {
+        if let Some(recording) = &mut self.recording {
+            recording.upstream_status = Some(status.as_u16());
+        }
     }
 
     /// Keeps a measurement of a sampled exchange as an exemplar. `labels` are in the order of their names.
@@ -185,7 +130,7 @@ impl Trace {
     }
 
     /// Tells the application which span asks it.
-    fn propagate(&self, request: &mut RequestHeader) -> pingora::Result<()> {
+    pub(super) fn propagate(&self, request: &mut RequestHeader) -> pingora::Result<()> {
         if !self.keeps_state {
             request.remove_header(&TRACESTATE);
         }
@@ -193,50 +138,55 @@ impl Trace {
     }
 
     /// Hands the spans over.
-    fn finish(self, ending: &Completion<'_>) {
+    pub(super) fn finish(self, completion: &Completion<'_>, metrics: &Metrics) {
+        let rule = completion.rule.map(|rule| rule.id.as_str());
+        let took = (completion.ended - completion.began).as_secs_f64();
+        self.exemplify(metrics, Measured::Exchange, &[completion.handler, rule.unwrap_or("none")], took);
         let Some(recording) = self.recording else { return };
         let mut spans = Vec::with_capacity(4);
-        spans.push(server(&self.place, &recording, ending));
+        spans.push(server(&self.place, &recording, completion));
         spans.extend(recording.guarded.map(|guarded| guard(self.tracer.span_id(), self.place.server, &guarded)));
         let asking = spans.last().map(|span| span.id);
         for (operation, call) in [("find", recording.store.find), ("extend", recording.store.extend)] {
             spans.extend(call.map(|call| store(self.tracer.span_id(), asking, operation, call)));
         }
-        spans.extend(recording.forwarded.map(|forwarded| upstream(&self.place, &recording, forwarded, ending)));
+        spans.extend(recording.forwarded.map(|forwarded| upstream(&self.place, &recording, forwarded, completion)));
         self.tracer.submit(&self.place, spans);
     }
 }
 
-fn server(place: &Place, recording: &Recording, ending: &Completion<'_>) -> Span {
-    let failed = ending.status.is_some_and(|status| status >= 500);
+fn server(place: &Place, recording: &Recording, completion: &Completion<'_>) -> Span {
+    let status = completion.status.map(|status| status.as_u16());
+    let failed = status.is_some_and(|status| status >= 500);
+    let route = completion.rule.map_or(completion.handler, |rule| rule.id.as_str());
     let mut attributes = vec![
         ("http.request.method", Value::Name(recording.meta.method)),
         ("url.scheme", Value::Name(recording.meta.scheme)),
         ("network.protocol.version", Value::Name(recording.meta.version)),
-        ("doorward.route", Value::Text(ending.route.to_owned())),
-        ("http.request.id", Value::Text(ending.request_id.to_string())),
+        ("doorward.route", Value::Text(route.to_owned())),
+        ("http.request.id", Value::Text(completion.request_id.to_string())),
     ];
-    attributes.extend(verdict(ending.verdict, ending.source));
-    attributes.extend(ending.status.map(|status| ("http.response.status_code", Value::Number(status.into()))));
-    let error = match ending.upstream_error {
-        _ if ending.cut => Some(Value::Name("session_cut")),
+    attributes.extend(decided(completion.decision, completion.source()));
+    attributes.extend(status.map(|status| ("http.response.status_code", Value::Number(status.into()))));
+    let error = match completion.upstream_error {
+        _ if completion.cut => Some(Value::Name("session_cut")),
         Some(error) => Some(Value::Name(error)),
-        None => ending.status.filter(|_| failed).map(|status| Value::Text(status.to_string())),
+        None => status.filter(|_| failed).map(|status| Value::Text(status.to_string())),
     };
     attributes.extend(error.map(|error| ("error.type", error)));
     Span {
         id: place.server,
         parent: place.parent,
-        name: format!("{} {}", recording.meta.method, ending.route),
+        name: format!("{} {route}", recording.meta.method),
         kind: Kind::Server,
-        began: ending.began,
-        ended: ending.ended,
+        began: completion.began,
+        ended: completion.ended,
         attributes,
         failed,
     }
 }
 
-fn guard(id: SpanId, parent: SpanId, guarded: &Guarded) -> Span {
+fn guard(id: SpanId, parent: SpanId, guarded: &GuardSpan) -> Span {
     Span {
         id,
         parent: Some(parent),
@@ -244,8 +194,8 @@ fn guard(id: SpanId, parent: SpanId, guarded: &Guarded) -> Span {
         kind: Kind::Internal,
         began: guarded.began,
         ended: guarded.ended,
-        attributes: verdict(guarded.verdict, guarded.source).collect(),
-        failed: guarded.verdict.outcome == Outcome::Error,
+        attributes: decided(guarded.decision, guarded.source).collect(),
+        failed: guarded.decision.outcome == Outcome::Error,
     }
 }
 
@@ -262,7 +212,7 @@ fn store(id: SpanId, parent: Option<SpanId>, operation: &'static str, call: Stor
     }
 }
 
-fn upstream(place: &Place, recording: &Recording, (began, times): (Instant, i64), ending: &Completion<'_>) -> Span {
+fn upstream(place: &Place, recording: &Recording, (began, times): (Instant, i64), completion: &Completion<'_>) -> Span {
     let status = recording.upstream_status;
     let mut attributes = vec![("http.request.method", Value::Name(recording.meta.method))];
     attributes.extend(status.map(|status| ("http.response.status_code", Value::Number(status.into()))));
@@ -270,7 +220,7 @@ fn upstream(place: &Place, recording: &Recording, (began, times): (Instant, i64)
         attributes.push(("http.request.resend_count", Value::Number(times - 1)));
     }
     let refused = status.filter(|status| *status >= 400);
-    let error = ending.upstream_error.map(Value::Name).or(refused.map(|status| Value::Text(status.to_string())));
+    let error = completion.upstream_error.map(Value::Name).or(refused.map(|status| Value::Text(status.to_string())));
     let failed = error.is_some();
     attributes.extend(error.map(|error| ("error.type", error)));
     Span {
@@ -279,24 +229,24 @@ fn upstream(place: &Place, recording: &Recording, (began, times): (Instant, i64)
         name: "upstream".to_owned(),
         kind: Kind::Client,
         began,
-        ended: ending.ended,
+        ended: completion.ended,
         attributes,
         failed,
     }
 }
 
-fn verdict(verdict: Verdict, source: Option<&'static str>) -> impl Iterator<Item = (&'static str, Value)> {
-    let decided = [("auth.outcome", verdict.outcome.as_str()), ("auth.reason", verdict.reason)];
-    decided.into_iter().chain(source.map(|source| ("auth.source", source))).map(|(key, name)| (key, Value::Name(name)))
+fn decided(decision: Decision, source: Option<&'static str>) -> impl Iterator<Item = (&'static str, Value)> {
+    let names = [("auth.outcome", decision.outcome.as_str()), ("auth.reason", decision.reason)];
+    names.into_iter().chain(source.map(|source| ("auth.source", source))).map(|(key, name)| (key, Value::Name(name)))
 }
 
 // What a caller makes up is not worth a name of its own (semantic conventions of HTTP).
-fn known(method: &Method) -> &'static str {
+fn method_name(method: &Method) -> &'static str {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
 }
 
-fn version(version: Version) -> &'static str {
+fn version_name(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "2",
         Version::HTTP_11 => "1.1",

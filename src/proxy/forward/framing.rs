@@ -7,7 +7,7 @@ use pingora::proxy::Session as Exchange;
 use crate::api::problem::What;
 use crate::proxy::path::normalise;
 
-// RFC 9112 §6.3 would let Transfer-Encoding win over Content-Length; whoever sends both is trying
+// RFC 9112 §6.3 would let Transfer-Encoding win over Content-Length; a sender of both is trying
 // to make two servers disagree. pingora has removed the Content-Length by now: the bytes have it.
 pub(in crate::proxy) fn check_framing(exchange: &Exchange) -> Result<(), What> {
     let head = exchange.req_header();

@@ -1,12 +1,10 @@
-//! The question over gRPC: Envoy's `envoy.service.auth.v3.Authorization`.
+//! The check over gRPC: Envoy's `envoy.service.auth.v3.Authorization`.
 //!
-//! Envoy tells the whole head of the original request, so nothing is read from forwarding headers,
+//! Envoy sends the whole head of the original request, so nothing is read from forwarding headers,
 //! and the answer can remove headers: no spelling of an identity header reaches the application.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use envoy_types::ext_authz::v3::CheckRequestExt;
 use envoy_types::ext_authz::v3::pb::{
@@ -21,81 +19,46 @@ use http::uri::PathAndQuery;
 use tonic::{Code, Request, Response, Status, async_trait};
 
 use super::decision::decide;
-use super::original::{Original, Unreadable};
+use super::original::{Original, UnreadableOriginal};
 use crate::api::dialect::in_words;
-use crate::api::problem::{Problem, What};
-use crate::metrics::Metrics;
-use crate::proxy::connection::session_watch::SessionWatch;
-use crate::proxy::context::{Context, RequestIds};
+use crate::api::problem::Problem;
+use crate::proxy::context::Context;
+use crate::proxy::forwarded::Peer;
 use crate::proxy::guard::Rejection;
-use crate::proxy::metrics::MetricHandles;
-use crate::proxy::settings::Settings;
-use crate::proxy::{Gateway, identity_headers};
-use crate::session::Sessions;
-use crate::telemetry::traces::Tracer;
+use crate::proxy::identity_headers;
+use crate::proxy::state::GatewayState;
 
-/// The largest question, in bytes: a head, and the start of a body that Envoy may be told to send.
-const QUESTION_MAX: usize = 1024 * 1024;
+/// The largest check, in bytes: a head, and the start of a body that Envoy may be told to send.
+const CHECK_MAX: usize = 1024 * 1024;
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// Who asks: an extension of every request, put there by the listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// A peer with an address; its trust depends on `trusted_proxies`.
-    Address(IpAddr),
-    /// A peer on our unix socket: whoever may open it is trusted.
-    Socket,
-}
+/// Knows which peers may ask.
+pub struct PeerFilter(Arc<GatewayState>);
 
-/// Knows who may ask.
-pub struct PeerFilter {
-    settings: Arc<ArcSwap<Settings>>,
-    metrics: Arc<Metrics>,
-}
-
-/// Answers Envoy.
-pub struct ExtAuthzService {
-    settings: Arc<ArcSwap<Settings>>,
-    sessions: Arc<Sessions>,
-    streams: Arc<SessionWatch>,
-    request_ids: Arc<RequestIds>,
-    metrics: Arc<Metrics>,
-    handles: Arc<MetricHandles>,
-    tracer: Option<Arc<Tracer>>,
-}
-
-impl Gateway {
-    /// Returns what answers Envoy as this gateway answers its own callers.
-    pub fn ext_authz_service(&self) -> AuthorizationServer<ExtAuthzService> {
-        let ext_authz_service = ExtAuthzService {
-            settings: self.settings.clone(),
-            sessions: self.sessions.clone(),
-            streams: self.streams.clone(),
-            request_ids: self.request_ids.clone(),
-            metrics: self.metrics.clone(),
-            handles: self.handles.clone(),
-            tracer: self.tracer.clone(),
-        };
-        AuthorizationServer::new(ext_authz_service).max_decoding_message_size(QUESTION_MAX)
-    }
-
-    /// Returns who knows which peers may open a connection to ask.
-    pub fn peer_filter(&self) -> PeerFilter {
-        PeerFilter { settings: self.settings.clone(), metrics: self.metrics.clone() }
-    }
-}
+/// Answers Envoy as the proxy port answers its own callers.
+pub struct ExtAuthzService(Arc<GatewayState>);
 
 impl PeerFilter {
+    /// Returns the filter of the ext_authz port, by the trusted proxies of the day.
+    pub fn new(state: Arc<GatewayState>) -> Self {
+        Self(state)
+    }
+
     /// Returns whether a peer may open a connection; counts one that may not.
     pub fn admits(&self, peer: Peer) -> bool {
-        let Peer::Address(peer) = peer else { return true };
-        let admitted = self.settings.load().trusted_proxies.iter().any(|network| network.contains(&peer));
+        let admitted = self.0.settings.load().trusted_proxies.trusts(peer);
         if !admitted {
-            let verdict = Rejection::UntrustedPeer.verdict();
-            self.metrics.auth_decisions.with_label_values(&[verdict.outcome.as_str(), verdict.reason, "none"]).inc();
+            self.0.handles.count_decision(Rejection::UntrustedPeer.decision(), None);
         }
         admitted
+    }
+}
+
+impl ExtAuthzService {
+    /// Returns the gRPC service.
+    pub fn server(state: Arc<GatewayState>) -> AuthorizationServer<Self> {
+        AuthorizationServer::new(Self(state)).max_decoding_message_size(CHECK_MAX)
     }
 }
 
@@ -103,21 +66,22 @@ impl PeerFilter {
 impl Authorization for ExtAuthzService {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let peer = request.extensions().get::<Peer>().copied();
-        let mut context = Context::new(self.settings.load_full(), self.request_ids.next(), self.handles.clone());
-        context.begin_question(peer.and_then(Peer::address), PathAndQuery::from_static(CHECK), &self.streams);
-        if peer != Some(Peer::Socket) && !context.peer_is_trusted() {
-            let problem = context.turn_away(Rejection::UntrustedPeer);
-            context.status = Some(context.render(&problem).status());
+        let mut context = Context::new(self.0.clone());
+        context.begin_check(peer, PathAndQuery::from_static(CHECK));
+        // Trusted proxies may have changed since the connection was opened.
+        if !context.peer_is_trusted() {
+            context.reject(Rejection::UntrustedPeer);
+            let problem = Rejection::UntrustedPeer.problem();
+            context.answering(StatusCode::FORBIDDEN);
             return Err(Status::permission_denied(in_words(&problem.what)));
         }
-        let answer = match self.answer(request.get_ref(), &mut context).await {
+        let answer = match decide_check(request.get_ref(), &mut context).await {
             Ok(allowed) => {
-                context.status = Some(StatusCode::OK);
+                context.answering(StatusCode::OK);
                 response(Code::Ok, HttpResponse::OkResponse(allowed))
             }
             Err(problem) => {
-                let refusal = context.render(&problem);
-                context.status = Some(refusal.status());
+                let refusal = context.refuse(&problem);
                 response(code_of(refusal.status()), HttpResponse::DeniedResponse(denied(refusal)))
             }
         };
@@ -125,62 +89,49 @@ impl Authorization for ExtAuthzService {
     }
 }
 
-impl ExtAuthzService {
-    async fn answer(&self, question: &CheckRequest, context: &mut Context) -> Result<OkHttpResponse, Problem> {
-        let Ok((original, received)) = read(question) else {
-            context.refuse_unread();
-            return Err(What::BadRequest.into());
-        };
-        let source = question.get_client_address().and_then(|address| address.parse().ok());
-        context.note_original(original.method(), original.target());
-        context.note_origin(source, &received);
-        if let Some(tracer) = &self.tracer {
-            context.trace_question(tracer, original.method(), &received);
-        }
-        let non_canonical = identity_headers::count_identity_headers(&received, &self.metrics);
-        let identity = Box::pin(decide(&self.sessions, &original, context)).await?;
-        let mut allowed = OkHttpResponse {
-            headers_to_remove: non_canonical.iter().map(ToString::to_string).collect(),
-            ..OkHttpResponse::default()
-        };
-        for (name, value) in &identity {
-            allowed.headers.push(overwrite(name, value.as_bytes()));
-        }
-        if !context.keeps_credentials() {
-            remove_credentials(&received, &context.settings.cookie.name, &mut allowed);
-        }
-        Ok(allowed)
+async fn decide_check(check: &CheckRequest, context: &mut Context) -> Result<OkHttpResponse, Problem> {
+    let Ok((original, received)) = read(check) else {
+        context.reject(Rejection::Unreadable);
+        return Err(Rejection::Unreadable.problem());
+    };
+    let source = check.get_client_address().and_then(|address| address.parse().ok());
+    context.note_original(original.method(), original.target());
+    context.note_origin(source, original.method(), &received);
+    let non_canonical = identity_headers::count_identity_headers(&received, &context.state().handles.metrics);
+    let identity = Box::pin(decide(&original, context)).await?;
+    let mut allowed = OkHttpResponse {
+        headers_to_remove: non_canonical.iter().map(ToString::to_string).collect(),
+        ..OkHttpResponse::default()
+    };
+    for (name, value) in &identity {
+        allowed.headers.push(overwrite(name, value.as_bytes()));
     }
-}
-
-impl Peer {
-    fn address(self) -> Option<IpAddr> {
-        match self {
-            Self::Address(address) => Some(address),
-            Self::Socket => None,
-        }
+    let keeps_credentials = context.permitted().is_some_and(|(_, rule)| rule.policy.keep_credentials);
+    if !keeps_credentials {
+        remove_credentials(&received, &context.settings().cookie.name, &mut allowed);
     }
+    Ok(allowed)
 }
 
 /// Returns the original request as the guard sees it, and all its headers.
-fn read(question: &CheckRequest) -> Result<(Original, HeaderMap), Unreadable> {
-    let http = question.attributes.as_ref().and_then(|attributes| attributes.request.as_ref()?.http.as_ref());
-    let http = http.ok_or(Unreadable)?;
+fn read(check: &CheckRequest) -> Result<(Original, HeaderMap), UnreadableOriginal> {
+    let http = check.attributes.as_ref().and_then(|attributes| attributes.request.as_ref()?.http.as_ref());
+    let http = http.ok_or(UnreadableOriginal)?;
     let received = headers_of(http)?;
     let original = Original::from_parts(&http.method, &http.path, &http.host, &received)?;
     Ok((original, received))
 }
 
 // Envoy sends one or the other (`encode_raw_headers`); only the list tells repeated headers apart.
-fn headers_of(http: &HttpRequest) -> Result<HeaderMap, Unreadable> {
+fn headers_of(http: &HttpRequest) -> Result<HeaderMap, UnreadableOriginal> {
     let mut headers = HeaderMap::new();
     let mut add = |name: &str, value: &[u8]| {
         if name.starts_with(':') {
             return Ok(());
         }
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Unreadable)?;
-        let value = http::HeaderValue::from_bytes(value).map_err(|_| Unreadable)?;
-        headers.try_append(name, value).map(|_| ()).map_err(|_| Unreadable)
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| UnreadableOriginal)?;
+        let value = http::HeaderValue::from_bytes(value).map_err(|_| UnreadableOriginal)?;
+        headers.try_append(name, value).map(|_| ()).map_err(|_| UnreadableOriginal)
     };
     match &http.header_map {
         Some(list) => list.headers.iter().try_for_each(|header| {
