@@ -15,7 +15,9 @@ use doorward::directory::Generation;
 use doorward::metrics::Metrics;
 use doorward::model::{SessionId, SessionSecret, Shard, TokenKey, TokenKeys, TokenKind};
 use doorward::proxy::guard::{self, Permit, Rejection};
-use doorward::proxy::route::{self, Policy, Route, RouteTable};
+use doorward::proxy::path::normalise;
+use doorward::proxy::policy::RoutePolicy;
+use doorward::proxy::route::{Route, RouteTable};
 use doorward::session::{self, Handout, Refusal, Sessions, Setup, Source};
 use doorward::store::sqlite::SqliteStore;
 use doorward::store::{KEEP_ENDED, SessionStore};
@@ -32,7 +34,7 @@ struct Fixture {
     runtime: Runtime,
     sessions: Arc<Sessions>,
     directory: PathBuf,
-    policy: Policy,
+    policy: RoutePolicy,
     cookie: Cookie,
 }
 
@@ -64,7 +66,7 @@ impl Fixture {
             runtime,
             sessions: Sessions::new(setup),
             directory,
-            policy: Policy {
+            policy: RoutePolicy {
                 auth: Auth::Required,
                 allow_anonymous: true,
                 require_any_role: Vec::new(),
@@ -165,7 +167,7 @@ fn routes(criterion: &mut Criterion) {
     let table = RouteTable::new(&rules).expect("the rules are valid");
     let path = "/api/v1/customers/4711/invoices";
     let classify = |path: &str| {
-        let normal = route::normalise(path).expect("an ordinary path");
+        let normal = normalise(path).expect("an ordinary path");
         matches!(table.classify(&Method::GET, &normal), Route::Guard(_))
     };
     assert!(classify(path));

@@ -1,12 +1,12 @@
 //! Ends exchanges that are under way when their session ends.
 //!
-//! Every connection (every stream, with HTTP/2) has a slot that holds the session of the exchange
+//! Every connection (every stream, with HTTP/2) has a watch that holds the session of the exchange
 //! it carries. A sweep wakes on each revocation, when the lease ends and several times a second,
-//! and marks the slots whose session is over. It never waits: sessions that only the store can
-//! judge are confirmed beside it. A marked slot makes reading from an HTTP/1 client fail, so that a
+//! and marks the watches whose session is over. It never waits: sessions that only the store can
+//! judge are confirmed beside it. A marked watch makes reading from an HTTP/1 client fail, so that a
 //! request whose response head was not sent can still be answered; a moment later, or at once if
-//! it was sent, the whole exchange is dropped, which closes both sides whatever they wait for. An
-//! HTTP/2 exchange is dropped at once and leaves here what its stream has still to say.
+//! it was sent, the whole exchange is dropped, which closes both sides whether or not they wait. An
+//! HTTP/2 exchange is dropped at once and stores the refusal for the stream's carrier to send.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -20,6 +20,7 @@ use futures_util::future::{Fuse, FusedFuture};
 use futures_util::task::AtomicWaker;
 use futures_util::{FutureExt, StreamExt};
 use http::HeaderValue;
+use tokio::task::futures::TaskLocalFuture;
 
 use crate::api::RequestId;
 use crate::metrics::Metrics;
@@ -27,7 +28,7 @@ use crate::model::{Session, SessionId};
 use crate::session::{Refusal, Sessions};
 use crate::time::Clock;
 
-const SHELVES: usize = 64;
+const SHARDS: usize = 64;
 /// How often lifetimes are looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// Revocations that come in a burst share one sweep.
@@ -35,17 +36,22 @@ const COALESCE: Duration = Duration::from_millis(5);
 /// How many sessions are confirmed with the store at once after a reconnect.
 const CONFIRM_AT_ONCE: usize = 64;
 
-/// All slots of the process.
-pub struct Streams {
-    shelves: Vec<Mutex<HashMap<u64, Weak<Slot>>>>,
+tokio::task_local! {
+    /// The watch of the exchange that the current task carries.
+    static CURRENT: Arc<Watch>;
+}
+
+/// All watches of the process.
+pub struct SessionWatch {
+    shards: Vec<Mutex<HashMap<u64, Weak<Watch>>>>,
     next: AtomicU64,
     exchanges: AtomicUsize,
 }
 
-/// One connection's (HTTP/2: one stream's) place for the exchange it carries.
+/// What cuts the exchange that one connection (with HTTP/2, one stream) carries.
 #[derive(Debug)]
-pub struct Slot {
-    held: Mutex<Option<Held>>,
+pub struct Watch {
+    held: Mutex<Option<Watched>>,
     /// How many exchanges it has carried: their numbers.
     carried: AtomicU64,
     /// Zero, or why the session of the exchange under way has ended.
@@ -56,19 +62,19 @@ pub struct Slot {
     exchange: AtomicWaker,
     /// The peer's address as text: the same for every exchange of a connection.
     peer: OnceLock<HeaderValue>,
-    /// What an exchange that was cut could not say itself.
-    last_words: OnceLock<(Refusal, RequestId)>,
+    /// The answer of an exchange that was cut before it could give it.
+    pending_refusal: OnceLock<(Refusal, RequestId)>,
 }
 
-/// Keeps a slot on its shelf; taking it away is the last thing a connection does.
+/// Keeps a watch among those that are swept; dropping it is the last thing a connection does.
 pub struct Registration {
-    streams: Arc<Streams>,
+    streams: Arc<SessionWatch>,
     number: u64,
-    slot: Arc<Slot>,
+    watch: Arc<Watch>,
 }
 
 #[derive(Clone, Debug)]
-struct Held {
+struct Watched {
     exchange: u64,
     session: Arc<Session>,
     /// The generation of the revocation state in which the session was last confirmed.
@@ -84,22 +90,22 @@ enum Cut {
 }
 
 /// Exchanges of one session that only the store can judge.
-type Doubtful = (Arc<Session>, Vec<(Arc<Slot>, Held)>);
+type Doubtful = (Arc<Session>, Vec<(Arc<Watch>, Watched)>);
 
-impl Streams {
-    /// Returns an empty set of slots.
+impl SessionWatch {
+    /// Returns an empty set of watches.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            shelves: std::iter::repeat_with(Mutex::default).take(SHELVES).collect(),
+            shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
             next: AtomicU64::new(0),
             exchanges: AtomicUsize::new(0),
         })
     }
 
-    /// Returns a new slot, swept for as long as the registration lives.
+    /// Returns a new watch, swept for as long as the registration lives.
     pub fn register(self: &Arc<Self>) -> Registration {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let slot = Arc::new(Slot {
+        let watch = Arc::new(Watch {
             held: Mutex::new(None),
             carried: AtomicU64::new(0),
             ended: AtomicU8::new(0),
@@ -107,12 +113,12 @@ impl Streams {
             reader: AtomicWaker::new(),
             exchange: AtomicWaker::new(),
             peer: OnceLock::new(),
-            last_words: OnceLock::new(),
+            pending_refusal: OnceLock::new(),
         });
-        if let Some(shelf) = self.shelf(number) {
-            shelf.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::downgrade(&slot));
+        if let Some(shard) = self.shard(number) {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::downgrade(&watch));
         }
-        Registration { streams: self.clone(), number, slot }
+        Registration { streams: self.clone(), number, watch }
     }
 
     /// Returns how many exchanges are under way.
@@ -156,49 +162,49 @@ impl Streams {
         let revocations = sessions.revocations();
         let (now, monotonic) = (clock.now(), clock.monotonic());
         let mut doubtful: HashMap<SessionId, Doubtful> = HashMap::new();
-        for slot in self.slots() {
-            let Some(held) = slot.held() else { continue };
+        for watch in self.watches() {
+            let Some(held) = watch.held() else { continue };
             let expired = held.session.is_expired(now);
             let until = revocations.exchanges_until(held.generation, max_stale);
             if sessions.is_revoked(&held.session) {
-                slot.end(&held, Cut::Revoked, metrics);
+                watch.end(&held, Cut::Revoked, metrics);
             } else if expired && !sessions.may_extend() {
-                slot.end(&held, Cut::Expired, metrics);
+                watch.end(&held, Cut::Expired, metrics);
             } else if until.is_some_and(|until| monotonic >= until) {
-                slot.end(&held, Cut::Unavailable, metrics);
+                watch.end(&held, Cut::Unavailable, metrics);
             } else if expired || (until.is_some() && revocations.is_current()) {
                 let entry = doubtful.entry(held.session.id);
-                entry.or_insert_with(|| (held.session.clone(), Vec::new())).1.push((slot, held));
+                entry.or_insert_with(|| (held.session.clone(), Vec::new())).1.push((watch, held));
             }
         }
         doubtful.into_values().collect()
     }
 
-    fn slots(&self) -> Vec<Arc<Slot>> {
-        let on_shelf = |shelf: &Mutex<HashMap<u64, Weak<Slot>>>| {
-            let slots = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-            slots.values().filter_map(Weak::upgrade).collect::<Vec<_>>()
+    fn watches(&self) -> Vec<Arc<Watch>> {
+        let on_shard = |shard: &Mutex<HashMap<u64, Weak<Watch>>>| {
+            let watches = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            watches.values().filter_map(Weak::upgrade).collect::<Vec<_>>()
         };
-        self.shelves.iter().flat_map(on_shelf).collect()
+        self.shards.iter().flat_map(on_shard).collect()
     }
 
-    fn shelf(&self, number: u64) -> Option<&Mutex<HashMap<u64, Weak<Slot>>>> {
-        let index = usize::try_from(number % SHELVES as u64).ok()?;
-        self.shelves.get(index)
+    fn shard(&self, number: u64) -> Option<&Mutex<HashMap<u64, Weak<Watch>>>> {
+        let index = usize::try_from(number % SHARDS as u64).ok()?;
+        self.shards.get(index)
     }
 }
 
 impl Registration {
-    /// Returns the slot.
-    pub fn slot(&self) -> &Arc<Slot> {
-        &self.slot
+    /// Returns the watch.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Some(shelf) = self.streams.shelf(self.number) {
-            shelf.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        if let Some(shard) = self.streams.shard(self.number) {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
         }
     }
 }
@@ -209,13 +215,23 @@ impl std::fmt::Debug for Registration {
     }
 }
 
-impl Slot {
+impl Watch {
+    /// Runs `exchange`, which finds this watch as the [`current`](Self::current) one.
+    pub(super) fn carry<F: Future>(self: Arc<Self>, exchange: F) -> TaskLocalFuture<Arc<Self>, F> {
+        CURRENT.scope(self, exchange)
+    }
+
+    /// Returns the watch of the exchange that the current task carries; `None` outside of [`carry`](Self::carry).
+    pub(in crate::proxy) fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+
     /// Puts an exchange's session under watch. `generation` was vouched for before the session was
     /// validated. Check for a revocation *after* this, not before.
     pub fn hold(&self, session: Arc<Session>, generation: u64) {
         let mut held = self.lock();
         let exchange = self.carried.fetch_add(1, Ordering::Relaxed);
-        *held = Some(Held { exchange, session, generation });
+        *held = Some(Watched { exchange, session, generation });
         self.answered.store(false, Ordering::SeqCst);
     }
 
@@ -231,7 +247,7 @@ impl Slot {
         self.peer.get_or_init(render).clone()
     }
 
-    /// Notes that the head of the answer is about to be sent: from now on a cut leaves nothing to say.
+    /// Records that the head of the answer is about to be sent: a cut can no longer be answered.
     pub fn answering(&self) {
         self.answered.store(true, Ordering::SeqCst);
     }
@@ -248,15 +264,15 @@ impl Slot {
         Some(cut.refusal())
     }
 
-    /// Leaves the answer that the exchange was cut before it could give. Only for HTTP/2, where a
-    /// slot carries one exchange.
-    pub(super) fn leave_last_words(&self, refusal: Refusal, request_id: RequestId) {
-        let _ = self.last_words.set((refusal, request_id));
+    /// Stores the answer that the exchange was cut before it could give. Only for HTTP/2, where a
+    /// watch carries one exchange.
+    pub(in crate::proxy) fn set_pending_refusal(&self, refusal: Refusal, request_id: RequestId) {
+        let _ = self.pending_refusal.set((refusal, request_id));
     }
 
     /// Returns the answer that the exchange was cut before it could give.
-    pub(super) fn last_words(&self) -> Option<(Refusal, RequestId)> {
-        self.last_words.get().copied()
+    pub(in crate::proxy) fn pending_refusal(&self) -> Option<(Refusal, RequestId)> {
+        self.pending_refusal.get().copied()
     }
 
     /// Returns whether reading from the client must fail now, and arranges to be woken when it must.
@@ -278,13 +294,13 @@ impl Slot {
         self.ended.load(Ordering::SeqCst) != 0
     }
 
-    fn held(&self) -> Option<Held> {
+    fn held(&self) -> Option<Watched> {
         self.lock().clone()
     }
 
     // Under the lock: the exchange that was judged must be the one that is cut, not its successor
     // on the same connection.
-    fn end(&self, judged: &Held, cut: Cut, metrics: &Metrics) {
+    fn end(&self, judged: &Watched, cut: Cut, metrics: &Metrics) {
         let held = self.lock();
         let same = held.as_ref().is_some_and(|held| held.exchange == judged.exchange);
         if !same || self.has_ended() {
@@ -297,14 +313,14 @@ impl Slot {
         self.exchange.wake();
     }
 
-    fn renew(&self, judged: &Held, session: &Arc<Session>, generation: u64) {
+    fn renew(&self, judged: &Watched, session: &Arc<Session>, generation: u64) {
         let mut held = self.lock();
         if let Some(held) = held.as_mut().filter(|held| held.exchange == judged.exchange) {
             (held.session, held.generation) = (session.clone(), generation);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Held>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Watched>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -328,7 +344,7 @@ impl Cut {
 }
 
 /// Returns every reason why an exchange may be cut, as the metrics call them.
-pub(super) fn cut_labels() -> [&'static str; 3] {
+pub(in crate::proxy) fn cut_labels() -> [&'static str; 3] {
     [Cut::Revoked, Cut::Expired, Cut::Unavailable].map(Cut::as_str)
 }
 
@@ -338,8 +354,8 @@ async fn confirm(doubtful: Vec<Doubtful>, sessions: &Sessions, metrics: &Metrics
         let generation = sessions.revocations().vouched_generation();
         let cut = match sessions.confirm(&session).await {
             Ok(confirmed) => {
-                for (slot, held) in &exchanges {
-                    slot.renew(held, &confirmed.session, generation);
+                for (watch, held) in &exchanges {
+                    watch.renew(held, &confirmed.session, generation);
                 }
                 return;
             }
@@ -348,8 +364,8 @@ async fn confirm(doubtful: Vec<Doubtful>, sessions: &Sessions, metrics: &Metrics
             Err(Refusal::Expired) => Cut::Expired,
             Err(Refusal::Revoked | Refusal::Unknown | Refusal::Malformed) => Cut::Revoked,
         };
-        for (slot, held) in &exchanges {
-            slot.end(held, cut, metrics);
+        for (watch, held) in &exchanges {
+            watch.end(held, cut, metrics);
         }
     };
     futures_util::stream::iter(doubtful).for_each_concurrent(CONFIRM_AT_ONCE, confirm).await;

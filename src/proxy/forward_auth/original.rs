@@ -1,7 +1,7 @@
-//! The request that is asked about, as the asking proxy tells it.
+//! The request that is asked about, as the asking proxy describes it.
 //!
-//! Proxies tell it in different ways, and some of them pass on what a client says in the way of
-//! another one. So everything that is said must agree; what is missing is never guessed; and a path
+//! Proxies describe it in different headers, and some of them pass on what a client writes into
+//! those of another one. So everything that is said must agree; what is missing is never guessed; and a path
 //! that would be refused if it were forwarded is refused here (GHSA-7rh7-c77v-6434: the query never
 //! takes part).
 
@@ -10,7 +10,8 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request};
 
-use crate::proxy::route::{self, normalise};
+use crate::proxy::path::{below, normalise};
+use crate::proxy::route::FORWARD_AUTH;
 
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
@@ -33,24 +34,24 @@ pub(super) struct Original {
     target: PathAndQuery,
 }
 
-/// What is told cannot be read in one way only.
+/// What is said cannot be read in one way only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the original request cannot be read in one way only")]
-pub(super) struct Unreadable;
+pub(super) struct UnreadableOriginal;
 
 impl Original {
-    /// Reads what a question over HTTP tells: behind the path, or in headers.
-    pub(super) fn from_question(question: &Parts) -> Result<Self, Unreadable> {
-        let headers = &question.headers;
+    /// Reads what a check over HTTP says: behind the path, or in headers.
+    pub(super) fn from_check(check: &Parts) -> Result<Self, UnreadableOriginal> {
+        let headers = &check.headers;
         // Where a proxy may put the original path: Envoy's `path_prefix`.
-        let suffix = route::question(question.uri.path()).filter(|rest| !rest.is_empty());
-        let asked = suffix.map(|path| match question.uri.query() {
+        let suffix = below(check.uri.path(), FORWARD_AUTH).filter(|rest| !rest.is_empty());
+        let asked = suffix.map(|path| match check.uri.query() {
             Some(query) => target(&format!("{path}?{query}")),
             None => target(path),
         });
         let url = said(headers, &X_ORIGINAL_URL)?.map(split_url).transpose()?;
         let method = agreed([
-            suffix.map(|_| question.method.clone()),
+            suffix.map(|_| check.method.clone()),
             said(headers, &X_FORWARDED_METHOD)?.map(method).transpose()?,
             said(headers, &X_ORIGINAL_METHOD)?.map(method).transpose()?,
         ])?;
@@ -63,26 +64,35 @@ impl Original {
         let forwarded = said(headers, &X_FORWARDED_HOST)?.map(str::to_ascii_lowercase);
         let host = agreed([forwarded, url.map(|(authority, _)| authority.to_ascii_lowercase())])?;
         let host = host.or_else(|| {
-            Some(question.uri.authority()?.as_str().to_ascii_lowercase())
-                .filter(|_| !headers.contains_key(header::HOST))
+            Some(check.uri.authority()?.as_str().to_ascii_lowercase()).filter(|_| !headers.contains_key(header::HOST))
         });
-        Self::new(method.ok_or(Unreadable)?, target.ok_or(Unreadable)?, host.as_deref(), headers)
+        Self::new(method.ok_or(UnreadableOriginal)?, target.ok_or(UnreadableOriginal)?, host.as_deref(), headers)
     }
 
-    /// Reads what is told as a whole: nothing is in the headers.
-    pub(super) fn from_parts(verb: &str, path: &str, host: &str, headers: &HeaderMap) -> Result<Self, Unreadable> {
+    /// Reads what is said as a whole: nothing is in the headers.
+    pub(super) fn from_parts(
+        verb: &str,
+        path: &str,
+        host: &str,
+        headers: &HeaderMap,
+    ) -> Result<Self, UnreadableOriginal> {
         let host = Some(host).filter(|host| !host.is_empty()).map(str::to_ascii_lowercase);
         Self::new(method(verb)?, target(path)?, host.as_deref(), headers)
     }
 
     /// Returns the request with the `headers` that the guard looks at; `host` counts before theirs.
-    fn new(method: Method, target: PathAndQuery, host: Option<&str>, headers: &HeaderMap) -> Result<Self, Unreadable> {
+    fn new(
+        method: Method,
+        target: PathAndQuery,
+        host: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Self, UnreadableOriginal> {
         let mut head = Request::new(()).into_parts().0;
         head.method = method;
         head.uri = Uri::from(target.clone());
         for name in KEPT {
             for value in headers.get_all(&name) {
-                head.headers.try_append(name.clone(), value.clone()).map_err(|_| Unreadable)?;
+                head.headers.try_append(name.clone(), value.clone()).map_err(|_| UnreadableOriginal)?;
             }
         }
         if HANDSHAKE.iter().any(|name| headers.contains_key(name)) {
@@ -90,7 +100,7 @@ impl Original {
         }
         match (host, headers.get(header::HOST)) {
             (Some(host), _) => {
-                let host = HeaderValue::from_str(host).map_err(|_| Unreadable)?;
+                let host = HeaderValue::from_str(host).map_err(|_| UnreadableOriginal)?;
                 head.headers.insert(header::HOST, host);
             }
             (None, Some(host)) => {
@@ -123,48 +133,48 @@ impl Original {
 }
 
 // One occurrence: two would be read as the first, the last or both.
-fn said<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Unreadable> {
+fn said<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, UnreadableOriginal> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Unreadable);
+        return Err(UnreadableOriginal);
     }
-    std::str::from_utf8(value.as_bytes()).map(Some).map_err(|_| Unreadable)
+    std::str::from_utf8(value.as_bytes()).map(Some).map_err(|_| UnreadableOriginal)
 }
 
-fn agreed<T: PartialEq>(said: impl IntoIterator<Item = Option<T>>) -> Result<Option<T>, Unreadable> {
+fn agreed<T: PartialEq>(said: impl IntoIterator<Item = Option<T>>) -> Result<Option<T>, UnreadableOriginal> {
     let mut said = said.into_iter().flatten();
     let first = said.next();
-    if said.all(|other| first.as_ref() == Some(&other)) { Ok(first) } else { Err(Unreadable) }
+    if said.all(|other| first.as_ref() == Some(&other)) { Ok(first) } else { Err(UnreadableOriginal) }
 }
 
-fn method(text: &str) -> Result<Method, Unreadable> {
-    Method::from_bytes(text.as_bytes()).map_err(|_| Unreadable)
+fn method(text: &str) -> Result<Method, UnreadableOriginal> {
+    Method::from_bytes(text.as_bytes()).map_err(|_| UnreadableOriginal)
 }
 
 // The rules of `framing`: origin form, no fragment, one reading of the path.
-fn target(text: &str) -> Result<PathAndQuery, Unreadable> {
+fn target(text: &str) -> Result<PathAndQuery, UnreadableOriginal> {
     if text.contains('#') {
-        return Err(Unreadable);
+        return Err(UnreadableOriginal);
     }
     let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
-    let normal = normalise(path).map_err(|_| Unreadable)?;
+    let normal = normalise(path).map_err(|_| UnreadableOriginal)?;
     let target = match query {
         Some(query) => format!("{normal}?{query}"),
         None => normal.into_owned(),
     };
-    target.parse().map_err(|_| Unreadable)
+    target.parse().map_err(|_| UnreadableOriginal)
 }
 
 /// Returns authority and target of an absolute URL.
-fn split_url(url: &str) -> Result<(&str, &str), Unreadable> {
-    let (scheme, rest) = url.split_once("://").ok_or(Unreadable)?;
-    let (authority, _) = rest.split_once('/').ok_or(Unreadable)?;
+fn split_url(url: &str) -> Result<(&str, &str), UnreadableOriginal> {
+    let (scheme, rest) = url.split_once("://").ok_or(UnreadableOriginal)?;
+    let (authority, _) = rest.split_once('/').ok_or(UnreadableOriginal)?;
     let is_web = ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
     if !is_web || authority.is_empty() || authority.contains(['@', '?', '#', '\\']) {
-        return Err(Unreadable);
+        return Err(UnreadableOriginal);
     }
-    rest.split_at_checked(authority.len()).ok_or(Unreadable)
+    rest.split_at_checked(authority.len()).ok_or(UnreadableOriginal)
 }
 
 #[cfg(test)]
@@ -172,20 +182,20 @@ mod tests {
     use super::*;
     use crate::telemetry::names::Names;
 
-    fn question(path: &str, fields: &[(HeaderName, &[u8])]) -> Parts {
-        let mut question = Request::get(path).body(()).unwrap().into_parts().0;
+    fn check(path: &str, fields: &[(HeaderName, &[u8])]) -> Parts {
+        let mut check = Request::get(path).body(()).unwrap().into_parts().0;
         for (name, value) in fields {
-            question.headers.append(name, HeaderValue::from_bytes(value).unwrap());
+            check.headers.append(name, HeaderValue::from_bytes(value).unwrap());
         }
-        question
+        check
     }
 
     #[test]
     fn what_is_read_is_what_the_rules_would_see_of_a_forwarded_request() {
-        let read = Original::from_question(&question("/_doorward/verify/%61/b%2a?c=%61/../d", &[])).unwrap();
+        let read = Original::from_check(&check("/_doorward/verify/%61/b%2a?c=%61/../d", &[])).unwrap();
         assert_eq!((read.path(), read.target().as_str()), ("/a/b%2A", "/a/b%2A?c=%61/../d"));
         let fields = [(X_FORWARDED_METHOD, b"PUT".as_slice()), (X_ORIGINAL_URL, b"HTTPS://App.example:8443/%61?b")];
-        let read = Original::from_question(&question("/_doorward/verify", &fields)).unwrap();
+        let read = Original::from_check(&check("/_doorward/verify", &fields)).unwrap();
         assert_eq!((read.method().as_str(), read.target().as_str()), ("PUT", "/a?b"));
         assert_eq!(read.head().headers[header::HOST], "app.example:8443");
     }
@@ -200,7 +210,7 @@ mod tests {
             (X_FORWARDED_HOST, b"app.example"),
             (header::HOST, b"doorward"),
         ];
-        let read = Original::from_question(&question("/_doorward/verify/", &fields)).unwrap();
+        let read = Original::from_check(&check("/_doorward/verify/", &fields)).unwrap();
         let headers = &read.head().headers;
         assert_eq!(headers.get_all(header::COOKIE).iter().count(), 2);
         assert_eq!(
@@ -211,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn no_telling_panics_and_whatever_is_read_is_normal() {
+    fn no_description_panics_and_what_is_read_is_normal() {
         let pieces: [&[u8]; 24] = [
             b"/",
             b"//",
@@ -252,7 +262,7 @@ mod tests {
             }
             let fields: Vec<(HeaderName, &[u8])> =
                 fields.iter().map(|(name, value)| (name.clone(), value.as_slice())).collect();
-            let Ok(original) = Original::from_question(&question("/_doorward/verify", &fields)) else { continue };
+            let Ok(original) = Original::from_check(&check("/_doorward/verify", &fields)) else { continue };
             read += 1;
             assert_eq!(normalise(original.path()).as_deref(), Ok(original.path()));
             assert_eq!(original.method(), Method::GET);

@@ -23,18 +23,18 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Connections to one application.
 pub(super) struct Pool {
     connector: TransportConnector,
-    shelves: ThreadLocal<Arc<Shelf>>,
+    threads: ThreadLocal<Arc<ThreadPool>>,
     capacity: usize,
 }
 
 /// One thread's connections.
 #[derive(Default)]
-struct Shelf(Mutex<Kept>);
+struct ThreadPool(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
     idle: Vec<Idle>,
-    /// Set while a task sweeps this shelf.
+    /// Set while a task sweeps this pool.
     swept: bool,
 }
 
@@ -49,12 +49,12 @@ impl Pool {
     /// Returns an empty pool that keeps as many connections a thread as `server` says.
     pub(super) fn new(server: &ServerConf) -> Self {
         let connector = TransportConnector::new(Some(ConnectorOptions::from_server_conf(server)));
-        Self { connector, shelves: ThreadLocal::new(), capacity: server.upstream_keepalive_pool_size }
+        Self { connector, threads: ThreadLocal::new(), capacity: server.upstream_keepalive_pool_size }
     }
 
     /// Returns a connection to `peer`, and whether it was used before.
     pub(super) async fn connect(&self, peer: &Arc<HttpPeer>) -> pingora::Result<(HttpSession, bool)> {
-        if let Some(stream) = self.shelf().take(peer) {
+        if let Some(stream) = self.own().take(peer) {
             return Ok((HttpSession::new_with_options(stream, peer.as_ref()), true));
         }
         // Boxed, for it is rare and large.
@@ -69,19 +69,19 @@ impl Pool {
     pub(super) async fn release(&self, mut upstream: HttpSession, peer: &Arc<HttpPeer>) {
         upstream.respect_keepalive();
         let Some(stream) = upstream.reuse().await else { return };
-        let place = self.shelf();
+        let place = self.own();
         let idle = Idle { stream, peer: peer.clone(), since: Instant::now() };
         if place.put(idle, self.capacity) {
             tokio::spawn(place.clone().sweep());
         }
     }
 
-    fn shelf(&self) -> &Arc<Shelf> {
-        self.shelves.get_or_default()
+    fn own(&self) -> &Arc<ThreadPool> {
+        self.threads.get_or_default()
     }
 }
 
-impl Shelf {
+impl ThreadPool {
     fn take(&self, peer: &Arc<HttpPeer>) -> Option<Stream> {
         let mut kept = self.lock();
         while let Some(mut idle) = kept.idle.pop() {

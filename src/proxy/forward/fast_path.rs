@@ -1,50 +1,49 @@
-//! The short way: a request without a body, between an HTTP/1 client and an HTTP/1 application.
+//! The fast path: a request without a body, between an HTTP/1 client and an HTTP/1 application.
 //!
 //! pingora's general path joins two halves by channels, so that bodies can flow both ways, and
 //! carries the spelling of every header name along. Most requests need neither, and pay for both
-//! with a third of what they cost. Whatever is not plain (a body, an upgrade, a hop-by-hop header)
-//! goes the general way. Both ways must be one to the client and to the application;
+//! with a third of what they cost. A request that is not plain (a body, an upgrade, a hop-by-hop
+//! header) goes pingora's way. Both ways must be one to the client and to the application;
 //! `tests/it/direct.rs` holds them against each other.
 
-mod pool;
-
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, Method, Request, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::http::v1::client::HttpSession as Upstream;
+use pingora::protocols::http::v1::client::HttpSession as UpstreamSession;
 use pingora::proxy::Session as Exchange;
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
-use self::pool::Pool;
-use super::exchange::Context;
-use super::{ATTEMPTS, Gateway, heads};
+use super::pool::Pool;
+use super::transform;
+use super::upstream::ATTEMPTS;
+use crate::proxy::context::Context;
 
 /// Headers that Doorward adds to a request.
 const ADDED: usize = 10;
 
-/// The short way to the application.
-pub struct Direct {
+/// The fast path to the application.
+pub struct FastPath {
     pool: Pool,
 }
 
-impl Direct {
-    /// Returns the way, with a pool of the size that `server` says.
+impl FastPath {
+    /// Returns the path, with a pool of the size that `server` says.
     pub fn new(server: &ServerConf) -> Self {
         Self { pool: Pool::new(server) }
     }
-}
 
-impl Gateway {
     /// Forwards a request for which [`is_plain`] holds, and its answer back.
-    pub(super) async fn forward(
+    pub(in crate::proxy) async fn forward(
         &self,
         exchange: &mut Exchange,
         context: &mut Context,
         peer: &Arc<HttpPeer>,
+        draining: &AtomicBool,
     ) -> pingora::Result<()> {
         let mut attempt = 1;
         let mut upstream = loop {
@@ -54,8 +53,8 @@ impl Gateway {
                 Err(error) => return Err(error),
             }
         };
-        self.answer(exchange, context, &mut upstream).await?;
-        self.direct.pool.release(upstream, peer).await;
+        answer(exchange, context, &mut upstream, draining).await?;
+        self.pool.release(upstream, peer).await;
         Ok(())
     }
 
@@ -66,13 +65,13 @@ impl Gateway {
         exchange: &mut Exchange,
         context: &mut Context,
         peer: &Arc<HttpPeer>,
-    ) -> pingora::Result<Upstream> {
-        context.trace_upstream();
-        let (mut upstream, reused) = unless_gone(exchange, self.direct.pool.connect(peer)).await?;
+    ) -> pingora::Result<UpstreamSession> {
+        context.turned_to_upstream();
+        let (mut upstream, reused) = unless_gone(exchange, self.pool.connect(peer)).await?;
         upstream.read_timeout = peer.options.read_timeout;
         upstream.write_timeout = peer.options.write_timeout;
         let mut head = plain_head(exchange.req_header());
-        heads::prepare_request(exchange, &mut head, context)?;
+        transform::prepare_request(exchange, &mut head, context)?;
         let idempotent = head.method.is_idempotent();
         let asked = async {
             upstream.write_request_header(Box::new(head)).await.map_err(Error::into_up)?;
@@ -86,40 +85,40 @@ impl Gateway {
             }
         }
     }
-
-    async fn answer(
-        &self,
-        exchange: &mut Exchange,
-        context: &mut Context,
-        upstream: &mut Upstream,
-    ) -> pingora::Result<()> {
-        loop {
-            let mut head = upstream
-                .resp_header()
-                .cloned()
-                .map(Box::new)
-                .ok_or_else(|| Error::explain(ErrorType::InternalError, "no response head"))?;
-            let ended = upstream.is_body_done();
-            frame(&mut head, &exchange.req_header().method, ended)?;
-            self.filter_response(exchange, &mut head, context)?;
-            let interim = head.status.is_informational();
-            exchange.downstream_session.write_response_header(head).await.map_err(Error::into_down)?;
-            if !interim {
-                break;
-            }
-            unless_gone(exchange, upstream.read_response()).await?;
-        }
-        while !upstream.is_body_done() {
-            let Some(piece) = unless_gone(exchange, upstream.read_body_bytes()).await? else { break };
-            let written = exchange.downstream_session.write_response_body(piece, false).await;
-            written.map_err(Error::into_down)?;
-        }
-        exchange.downstream_session.finish_body().await.map_err(Error::into_down)
-    }
 }
 
-/// Returns whether nothing about the request needs more than the short way.
-pub(super) fn is_plain(exchange: &mut Exchange) -> bool {
+async fn answer(
+    exchange: &mut Exchange,
+    context: &mut Context,
+    upstream: &mut UpstreamSession,
+    draining: &AtomicBool,
+) -> pingora::Result<()> {
+    loop {
+        let mut head = upstream
+            .resp_header()
+            .cloned()
+            .map(Box::new)
+            .ok_or_else(|| Error::explain(ErrorType::InternalError, "no response head"))?;
+        let ended = upstream.is_body_done();
+        frame(&mut head, &exchange.req_header().method, ended)?;
+        transform::filter_response(exchange, &mut head, context, draining)?;
+        let interim = head.status.is_informational();
+        exchange.downstream_session.write_response_header(head).await.map_err(Error::into_down)?;
+        if !interim {
+            break;
+        }
+        unless_gone(exchange, upstream.read_response()).await?;
+    }
+    while !upstream.is_body_done() {
+        let Some(piece) = unless_gone(exchange, upstream.read_body_bytes()).await? else { break };
+        let written = exchange.downstream_session.write_response_body(piece, false).await;
+        written.map_err(Error::into_down)?;
+    }
+    exchange.downstream_session.finish_body().await.map_err(Error::into_down)
+}
+
+/// Returns whether nothing about the request needs more than the fast path.
+pub(in crate::proxy) fn is_plain(exchange: &mut Exchange) -> bool {
     let head_only = exchange.as_mut().is_body_empty();
     head_only
         && exchange.as_http1().is_some()

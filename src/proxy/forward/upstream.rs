@@ -12,6 +12,10 @@ use pingora::upstreams::peer::{HttpPeer, PeerOptions};
 use crate::config;
 use crate::config::upstream::{Protocol, Target};
 
+/// How often a request is tried at most. pingora counts attempts, and a request that was sent may not
+/// be sent again.
+pub const ATTEMPTS: usize = 2;
+
 /// How often a host name is resolved again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 

@@ -4,12 +4,12 @@ use http::{Version, header};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session as Exchange;
 
-use super::route;
 use crate::api::error::Kind;
+use crate::proxy::path::normalise;
 
-// RFC 9112 §6.3 would let Transfer-Encoding win over Content-Length; whoever sends both is trying
+// RFC 9112 §6.3 would let Transfer-Encoding win over Content-Length; a sender of both is trying
 // to make two servers disagree. pingora has removed the Content-Length by now: the bytes have it.
-pub(super) fn check_framing(exchange: &Exchange) -> Result<(), Kind> {
+pub(in crate::proxy) fn check_framing(exchange: &Exchange) -> Result<(), Kind> {
     let head = exchange.req_header();
     let hosts = head.headers.get_all(header::HOST).iter().count();
     let needs_host = head.version == Version::HTTP_11;
@@ -52,7 +52,7 @@ fn names_fragment(head: &[u8]) -> bool {
 }
 
 // From here on there is one path: the one that the rules see is the one that is forwarded.
-pub(super) fn rewrite_path(exchange: &mut Exchange) -> Result<(), Kind> {
+pub(in crate::proxy) fn rewrite_path(exchange: &mut Exchange) -> Result<(), Kind> {
     let head = exchange.req_header();
     let has_fragment = exchange.as_http1().is_some_and(|http1| names_fragment(&http1.get_headers_raw_bytes()));
     if !head.raw_path_is_utf8() || has_fragment {
@@ -64,7 +64,7 @@ pub(super) fn rewrite_path(exchange: &mut Exchange) -> Result<(), Kind> {
         return Err(Kind::BadRequest);
     }
     let path = head.uri.path();
-    let normal = route::normalise(path).map_err(|_| Kind::BadRequest)?;
+    let normal = normalise(path).map_err(|_| Kind::BadRequest)?;
     if !absolute_form && normal == path {
         return Ok(());
     }

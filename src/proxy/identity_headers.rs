@@ -4,36 +4,31 @@
 //! `X.User-ID` become the same variable as `X-User-ID` in CGI, WSGI, Rack and PHP
 //! (CVE-2025-64484, CVE-2026-52845, GHSA-5m6w-wvh7-57vm).
 
-use std::net::IpAddr;
-
-use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue, Version};
+use http::header::{self, HeaderName, InvalidHeaderValue};
+use http::{HeaderMap, HeaderValue};
 use pingora::http::RequestHeader;
+use pingora::{Error, ErrorType};
 
+use super::forwarded;
 use super::guard::Permit;
 use crate::config::IdentityHeaders;
 use crate::metrics::Metrics;
-use crate::session::Caller;
 pub use crate::session::headers::{X_CLIENT_ID, X_USER_ID};
 
 /// The exchange's name in every log.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What an application could write into its answer to look like Doorward.
+pub const IDENTITY_IN_RESPONSES: [HeaderName; 2] = [X_USER_ID, X_CLIENT_ID];
+
 /// How an identity header is spelt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spelling {
     /// As Doorward writes it.
-    Ours,
-    /// In another way, which an application may fold.
+    Canonical,
+    /// In another way, which an application may fold into the same variable.
     Other,
 }
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// What an application could write into its answer to look like Doorward.
-pub const IDENTITY_IN_RESPONSES: [HeaderName; 2] = [X_USER_ID, X_CLIENT_ID];
 
 /// Folded names that only Doorward may write, and their label.
 const IDENTITY: [(&str, &str); 6] = [
@@ -45,40 +40,12 @@ const IDENTITY: [(&str, &str); 6] = [
     ("xactorid", "x-actor-id"),
 ];
 
-/// Folded names that only a trusted proxy may write.
-const FORWARDED: [&str; 19] = [
-    "forwarded",
-    "xforwardedfor",
-    "xforwardedproto",
-    "xforwardedhost",
-    "xforwardedport",
-    "xforwardeduri",
-    "xforwardedprefix",
-    "xforwardedmethod",
-    "xforwardedserver",
-    "xoriginalurl",
-    "xrewriteurl",
-    "xrealip",
-    "xoriginaluri",
-    "xoriginalmethod",
-    "xforwardedscheme",
-    "xforwardedssl",
-    "xclientip",
-    "xclusterclientip",
-    "trueclientip",
-];
-
 /// Returns what the metrics call the identity headers.
 pub(super) fn identity_labels() -> [&'static str; 6] {
     IDENTITY.map(|(_, label)| label)
 }
 
-/// Returns the identity headers that Doorward may ever write.
-pub(super) fn identity_headers() -> [HeaderName; 6] {
-    identity_labels().map(HeaderName::from_static)
-}
-
-/// Removes identity headers in every spelling, and from a stranger what only proxies may say.
+/// Removes identity headers in every spelling, and from an untrusted peer what only proxies may say.
 ///
 /// Returns whether one came in a spelling that is not the one Doorward writes.
 pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metrics) -> bool {
@@ -86,36 +53,58 @@ pub fn strip(request: &mut RequestHeader, peer_is_trusted: bool, metrics: &Metri
         matches!(name.as_str().as_bytes().first(), Some(b'x' | b'f' | b't' | b'-')) || !is_plain(name)
     };
     let foreign: Vec<HeaderName> = request.headers.keys().filter(|name| suspicious(name)).cloned().collect();
-    let mut misspelt = false;
+    let mut non_canonical = false;
     for name in foreign {
         let folded = fold(&name);
         let spelling = count_identity_header(&name, &folded, metrics);
-        misspelt |= spelling == Some(Spelling::Other);
-        if spelling.is_some() || !peer_is_trusted && FORWARDED.contains(&folded.as_str()) {
+        non_canonical |= spelling == Some(Spelling::Other);
+        if spelling.is_some() || !peer_is_trusted && forwarded::is_for_proxies(&folded) {
             request.remove_header(&name);
         }
     }
-    misspelt
+    non_canonical
 }
 
 /// Counts the identity headers; returns those in a spelling that Doorward does not write.
 pub(super) fn count_identity_headers(headers: &HeaderMap, metrics: &Metrics) -> Vec<HeaderName> {
-    let mut misspelt = Vec::new();
+    let mut non_canonical = Vec::new();
     for name in headers.keys() {
         if count_identity_header(name, &fold(name), metrics) == Some(Spelling::Other) {
-            misspelt.push(name.clone());
+            non_canonical.push(name.clone());
         }
     }
-    misspelt
+    non_canonical
 }
 
-/// Writes who calls. Needs the guard's permit; one that names nobody writes nothing.
+/// Writes who calls into what the application gets; a permit without a caller writes nothing.
 pub fn inject(request: &mut RequestHeader, permit: &Permit, which: IdentityHeaders) -> pingora::Result<()> {
-    let Some(session) = permit.session() else { return Ok(()) };
-    for (name, text) in Caller::from(&**session).headers(which) {
-        request.insert_header(name, value(&text)?)?;
+    for header in of(permit, which) {
+        let (name, value) =
+            header.map_err(|error| Error::because(ErrorType::InternalError, "identity header", error))?;
+        request.insert_header(name, value)?;
     }
     Ok(())
+}
+
+/// Returns every identity header that Doorward may ever write, once: for an answer to another
+/// proxy, in which those that say nothing are empty.
+pub fn for_proxies(permit: &Permit, which: IdentityHeaders) -> Result<HeaderMap, InvalidHeaderValue> {
+    let empty = |label| (HeaderName::from_static(label), HeaderValue::from_static(""));
+    let mut identity: HeaderMap = identity_labels().into_iter().map(empty).collect();
+    for header in of(permit, which) {
+        let (name, value) = header?;
+        identity.insert(name, value);
+    }
+    Ok(identity)
+}
+
+// The one place that says who a permit lets through.
+fn of(
+    permit: &Permit,
+    which: IdentityHeaders,
+) -> impl Iterator<Item = Result<(HeaderName, HeaderValue), InvalidHeaderValue>> {
+    let headers = permit.caller().map(|caller| caller.headers(which));
+    headers.into_iter().flatten().map(|(name, text)| Ok((name, HeaderValue::from_str(&text)?)))
 }
 
 /// Removes what opened the door, so that the application cannot leak or misread it.
@@ -124,68 +113,6 @@ pub fn strip_credentials(request: &mut RequestHeader, cookie: &str) -> pingora::
     let Some(kept) = without_cookie(&request.headers, cookie) else { return Ok(()) };
     request.remove_header(&header::COOKIE);
     if kept.is_empty() { Ok(()) } else { request.insert_header(header::COOKIE, kept.as_slice()) }
-}
-
-/// Tells the application where the request really came from; `peer` is the address it came from.
-pub fn forward(
-    request: &mut RequestHeader,
-    peer: Option<HeaderValue>,
-    peer_is_trusted: bool,
-    tls: bool,
-) -> pingora::Result<()> {
-    // What a stranger said was removed by `strip`: only a trusted proxy's word can be there.
-    let said = |request: &RequestHeader, name| peer_is_trusted && request.headers.contains_key(name);
-    if let Some(peer) = peer {
-        let chain = if said(request, X_FORWARDED_FOR) { lengthen(&request.headers, &peer)? } else { peer };
-        request.insert_header(X_FORWARDED_FOR, chain)?;
-    }
-    if !said(request, X_FORWARDED_PROTO) {
-        let scheme = HeaderValue::from_static(if tls { "https" } else { "http" });
-        request.insert_header(X_FORWARDED_PROTO, scheme)?;
-    }
-    if !said(request, X_FORWARDED_HOST)
-        && let Some(host) = request.headers.get(header::HOST).cloned()
-    {
-        request.insert_header(X_FORWARDED_HOST, host)?;
-    }
-    Ok(())
-}
-
-/// Gives an HTTP/2 upstream the one `TE` that HTTP/2 knows (RFC 9113 §8.2.2), which gRPC asks for:
-/// pingora has removed it from the `request` that it made of what was `received`.
-pub fn restore_te(request: &mut RequestHeader, received: &RequestHeader) -> pingora::Result<()> {
-    let trailers = received.headers.get(header::TE).filter(|te| *te == "trailers");
-    match trailers {
-        Some(trailers) if request.version == Version::HTTP_2 && received.version == Version::HTTP_2 => {
-            request.insert_header(header::TE, trailers.clone())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Returns the client behind trusted proxies: the right-most address that is not one of them.
-pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[ipnet::IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
-    if !is_trusted(&peer) {
-        return peer;
-    }
-    let values: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    let mut nearest = peer;
-    for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
-        // What cannot be read ends the chain: everything left of it is hearsay.
-        let Ok(address) = hop.trim().parse::<IpAddr>() else { return nearest };
-        nearest = address;
-        if !is_trusted(&address) {
-            return nearest;
-        }
-    }
-    nearest
-}
-
-fn lengthen(headers: &HeaderMap, peer: &HeaderValue) -> pingora::Result<HeaderValue> {
-    let before = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-    let chain: Vec<&str> = before.chain(peer.to_str()).collect();
-    value(&chain.join(", "))
 }
 
 /// Returns the cookies without the one called `cookie`, as one line; `None` when nothing changes.
@@ -203,11 +130,6 @@ pub(super) fn without_cookie(headers: &HeaderMap, cookie: &str) -> Option<Vec<u8
     Some(kept.collect::<Vec<_>>().join(b"; ".as_slice()))
 }
 
-fn value(text: &str) -> pingora::Result<HeaderValue> {
-    HeaderValue::from_str(text)
-        .map_err(|error| pingora::Error::because(pingora::ErrorType::InternalError, "identity header", error))
-}
-
 fn is_plain(name: &HeaderName) -> bool {
     name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
@@ -216,7 +138,7 @@ fn is_plain(name: &HeaderName) -> bool {
 fn count_identity_header(name: &HeaderName, folded: &str, metrics: &Metrics) -> Option<Spelling> {
     let (_, label) = IDENTITY.iter().find(|(identity, _)| *identity == folded)?;
     metrics.identity_headers_stripped.with_label_values(&[label]).inc();
-    Some(if name.as_str() == *label { Spelling::Ours } else { Spelling::Other })
+    Some(if name.as_str() == *label { Spelling::Canonical } else { Spelling::Other })
 }
 
 fn fold(name: &HeaderName) -> String {
@@ -284,35 +206,6 @@ mod tests {
         let mut trusted = request(&said);
         strip(&mut trusted, true, &metrics);
         assert_eq!(trusted.headers.len(), said.len());
-    }
-
-    #[test]
-    fn only_http2_to_http2_keeps_the_te_that_grpc_asks_for() {
-        for (te, received, sent, kept) in [
-            ("trailers", Version::HTTP_2, Version::HTTP_2, true),
-            ("trailers", Version::HTTP_2, Version::HTTP_11, false),
-            ("trailers", Version::HTTP_11, Version::HTTP_2, false),
-            ("gzip", Version::HTTP_2, Version::HTTP_2, false),
-        ] {
-            let (mut from, mut to) = (request(&[("te", te)]), request(&[]));
-            from.set_version(received);
-            to.set_version(sent);
-            restore_te(&mut to, &from).unwrap();
-            assert_eq!(to.headers.contains_key("te"), kept, "{te} {received:?} {sent:?}");
-        }
-    }
-
-    #[test]
-    fn the_client_is_the_last_hop_that_is_no_proxy_of_ours() {
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
-        let client = |peer: &str, chain: &str| {
-            let request = request(&[("x-forwarded-for", chain)]);
-            client_address(&request.headers, peer.parse().unwrap(), &trusted).to_string()
-        };
-        assert_eq!(client("192.0.2.1", "1.1.1.1"), "192.0.2.1", "a stranger is not believed");
-        assert_eq!(client("10.0.0.1", "6.6.6.6, 1.1.1.1, 10.0.0.2"), "1.1.1.1");
-        assert_eq!(client("10.0.0.1", "6.6.6.6, junk, 10.0.0.2"), "10.0.0.2");
-        assert_eq!(client("10.0.0.1", ""), "10.0.0.1");
     }
 
     #[test]
