@@ -125,7 +125,7 @@ impl SignIn {
         Ok(principal)
     }
 
-    /// Counts and audits a sign-in that was refused before the caller had proven anything.
+    /// Counts and audits a sign-in that was refused; handlers call it for what they refuse themselves.
     ///
     /// `reason` is one of the outcomes of the method.
     pub fn record_refusal(&self, method: SignInMethod, client_ip: Option<IpAddr>, reason: &'static str) {

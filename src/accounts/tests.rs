@@ -114,7 +114,7 @@ async fn the_same_subject_at_two_providers_is_two_principals() {
     assert_eq!(resolve("partner", "user_alice").await, partners, "the next time too");
     assert_ne!(resolve("partner", "user_bob").await.id, partners.id);
     assert_eq!(resolve("verbatim", "v_alice").await.id.as_str(), "v_alice");
-    // A provider that the configuration does not name has users of its own, whatever it calls them.
+    // A provider that the configuration does not name has users of its own, under any name.
     assert_ne!(resolve("stranger", "v_alice").await.id.as_str(), "v_alice");
 
     let find = async |provider: &str, subject: &str| {
@@ -123,7 +123,7 @@ async fn the_same_subject_at_two_providers_is_two_principals() {
     };
     assert_eq!(find("clerk", "user_never_seen").await, Some(id("user_never_seen")));
     assert_eq!(find("partner", "user_alice").await, Some(partners.id));
-    assert_eq!(find("partner", "user_never_seen").await, None, "finding makes nobody");
+    assert_eq!(find("partner", "user_never_seen").await, None, "finding makes no user");
     assert_eq!(find("partner", "user_never_seen").await, None);
 }
 

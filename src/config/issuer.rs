@@ -40,7 +40,7 @@ pub struct Issuer {
     /// Accept JWTs made from a template, which Clerk signs with the same key.
     #[serde(default)]
     pub accept_template_tokens: bool,
-    /// Accept JWTs whose `act` claim says that somebody acts in the user's name.
+    /// Accept JWTs whose `act` claim names another subject who acts in the user's name.
     #[serde(default)]
     pub allow_impersonation: bool,
     /// Refuse a second exchange of the same JWT.
@@ -83,15 +83,15 @@ pub enum UserId {
 /// Anything that parses from text, inside a map or an option.
 #[derive(Deserialize)]
 #[serde(transparent, bound = "T: std::str::FromStr<Err: std::fmt::Display>")]
-struct Text<T>(#[serde(deserialize_with = "listen::from_text")] T);
+struct Parsed<T>(#[serde(deserialize_with = "listen::from_text")] T);
 
 fn tenant<'de, D: Deserializer<'de>>(input: D) -> Result<Option<TenantId>, D::Error> {
-    Ok(Option::<Text<TenantId>>::deserialize(input)?.map(|Text(tenant)| tenant))
+    Ok(Option::<Parsed<TenantId>>::deserialize(input)?.map(|Parsed(tenant)| tenant))
 }
 
 fn tenants<'de, D: Deserializer<'de>>(input: D) -> Result<BTreeMap<String, TenantId>, D::Error> {
-    let listed = BTreeMap::<String, Text<TenantId>>::deserialize(input)?;
-    Ok(listed.into_iter().map(|(organization, Text(tenant))| (organization, tenant)).collect())
+    let listed = BTreeMap::<String, Parsed<TenantId>>::deserialize(input)?;
+    Ok(listed.into_iter().map(|(organization, Parsed(tenant))| (organization, tenant)).collect())
 }
 
 // An issuer appears only in maps and options, where the embedded defaults cannot reach.

@@ -80,7 +80,7 @@ impl Namespace {
         }
     }
 
-    /// Returns what somebody who acts in a user's name is called here.
+    /// Returns what the `subject` who acts in a user's name is called here.
     pub(super) fn actor(&self, subject: &str) -> Result<String, Reason> {
         match &self.scope {
             Scope::Verbatim { .. } => self.verbatim(subject).map(str::to_owned),

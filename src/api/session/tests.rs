@@ -25,7 +25,7 @@ use crate::store::redis::RedisStore;
 use crate::telemetry::tests::json_lines;
 use crate::time::{Clock, ManualClock, Timestamp};
 
-// No store to reach and no keys to verify with: whoever gets that far is told so.
+// No store to reach and no keys to verify with: a request that gets that far is told so.
 fn app() -> App {
     measured_app().0
 }

@@ -1,7 +1,7 @@
 //! What is done about an event. All of it may be done again, and in any order.
 //!
-//! The events are Clerk's: their users are those whom Clerk vouched for at sign-in, and no other
-//! provider's user of the same name. The directory is told first and the sessions end second: a
+//! The events are Clerk's: they are about users that Clerk vouched for at sign-in, and about no
+//! other provider's user of the same name. The directory is told first and the sessions end second: a
 //! sign-in that began before either looks into the directory once more when it is done, and ends
 //! itself (see `accounts::SignIn`).
 

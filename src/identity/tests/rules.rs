@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::*;
 use crate::identity::clerk::Clerk;
-use crate::identity::jwks::{KeyCache, Source};
+use crate::identity::jwks::{KeyCache, KeySource};
 use crate::identity::jws::Jws;
 use crate::identity::namespace::Namespace;
 use crate::model::ProviderId;
@@ -26,7 +26,7 @@ impl Judge {
     async fn new() -> Self {
         let file = TempFile::new(&json!({"keys": [KEY.jwk(KID)]}).to_string());
         let clock = Arc::new(ManualClock::at(START));
-        let source = Source::JwksFile(file.path().to_owned());
+        let source = KeySource::JwksFile(file.path().to_owned());
         let interval = Duration::from_secs(10);
         let keys = KeyCache::new("clerk".to_owned(), source, interval, clock.clone(), &Metrics::new().unwrap());
         keys.load_if_due().await;
