@@ -13,7 +13,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use doorward::config::{Auth, Cookie, RouteRule, sessions};
 use doorward::directory::Generation;
 use doorward::metrics::Metrics;
-use doorward::model::{SessionId, SessionSecret, Shard, TokenKey, TokenKeys, TokenKind};
+use doorward::model::{NewSession, SessionId, SessionSecret, Shard, TokenKey, TokenKeys, TokenKind};
 use doorward::proxy::guard::{self, Permit, Rejection};
 use doorward::proxy::path::normalise;
 use doorward::proxy::policy::RoutePolicy;
@@ -79,6 +79,7 @@ impl Fixture {
 
     fn token(&self) -> String {
         let guest = self.sessions.guest("a device of the benchmark", Generation(0));
+        let guest = NewSession::guest(guest, SystemClock::new().now());
         let started = self.runtime.block_on(self.sessions.start(&guest, "anonymous", Handout::OPAQUE));
         started.expect("the store is writable").opaque().expose().to_owned()
     }

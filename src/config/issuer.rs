@@ -1,11 +1,13 @@
 //! Issuers of JWTs that may be exchanged for a session.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use super::duration;
+use super::{duration, listen};
+use crate::model::TenantId;
 
 /// One issuer of session JWTs: a Clerk instance, or another that signs the same shape.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -38,7 +40,7 @@ pub struct Issuer {
     /// Accept JWTs made from a template, which Clerk signs with the same key.
     #[serde(default)]
     pub accept_template_tokens: bool,
-    /// Accept JWTs whose `act` claim says that somebody acts in the user's name.
+    /// Accept JWTs whose `act` claim names another subject who acts in the user's name.
     #[serde(default)]
     pub allow_impersonation: bool,
     /// Refuse a second exchange of the same JWT.
@@ -50,6 +52,46 @@ pub struct Issuer {
     /// The least time between two key fetches that tokens provoke.
     #[serde(default = "refetch_interval", deserialize_with = "duration::deserialize")]
     pub refetch_interval: Duration,
+    /// What its users are to the application; [`UserId::Local`] when absent. In `issuers` only, like
+    /// all that follows: the section `clerk` names users, tenants and roles as they stand.
+    #[serde(default)]
+    pub user_id: Option<UserId>,
+    /// The tenant of its users who come without an organisation; one named like the issuer when absent.
+    #[serde(default, deserialize_with = "tenant")]
+    pub tenant: Option<TenantId>,
+    /// Which tenant an organisation is; one that is not listed is a tenant of the issuer's own.
+    #[serde(default, deserialize_with = "tenants")]
+    pub organizations: BTreeMap<String, TenantId>,
+    /// Which role `org:<role>` is; one that is not listed is a role of the issuer's own.
+    #[serde(default)]
+    pub roles: BTreeMap<String, String>,
+    /// The provider whose users, tenants and roles these are: `clerk`, or another entry of `issuers`.
+    #[serde(default)]
+    pub same_as: Option<String>,
+}
+
+/// What becomes `X-User-ID` of an issuer's users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserId {
+    /// An id that the directory gives them.
+    Local,
+    /// `sub`, as it stands.
+    Subject,
+}
+
+/// Anything that parses from text, inside a map or an option.
+#[derive(Deserialize)]
+#[serde(transparent, bound = "T: std::str::FromStr<Err: std::fmt::Display>")]
+struct Parsed<T>(#[serde(deserialize_with = "listen::from_text")] T);
+
+fn tenant<'de, D: Deserializer<'de>>(input: D) -> Result<Option<TenantId>, D::Error> {
+    Ok(Option::<Parsed<TenantId>>::deserialize(input)?.map(|Parsed(tenant)| tenant))
+}
+
+fn tenants<'de, D: Deserializer<'de>>(input: D) -> Result<BTreeMap<String, TenantId>, D::Error> {
+    let listed = BTreeMap::<String, Parsed<TenantId>>::deserialize(input)?;
+    Ok(listed.into_iter().map(|(organization, Parsed(tenant))| (organization, tenant)).collect())
 }
 
 // An issuer appears only in maps and options, where the embedded defaults cannot reach.

@@ -17,7 +17,7 @@ use crate::api::webhooks::Sender;
 use crate::config::sessions::StoreUrl;
 use crate::config::webhooks::SigningSecret;
 use crate::config::{self, Config};
-use crate::directory::{Directory, NewCredentials as DirectoryCredentials};
+use crate::directory::{Directory, DirectoryCredentials};
 use crate::metrics::Metrics;
 use crate::model::TokenKeys;
 use crate::secret::{Rotating, Secret};

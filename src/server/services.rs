@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::rotation::Holders;
 use super::store::{Store, open_store};
 use super::{Shared, StartError, directory, listener, start_error};
+use crate::accounts::{Resolver, SignIn, SignInSetup};
 use crate::api::limit;
 use crate::api::session::{App, router};
 use crate::api::webhooks;
@@ -81,21 +82,28 @@ impl Services {
         let identity_headers = Box::new(move || settings.load().identity_headers);
         let bootstrap = Bootstrap::new(config, self.directory.clone(), identity_headers, shared.metrics.clone());
         let bootstrap = bootstrap.map_err(|error| start_error("cannot set up bootstrap", &error))?;
+        let resolver = Arc::new(Resolver::new(config, self.directory.clone(), shared.clock.clone()));
+        let sign_in = SignIn::new(SignInSetup {
+            sessions: self.sessions.clone(),
+            directory: self.directory.clone(),
+            resolver: resolver.clone(),
+            checks_ended_logins: config.webhooks.clerk.is_some(),
+            clock: shared.clock.clone(),
+            metrics: shared.metrics.clone(),
+        });
         let app = App {
+            sign_in: Arc::new(sign_in),
             sessions: self.sessions.clone(),
             bootstrap: Arc::new(bootstrap),
-            directory: self.directory.clone(),
-            hears_of_ends: config.webhooks.clerk.is_some(),
             rebinds: self.rebinds.clone(),
             rebind_fields: Arc::new(config.rebind.fields.clone()),
             providers: self.providers.clone(),
-            clock: shared.clock.clone(),
             limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),
-            metrics: shared.metrics.clone(),
             random: shared.random.clone(),
         };
         let webhooks = webhooks::App {
             sessions: self.sessions.clone(),
+            resolver,
             directory: self.directory.clone(),
             sender: self.sender.clone(),
             clock: shared.clock.clone(),

@@ -8,11 +8,11 @@ use aws_lc_rs::rand::SystemRandom;
 use doorward::config;
 use doorward::directory::Generation;
 use doorward::metrics::Metrics;
-use doorward::model::{TokenKey, TokenKeys};
+use doorward::model::{NewSession, TokenKey, TokenKeys};
 use doorward::session::{Handout, Policy, Sessions, Setup, Started};
 use doorward::store::redis::RedisStore;
 use doorward::store::{KEEP_ENDED, SessionStore};
-use doorward::time::SystemClock;
+use doorward::time::{Clock, SystemClock};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -71,7 +71,8 @@ impl Replica {
 
     /// Starts a session for the guest on `device`; `None` when the store does not answer.
     pub async fn try_sign_in(&self, device: &str) -> Option<Started> {
-        self.sessions.start(&self.sessions.guest(device, Generation(0)), "anonymous", Handout::OPAQUE).await.ok()
+        let guest = NewSession::guest(self.sessions.guest(device, Generation(0)), SystemClock::new().now());
+        self.sessions.start(&guest, "anonymous", Handout::OPAQUE).await.ok()
     }
 
     /// Starts a session for the guest on `device`.
