@@ -41,7 +41,7 @@ use self::services::Services;
 use self::store::Store;
 use self::traces::Tracing;
 use crate::api::admin::{self, Health};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Reloadable};
 use crate::metrics::Metrics;
 use crate::proxy::Settings;
 use crate::proxy::route::RouteTable;
@@ -166,7 +166,7 @@ impl Shared {
             metrics: Arc::new(metrics),
             draining: Arc::new(AtomicBool::new(false)),
             streams: Streams::new(),
-            settings: Arc::new(ArcSwap::from_pointee(settings(config)?)),
+            settings: Arc::new(ArcSwap::from_pointee(settings(config.clone().into_parts().reloadable)?)),
         })
     }
 
@@ -188,20 +188,15 @@ impl Shared {
     }
 }
 
-/// Returns what a reload may replace, as a configuration asks for it.
-fn settings(config: &Config) -> Result<Settings, StartError> {
-    let routes = RouteTable::new(&config.routes).map_err(|problems| {
+/// Returns what the proxy goes by, of what a reload may replace.
+fn settings(reloadable: Reloadable) -> Result<Settings, StartError> {
+    let Reloadable { routes, identity_headers, cookie, trusted_proxies, forward_auth, log_level: _, access_log_sample } =
+        reloadable;
+    let routes = RouteTable::new(&routes).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         StartError(format!("routes: {}", problems.join("; ")))
     })?;
-    Ok(Settings {
-        routes,
-        identity_headers: config.identity_headers,
-        cookie: config.cookie.clone(),
-        trusted_proxies: config.trusted_proxies.clone(),
-        forward_auth: config.forward_auth.enabled,
-        access_log_sample: config.telemetry.access_log_sample,
-    })
+    Ok(Settings { routes, identity_headers, cookie, trusted_proxies, forward_auth, access_log_sample })
 }
 
 async fn serve_admin(address: SocketAddr, shared: &Shared) -> Result<(), StartError> {

@@ -3,60 +3,59 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use super::read::{FromKeys, Keys};
 
-use super::duration;
+/// The least time between two key fetches that tokens provoke, unless an issuer says another.
+const REFETCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One issuer of session JWTs: a Clerk instance, or another that signs the same shape.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "four independent switches of one YAML section")]
 pub struct Issuer {
     /// The exact `iss` claim.
     pub issuer: String,
     /// Where its key set is published. Exactly one of `jwks_url`, `jwks_file` and `pem_file` is set.
-    #[serde(default)]
     pub jwks_url: Option<String>,
     /// A file with its key set, reread when it changes.
-    #[serde(default)]
     pub jwks_file: Option<PathBuf>,
     /// A PEM file with its one public key, reread when it changes.
-    #[serde(default)]
     pub pem_file: Option<PathBuf>,
     /// PEM file with the authorities to trust for `jwks_url`; the system's when absent.
-    #[serde(default)]
     pub ca: Option<PathBuf>,
     /// Accepted `azp` claims; empty accepts any.
-    #[serde(default)]
     pub authorized_parties: Vec<String>,
     /// Accept a JWT without `azp` although `authorized_parties` is set: native apps send none.
-    #[serde(default)]
     pub allow_missing_azp: bool,
     /// Accepted `aud` claims; empty does not look.
-    #[serde(default)]
     pub audiences: Vec<String>,
     /// Accept JWTs made from a template, which Clerk signs with the same key.
-    #[serde(default)]
     pub accept_template_tokens: bool,
     /// Accept JWTs whose `act` claim says that somebody acts in the user's name.
-    #[serde(default)]
     pub allow_impersonation: bool,
     /// Refuse a second exchange of the same JWT.
-    #[serde(default)]
     pub single_use: bool,
     /// What `sub` must begin with.
-    #[serde(default = "clerk_subject")]
     pub subject_prefix: String,
     /// The least time between two key fetches that tokens provoke.
-    #[serde(default = "refetch_interval", deserialize_with = "duration::deserialize")]
     pub refetch_interval: Duration,
 }
 
-// An issuer appears only in maps and options, where the embedded defaults cannot reach.
-fn clerk_subject() -> String {
-    "user_".to_owned()
-}
-
-fn refetch_interval() -> Duration {
-    Duration::from_secs(10)
+impl FromKeys for Issuer {
+    fn from_keys(keys: &mut Keys<'_>) -> Self {
+        Self {
+            issuer: keys.take("issuer"),
+            jwks_url: keys.take("jwks_url"),
+            jwks_file: keys.take("jwks_file"),
+            pem_file: keys.take("pem_file"),
+            ca: keys.take("ca"),
+            authorized_parties: keys.take_or("authorized_parties", Vec::new()),
+            allow_missing_azp: keys.take_or("allow_missing_azp", false),
+            audiences: keys.take_or("audiences", Vec::new()),
+            accept_template_tokens: keys.take_or("accept_template_tokens", false),
+            allow_impersonation: keys.take_or("allow_impersonation", false),
+            single_use: keys.take_or("single_use", false),
+            subject_prefix: keys.take_or("subject_prefix", "user_".to_owned()),
+            refetch_interval: keys.take_or("refetch_interval", REFETCH_INTERVAL),
+        }
+    }
 }

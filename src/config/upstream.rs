@@ -5,13 +5,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
-
-use super::{duration, listen::from_text};
+use super::read::{FromKeys, FromTree, Keys, Notes, Place};
 
 /// The application behind Doorward.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// `http://host:port`, `https://host:port` or `unix:/path`; nothing is forwarded when absent.
     pub url: Option<Target>,
@@ -22,21 +19,34 @@ pub struct Upstream {
     /// The name to ask for and verify with `https`; the URL's host when absent.
     pub server_name: Option<String>,
     /// How long a connection attempt may take, TLS included.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
     /// How long the application may be silent in the middle of an exchange.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub read_timeout: Duration,
     /// How long a single write to the application may block.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub write_timeout: Duration,
     /// How long an unused connection is kept.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub idle_timeout: Duration,
     /// What follows when the application also listens beyond loopback.
     pub exposed: Exposed,
     /// How many unused connections are kept per worker; keep it above peak concurrency.
     pub pool_size: usize,
+}
+
+impl FromKeys for Upstream {
+    fn from_keys(keys: &mut Keys<'_>) -> Self {
+        Self {
+            url: keys.take("url"),
+            protocol: keys.take("protocol"),
+            ca: keys.take("ca"),
+            server_name: keys.take("server_name"),
+            connect_timeout: keys.take("connect_timeout"),
+            read_timeout: keys.take("read_timeout"),
+            write_timeout: keys.take("write_timeout"),
+            idle_timeout: keys.take("idle_timeout"),
+            exposed: keys.take("exposed"),
+            pool_size: keys.take("pool_size"),
+        }
+    }
 }
 
 /// Where the application is.
@@ -56,8 +66,7 @@ pub enum Target {
 }
 
 /// Which HTTP version to speak to the application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1 in clear; over TLS whatever ALPN settles on.
     Auto,
@@ -67,9 +76,15 @@ pub enum Protocol {
     Http2,
 }
 
+impl FromTree for Protocol {
+    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+        let words = [("auto", Self::Auto), ("http1", Self::Http1), ("http2", Self::Http2)];
+        place.one_of(notes, &words, Self::Auto)
+    }
+}
+
 /// What follows when the application can be reached without Doorward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposed {
     /// A line in the log and a metric.
     Warn,
@@ -77,6 +92,13 @@ pub enum Exposed {
     Unready,
     /// Nothing: nobody looks.
     Ignore,
+}
+
+impl FromTree for Exposed {
+    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+        let words = [("warn", Self::Warn), ("unready", Self::Unready), ("ignore", Self::Ignore)];
+        place.one_of(notes, &words, Self::Warn)
+    }
 }
 
 impl Target {
@@ -88,9 +110,9 @@ impl Target {
     }
 }
 
-impl<'de> Deserialize<'de> for Target {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        from_text(input)
+impl FromTree for Target {
+    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+        place.parsed(notes, || Self::Unix(PathBuf::new()))
     }
 }
 

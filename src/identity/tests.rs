@@ -6,6 +6,7 @@ mod fetching;
 mod files;
 mod rules;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -97,7 +98,7 @@ fn providers(
 ) -> Result<Providers, ProviderError> {
     // Installed before, by another test: just as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let mut config: Config = serde_saphyr::from_str(include_str!("../../conf/default.yaml")).unwrap();
+    let mut config = Config::load(&[], &BTreeMap::new()).unwrap().config;
     config.clerk = clerk;
     config.issuers = issuers.iter().map(|(name, rules)| ((*name).to_owned(), rules.clone())).collect();
     config.lifecycle.reload_interval = Duration::from_millis(5);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::rotation::Holders;
+use super::rotation::{Holders, SinkKey};
 use super::store::{Store, open_store};
 use super::{Shared, StartError, directory, listener, start_error};
 use crate::api::limit;
@@ -64,7 +64,7 @@ impl Services {
             directory: self.directory.clone(),
             rebinds: self.rebinds.clone(),
             sender: self.sender.clone(),
-            sink_key,
+            sink_key: sink_key.map(SinkKey),
         }
     }
 
