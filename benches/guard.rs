@@ -57,11 +57,7 @@ impl Fixture {
                 max_stale: Duration::ZERO,
                 default_tenant: "default".parse::<TenantId>().expect("visible ASCII"),
             },
-            cache: sessions::Cache {
-                capacity: 100_000,
-                max_ttl: Duration::from_hours(1),
-                negative_ttl: Duration::from_secs(5),
-            },
+            cache: sessions::Cache { capacity: 100_000, max_ttl: Duration::from_hours(1) },
             clock,
             random: Arc::new(SystemRandom::new()),
             metrics,

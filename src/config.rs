@@ -52,7 +52,7 @@ pub use telemetry::Telemetry;
 pub use upstream::Upstream;
 pub use webhooks::Webhooks;
 
-use self::read::{FromKeys, Keys};
+use self::read::{FromKeys, SectionKeys};
 use crate::model::TenantId;
 
 /// The whole configuration.
@@ -103,7 +103,7 @@ pub struct Config {
 }
 
 impl FromKeys for Config {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             listen: keys.take("listen"),
             tls: keys.take("tls"),
@@ -138,7 +138,7 @@ pub struct Tenants {
 }
 
 impl FromKeys for Tenants {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { default: keys.take("default") }
     }
 }
@@ -155,7 +155,7 @@ pub struct Cookie {
 }
 
 impl FromKeys for Cookie {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { enabled: keys.take("enabled"), name: keys.take("name"), allowed_origins: keys.take("allowed_origins") }
     }
 }

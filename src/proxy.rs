@@ -53,6 +53,8 @@ use crate::metrics::Metrics;
 use crate::session::Sessions;
 use crate::telemetry::traces::Tracer;
 
+/// How long a single write to a client may block.
+const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long what is left of an unwanted request body may take to arrive.
 const DRAIN_BODY: Duration = Duration::from_secs(5);
 /// pingora counts attempts, and a request that was sent may not be sent again.
@@ -285,7 +287,7 @@ impl Gateway {
             exchange.set_keepalive(keepalive);
         }
         exchange.set_read_timeout(Some(self.limits.body_read_timeout));
-        exchange.set_write_timeout(Some(self.limits.write_timeout));
+        exchange.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
         exchange.set_total_drain_timeout(Some(DRAIN_BODY));
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::read::{FromKeys, FromTree, Keys, Notes, Place};
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
 
 /// What `GET /auth/bootstrap` is composed of.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +20,7 @@ pub struct Bootstrap {
 }
 
 impl FromKeys for Bootstrap {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             allow_anonymous: keys.take("allow_anonymous"),
             profile: keys.take("profile"),
@@ -34,7 +34,7 @@ impl FromKeys for Bootstrap {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Section {
     /// Where it comes from.
-    pub source: Source,
+    pub source: SectionSource,
     /// Whether there is no answer without it.
     pub required: bool,
     /// How long the source may take.
@@ -45,14 +45,14 @@ pub struct Section {
 
 /// Where a section comes from.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Source {
+pub enum SectionSource {
     /// The application is asked.
     Http(HttpSource),
     /// The directory's database is asked, in the operator's words.
     Sql(SqlSource),
     /// What Doorward itself knows of the caller.
     Directory,
-    /// Nobody is asked.
+    /// No source is asked: the section is its defaults.
     Static,
 }
 
@@ -66,7 +66,7 @@ pub struct HttpSource {
 }
 
 impl FromKeys for HttpSource {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { path: keys.take("path"), create: keys.take("create") }
     }
 }
@@ -83,7 +83,7 @@ pub struct Create {
 }
 
 impl FromKeys for Create {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             method: keys.take_or("method", CreateMethod::Put),
             path: keys.take("path"),
@@ -102,7 +102,7 @@ pub enum CreateMethod {
 }
 
 impl FromTree for CreateMethod {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         let words = [("PUT", Self::Put), ("POST", Self::Post)];
         place.one_of(notes, &words, Self::Put)
     }
@@ -118,7 +118,7 @@ pub struct SqlSource {
 }
 
 impl FromKeys for SqlSource {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { select: keys.take("select"), create: keys.take("create") }
     }
 }
@@ -133,7 +133,7 @@ enum Name {
 }
 
 impl FromTree for Name {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         let words =
             [("http", Self::Http), ("sql", Self::Sql), ("directory", Self::Directory), ("static", Self::Static)];
         place.one_of(notes, &words, Self::Http)
@@ -141,18 +141,18 @@ impl FromTree for Name {
 }
 
 impl FromKeys for Section {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         let (name, http, sql) = (keys.take("source"), keys.take("http"), keys.take("sql"));
-        let source = Source::new(name, http, sql).unwrap_or_else(|contradiction| {
+        let source = SectionSource::new(name, http, sql).unwrap_or_else(|contradiction| {
             keys.contradict(&["source", "http", "sql"], contradiction);
-            Source::Static
+            SectionSource::Static
         });
         let (required, timeout) = (keys.take("required"), keys.take("timeout"));
         Self { source, required, timeout, defaults: keys.take::<Option<_>>("defaults").unwrap_or_default() }
     }
 }
 
-impl Source {
+impl SectionSource {
     fn new(name: Name, http: Option<HttpSource>, sql: Option<SqlSource>) -> Result<Self, &'static str> {
         match (name, http, sql) {
             (Name::Http, Some(http), None) => Ok(Self::Http(http)),

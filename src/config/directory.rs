@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::parts::SecretDigest;
-use super::read::{FromKeys, FromTree, Keys, Notes, Place};
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
 use crate::secret::Secret;
 
 /// Where devices, users and the outbox are kept.
@@ -26,7 +26,7 @@ pub struct Directory {
 }
 
 impl FromKeys for Directory {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             url: keys.take("url"),
             password: keys.take("password"),
@@ -71,7 +71,7 @@ impl FromStr for DirectoryUrl {
 }
 
 impl FromTree for DirectoryUrl {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         place.parsed(notes, || Self::Sqlite(PathBuf::new()))
     }
 }

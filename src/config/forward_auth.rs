@@ -1,7 +1,7 @@
 //! Answering for another proxy: whether a request may pass, without forwarding it.
 
 use super::Address;
-use super::read::{FromKeys, Keys};
+use super::read::{FromKeys, SectionKeys};
 
 /// What other proxies may ask, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct ForwardAuth {
 }
 
 impl FromKeys for ForwardAuth {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { enabled: keys.take("enabled"), grpc: keys.take("grpc") }
     }
 }

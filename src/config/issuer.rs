@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::read::{FromKeys, Keys};
+use super::read::{FromKeys, SectionKeys};
 
 /// The least time between two key fetches that tokens provoke, unless an issuer says another.
 const REFETCH_INTERVAL: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ pub struct Issuer {
     pub audiences: Vec<String>,
     /// Accept JWTs made from a template, which Clerk signs with the same key.
     pub accept_template_tokens: bool,
-    /// Accept JWTs whose `act` claim says that somebody acts in the user's name.
+    /// Accept JWTs whose `act` claim names another person who acts for the user.
     pub allow_impersonation: bool,
     /// Refuse a second exchange of the same JWT.
     pub single_use: bool,
@@ -41,7 +41,7 @@ pub struct Issuer {
 }
 
 impl FromKeys for Issuer {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             issuer: keys.take("issuer"),
             jwks_url: keys.take("jwks_url"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::read::{FromKeys, Keys};
+use super::read::{FromKeys, SectionKeys};
 
 /// Start, drain and reload.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +18,7 @@ pub struct Lifecycle {
 }
 
 impl FromKeys for Lifecycle {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             drain_delay: keys.take("drain_delay"),
             drain_timeout: keys.take("drain_timeout"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::read::{FromKeys, Keys};
+use super::read::{FromKeys, SectionKeys};
 
 /// Sizes, counts and deadlines.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,8 +19,6 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// How long a client may pause inside a request body.
     pub body_read_timeout: Duration,
-    /// How long a single write to a client may block.
-    pub write_timeout: Duration,
     /// How long an idle client connection is kept.
     pub keepalive: Duration,
     /// Accept HTTP/2 in clear on the proxy port.
@@ -32,7 +30,7 @@ pub struct Limits {
 }
 
 impl FromKeys for Limits {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             workers: keys.take("workers"),
             max_connections: keys.take("max_connections"),
@@ -40,7 +38,6 @@ impl FromKeys for Limits {
             header_bytes_max: keys.take("header_bytes_max"),
             body_bytes_max: keys.take("body_bytes_max"),
             body_read_timeout: keys.take("body_read_timeout"),
-            write_timeout: keys.take("write_timeout"),
             keepalive: keys.take("keepalive"),
             h2c: keys.take("h2c"),
             anonymous_per_minute: keys.take("anonymous_per_minute"),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::read::{FromKeys, FromTree, Keys, Notes, Place};
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Admin {
 }
 
 impl FromKeys for Admin {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { listen: keys.take("listen") }
     }
 }
@@ -39,7 +39,7 @@ pub struct Tls {
 }
 
 impl FromKeys for Tls {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { cert: keys.take("cert"), key: keys.take("key") }
     }
 }
@@ -69,7 +69,7 @@ impl fmt::Display for Address {
 }
 
 impl FromTree for Address {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         place.parsed(notes, || Self::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))))
     }
 }

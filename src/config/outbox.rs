@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::parts::SecretDigest;
-use super::read::{FromKeys, Keys};
+use super::read::{FromKeys, SectionKeys};
 use crate::secret::Secret;
 
 /// How what must happen after a commit is delivered.
@@ -23,7 +23,7 @@ pub struct Outbox {
 }
 
 impl FromKeys for Outbox {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             alias: keys.take("alias"),
             batch: keys.take("batch"),
@@ -59,7 +59,7 @@ impl Outbox {
 }
 
 impl FromKeys for Alias {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             url: keys.take("url"),
             api_key: keys.take("api_key"),
@@ -81,7 +81,7 @@ pub struct Retry {
 }
 
 impl FromKeys for Retry {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { first: keys.take("first"), max: keys.take("max"), attempts_max: keys.take("attempts_max") }
     }
 }

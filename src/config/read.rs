@@ -18,17 +18,17 @@ pub(super) const ANY_KEY: &str = "*";
 /// Something that a configuration can hold: a single value, a list, a section.
 pub(super) trait FromTree: Sized {
     /// Returns what stands at `place`. What does not fit is noted, and something harmless returned in its stead.
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self;
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self;
 }
 
 /// A section: what its keys are called, and what they hold.
 pub(super) trait FromKeys: Sized {
     /// Takes every key that the section may have.
-    fn from_keys(keys: &mut Keys<'_>) -> Self;
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self;
 }
 
 /// A place in the tree.
-pub(super) struct Place<'t> {
+pub(super) struct TreePlace<'t> {
     path: KeyPath,
     value: Option<&'t Value>,
     /// What the embedded file has there; nothing inside lists and sections that it leaves out.
@@ -36,7 +36,7 @@ pub(super) struct Place<'t> {
 }
 
 /// The keys of one section, taken one by one.
-pub(super) struct Keys<'t> {
+pub(super) struct SectionKeys<'t> {
     path: KeyPath,
     written: Option<&'t Map<String, Value>>,
     defaults: Option<&'t Value>,
@@ -75,18 +75,18 @@ enum Mode {
 /// Returns what `tree` says, and what in it does not fit.
 pub(super) fn read<T: FromTree>(tree: &Value, defaults: &Value) -> (T, Vec<Fault>) {
     let mut notes = Notes::default();
-    let place = Place { path: KeyPath::default(), value: Some(tree), default: Some(defaults) };
+    let place = TreePlace { path: KeyPath::default(), value: Some(tree), default: Some(defaults) };
     (T::from_tree(place, &mut notes), notes.faults)
 }
 
 /// Returns where a `T` holds secrets: `[0]` stands for every element of a list, [`ANY_KEY`] for every key of a map.
 pub(super) fn secrets_of<T: FromTree>() -> Vec<KeyPath> {
     let mut notes = Notes { mode: Mode::Describing, ..Notes::default() };
-    T::from_tree(Place { path: KeyPath::default(), value: None, default: None }, &mut notes);
+    T::from_tree(TreePlace { path: KeyPath::default(), value: None, default: None }, &mut notes);
     notes.secrets
 }
 
-impl<'t> Place<'t> {
+impl<'t> TreePlace<'t> {
     /// Reads a single value with `parse`, which returns what is expected instead of a value that does not fit.
     ///
     /// `stand_in` is what takes its place where the embedded file has no default.
@@ -149,11 +149,11 @@ impl<'t> Place<'t> {
     }
 }
 
-impl Keys<'_> {
+impl SectionKeys<'_> {
     /// Reads a key. One that is not there is missing, unless its type says that it may be.
     pub(super) fn take<T: FromTree>(&mut self, key: &'static str) -> T {
         self.known.push(key);
-        let place = Place {
+        let place = TreePlace {
             path: self.path.key(key),
             value: self.written.and_then(|written| written.get(key)),
             default: self.defaults.and_then(|defaults| defaults.get(key)),
@@ -218,9 +218,9 @@ impl Notes {
 }
 
 impl<S: FromKeys> FromTree for S {
-    fn from_tree(Place { path, value, default }: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(TreePlace { path, value, default }: TreePlace<'_>, notes: &mut Notes) -> Self {
         if let Some(Value::Object(written)) = value {
-            let mut keys = Keys { path, written: Some(written), defaults: default, known: Vec::new(), notes };
+            let mut keys = SectionKeys { path, written: Some(written), defaults: default, known: Vec::new(), notes };
             let section = S::from_keys(&mut keys);
             keys.note_unknown();
             return section;
@@ -230,12 +230,14 @@ impl<S: FromKeys> FromTree for S {
             None => notes.missing(&path),
         }
         let written = default.and_then(Value::as_object);
-        notes.silently(|notes| S::from_keys(&mut Keys { path, written, defaults: default, known: Vec::new(), notes }))
+        notes.silently(|notes| {
+            S::from_keys(&mut SectionKeys { path, written, defaults: default, known: Vec::new(), notes })
+        })
     }
 }
 
 impl<T: FromTree> FromTree for Option<T> {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         if notes.mode == Mode::Describing {
             T::from_tree(place, notes);
             return None;
@@ -250,13 +252,13 @@ impl<T: FromTree> FromTree for Option<T> {
 }
 
 impl<T: FromTree> FromTree for Vec<T> {
-    fn from_tree(Place { path, value, default }: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(TreePlace { path, value, default }: TreePlace<'_>, notes: &mut Notes) -> Self {
         if notes.mode == Mode::Describing {
-            T::from_tree(Place { path: path.index(0), value: None, default: None }, notes);
+            T::from_tree(TreePlace { path: path.index(0), value: None, default: None }, notes);
             return Self::new();
         }
         let elements = |list: &[Value], notes: &mut Notes| -> Self {
-            let places = list.iter().enumerate().map(|(index, value)| Place::inside(path.index(index), value));
+            let places = list.iter().enumerate().map(|(index, value)| TreePlace::inside(path.index(index), value));
             places.map(|place| T::from_tree(place, notes)).collect()
         };
         match value {
@@ -270,15 +272,15 @@ impl<T: FromTree> FromTree for Vec<T> {
 }
 
 impl<T: FromTree> FromTree for BTreeMap<String, T> {
-    fn from_tree(Place { path, value, .. }: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(TreePlace { path, value, .. }: TreePlace<'_>, notes: &mut Notes) -> Self {
         if notes.mode == Mode::Describing {
-            T::from_tree(Place { path: path.key(ANY_KEY), value: None, default: None }, notes);
+            T::from_tree(TreePlace { path: path.key(ANY_KEY), value: None, default: None }, notes);
             return Self::new();
         }
         match value {
             Some(Value::Object(map)) => {
                 let entry = |(key, value): (&String, &Value), notes: &mut Notes| {
-                    (key.clone(), T::from_tree(Place::inside(path.key(key), value), notes))
+                    (key.clone(), T::from_tree(TreePlace::inside(path.key(key), value), notes))
                 };
                 return map.iter().map(|pair| entry(pair, notes)).collect();
             }

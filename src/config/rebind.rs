@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::parts::SecretDigest;
-use super::read::{FromKeys, FromTree, Keys, Notes, Place};
-use super::upstream::Target;
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
+use super::upstream::UpstreamUrl;
 use crate::secret::Secret;
 
 /// How what a guest made becomes the user's when they sign in.
@@ -16,7 +16,7 @@ pub struct Rebind {
     pub backend: Backend,
     /// With `sql`: the application's tables in the directory's database that say whose a row is.
     pub tables: Vec<Table>,
-    /// With `http`: whom to ask to re-own.
+    /// With `http`: where the application is asked to re-own.
     pub hook: Hook,
     /// How long the database may take for all of a rebind.
     pub timeout: Duration,
@@ -25,7 +25,7 @@ pub struct Rebind {
 }
 
 impl FromKeys for Rebind {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             backend: keys.take("backend"),
             tables: keys.take("tables"),
@@ -48,7 +48,7 @@ pub enum Backend {
 }
 
 impl FromTree for Backend {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         let words = [("none", Self::None), ("sql", Self::Sql), ("http", Self::Http)];
         place.one_of(notes, &words, Self::None)
     }
@@ -68,7 +68,7 @@ pub struct Table {
 }
 
 impl FromKeys for Table {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             table: keys.take("table"),
             column: keys.take("column"),
@@ -99,13 +99,13 @@ pub enum OnConflict {
 }
 
 impl FromTree for OnConflict {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         let words = [("fail", Self::Fail), ("keep_user", Self::KeepUser), ("keep_guest", Self::KeepGuest)];
         place.one_of(notes, &words, Self::Fail)
     }
 }
 
-/// Whom to ask to re-own.
+/// Where the application is asked to re-own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hook {
     /// `/path` at the upstream, or an `http://` or `https://` URL.
@@ -119,7 +119,7 @@ pub struct Hook {
 }
 
 impl FromKeys for Hook {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { url: keys.take("url"), secret: keys.take("secret"), ca: keys.take("ca"), timeout: keys.take("timeout") }
     }
 }
@@ -134,7 +134,7 @@ pub struct Fields {
 }
 
 impl FromKeys for Fields {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { rows_updated: keys.take("rows_updated"), anonymous_id: keys.take("anonymous_id") }
     }
 }
@@ -157,7 +157,7 @@ impl Hook {
     }
 
     /// Returns the host and port of a URL of its own, if it has one that can be read.
-    pub fn own_target(&self) -> Option<Target> {
+    pub fn own_target(&self) -> Option<UpstreamUrl> {
         let uri: http::Uri = self.url.as_deref()?.parse().ok()?;
         format!("{}://{}", uri.scheme_str()?, uri.authority()?).parse().ok()
     }
@@ -188,7 +188,7 @@ impl std::fmt::Display for TableName {
 }
 
 impl FromTree for TableName {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         place.parsed(notes, || Self { schema: None, name: String::new() })
     }
 }

@@ -1,6 +1,6 @@
 //! What a path needs.
 
-use super::read::{FromKeys, FromTree, Keys, Notes, Place};
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
 
 /// One rule: what requests under a path need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct RouteRule {
 }
 
 impl FromKeys for RouteRule {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             id: keys.take("id"),
             path: keys.take("path"),
@@ -41,7 +41,7 @@ impl FromKeys for RouteRule {
 /// Whether a session is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auth {
-    /// Nobody is asked; no identity is forwarded.
+    /// No session is looked for; no identity is forwarded.
     None,
     /// A valid session is forwarded; none at all is fine; a bad one is refused.
     Optional,
@@ -50,7 +50,7 @@ pub enum Auth {
 }
 
 impl FromTree for Auth {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         let words = [("none", Self::None), ("optional", Self::Optional), ("required", Self::Required)];
         place.one_of(notes, &words, Self::None)
     }
@@ -66,12 +66,12 @@ pub struct IdentityHeaders {
     pub roles: bool,
     /// Sends `X-User-Kind`: `user`, `anonymous` or `admin`.
     pub kind: bool,
-    /// Sends `X-Actor-ID` when somebody acts in the user's name.
+    /// Sends `X-Actor-ID` when another person acts for the user.
     pub actor: bool,
 }
 
 impl FromKeys for IdentityHeaders {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             session_id: keys.take("session_id"),
             roles: keys.take("roles"),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::parts::SecretDigest;
-use super::read::{FromKeys, FromTree, Keys, Notes, Place};
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
 use crate::secret::Secret;
 
 /// Tokens, the session store, cache and revocation.
@@ -24,14 +24,14 @@ pub struct Sessions {
     pub max_stale: Duration,
     /// The in-process cache.
     pub cache: Cache,
-    /// How replicas hear of revocations.
+    /// How replicas learn of revocations.
     pub revocation: Revocation,
     /// How to reach Redis.
     pub redis: Redis,
 }
 
 impl FromKeys for Sessions {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             store: keys.take("store"),
             ttl: keys.take("ttl"),
@@ -85,26 +85,26 @@ pub struct Token {
     /// What every token begins with. Never change it while tokens are out: they would all be refused.
     pub prefix: String,
     /// MAC keys: the first mints, all verify. Empty only with the embedded store, which makes and keeps one.
-    pub keys: Vec<TokenKey>,
+    pub keys: Vec<TokenKeySetting>,
 }
 
 impl FromKeys for Token {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { prefix: keys.take("prefix"), keys: keys.take("keys") }
     }
 }
 
 /// A MAC key.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TokenKey {
+pub struct TokenKeySetting {
     /// What tokens name the key by, 0 to 255.
     pub id: u8,
     /// At least 32 bytes; `doorward keys generate` makes one.
     pub secret: Secret,
 }
 
-impl FromKeys for TokenKey {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+impl FromKeys for TokenKeySetting {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { id: keys.take("id"), secret: keys.take("secret") }
     }
 }
@@ -119,7 +119,7 @@ pub enum OnUnavailable {
 }
 
 impl FromTree for OnUnavailable {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         let words = [("fail_closed", Self::FailClosed), ("serve_stale", Self::ServeStale)];
         place.one_of(notes, &words, Self::FailClosed)
     }
@@ -132,37 +132,28 @@ pub struct Cache {
     pub capacity: u64,
     /// How long an answer is kept before the store is asked again.
     pub max_ttl: Duration,
-    /// How long the answer "no such session" is kept.
-    pub negative_ttl: Duration,
 }
 
 impl FromKeys for Cache {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
-        Self { capacity: keys.take("capacity"), max_ttl: keys.take("max_ttl"), negative_ttl: keys.take("negative_ttl") }
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { capacity: keys.take("capacity"), max_ttl: keys.take("max_ttl") }
     }
 }
 
-/// How replicas hear of revocations.
+/// How replicas learn of revocations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Revocation {
-    /// How often a replica proves to itself that it still hears.
+    /// How often a replica proves to itself that messages still reach it.
     pub heartbeat: Duration,
-    /// The promise: no revoked session is accepted later than this, whatever fails.
+    /// The promise: no revoked session is accepted later than this, also when the store or the network fails.
     pub lease: Duration,
-    /// How far back revocations are re-applied after a reconnect.
-    pub reapply_window: Duration,
     /// How many Redis replicas must confirm a revocation before it is answered; 0 for none.
     pub wait_replicas: u32,
 }
 
 impl FromKeys for Revocation {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
-        Self {
-            heartbeat: keys.take("heartbeat"),
-            lease: keys.take("lease"),
-            reapply_window: keys.take("reapply_window"),
-            wait_replicas: keys.take("wait_replicas"),
-        }
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { heartbeat: keys.take("heartbeat"), lease: keys.take("lease"), wait_replicas: keys.take("wait_replicas") }
     }
 }
 
@@ -186,7 +177,7 @@ pub struct Redis {
 }
 
 impl FromKeys for Redis {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             timeout: keys.take("timeout"),
             connect_timeout: keys.take("connect_timeout"),
@@ -204,7 +195,7 @@ impl Token {
     /// keys: one of the two is set.
     pub(super) fn apart(self) -> (Option<String>, SecretDigest) {
         let Self { prefix, keys } = self;
-        let ids: Vec<[u8; 1]> = keys.iter().map(|TokenKey { id, secret: _ }| [*id]).collect();
+        let ids: Vec<[u8; 1]> = keys.iter().map(|TokenKeySetting { id, secret: _ }| [*id]).collect();
         let parts = ids.iter().zip(&keys).flat_map(|(id, key)| [id.as_slice(), key.secret.expose().as_bytes()]);
         let prefixed = (!keys.is_empty()).then_some(prefix.as_bytes()).into_iter().chain(parts);
         let digest = SecretDigest::of("sessions.token.keys", prefixed);
@@ -243,7 +234,7 @@ impl std::str::FromStr for StoreUrl {
 }
 
 impl FromTree for StoreUrl {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         place.parsed(notes, || Self::Sqlite(PathBuf::new()))
     }
 }

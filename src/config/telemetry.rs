@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::parts::SecretDigest;
-use super::read::{FromKeys, FromTree, Keys, Notes, Place};
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
 use crate::secret::Secret;
 
 /// Logs and traces.
@@ -23,7 +23,7 @@ pub struct Telemetry {
 }
 
 impl FromKeys for Telemetry {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             log_level: keys.take("log_level"),
             log_format: keys.take("log_format"),
@@ -52,7 +52,7 @@ pub struct Traces {
 }
 
 impl FromKeys for Traces {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             endpoint: keys.take("endpoint"),
             sample: keys.take("sample"),
@@ -89,7 +89,7 @@ pub enum Level {
 }
 
 impl FromTree for Level {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         let words = [
             ("error", Self::Error),
             ("warn", Self::Warn),
@@ -111,7 +111,7 @@ pub enum Format {
 }
 
 impl FromTree for Format {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         let words = [("json", Self::Json), ("text", Self::Text)];
         place.one_of(notes, &words, Self::Json)
     }

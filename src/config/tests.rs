@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::sessions::StoreUrl;
-use super::upstream::Target;
+use super::upstream::UpstreamUrl;
 use super::{Auth, Config, Loaded, Problems};
 
 const CLERK: &str = "{ issuer: https://clerk.example.com, jwks_url: https://clerk.example.com/jwks, \
@@ -157,7 +157,7 @@ fn the_environment_holds_numbers_lists_and_maps() {
     assert_eq!(config.routes.len(), 2);
     assert_eq!(config.clerk.unwrap().issuer, "https://other.example.com", "the longer name refines the shorter");
     assert!(config.issuers.contains_key("partner"));
-    assert_eq!(config.upstream.url, Some(Target::Unix("/run/app.sock".into())));
+    assert_eq!(config.upstream.url, Some(UpstreamUrl::Unix("/run/app.sock".into())));
 }
 
 #[test]

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::read::{FromKeys, FromTree, Keys, Notes, Place};
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
 
 /// The application behind Doorward.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// `http://host:port`, `https://host:port` or `unix:/path`; nothing is forwarded when absent.
-    pub url: Option<Target>,
+    pub url: Option<UpstreamUrl>,
     /// Which HTTP version to speak to it.
     pub protocol: Protocol,
     /// PEM file with the authorities to trust for `https`; the system's when absent.
@@ -33,7 +33,7 @@ pub struct Upstream {
 }
 
 impl FromKeys for Upstream {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self {
             url: keys.take("url"),
             protocol: keys.take("protocol"),
@@ -51,7 +51,7 @@ impl FromKeys for Upstream {
 
 /// Where the application is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum UpstreamUrl {
     /// A TCP address, resolved when a connection is made.
     Tcp {
         /// Host name or IP address (without brackets).
@@ -68,7 +68,7 @@ pub enum Target {
 /// Which HTTP version to speak to the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1 in clear; over TLS whatever ALPN settles on.
+    /// HTTP/1.1 in clear; over TLS what ALPN settles on.
     Auto,
     /// HTTP/1.1 only.
     Http1,
@@ -77,7 +77,7 @@ pub enum Protocol {
 }
 
 impl FromTree for Protocol {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         let words = [("auto", Self::Auto), ("http1", Self::Http1), ("http2", Self::Http2)];
         place.one_of(notes, &words, Self::Auto)
     }
@@ -88,20 +88,20 @@ impl FromTree for Protocol {
 pub enum Exposed {
     /// A line in the log and a metric.
     Warn,
-    /// The same, and no readiness. Nor is there any while nobody can know.
+    /// As `Warn`, and `/readyz` fails, also while the check cannot be made.
     Unready,
-    /// Nothing: nobody looks.
+    /// Nothing: the check is not made.
     Ignore,
 }
 
 impl FromTree for Exposed {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         let words = [("warn", Self::Warn), ("unready", Self::Unready), ("ignore", Self::Ignore)];
         place.one_of(notes, &words, Self::Warn)
     }
 }
 
-impl Target {
+impl UpstreamUrl {
     /// Returns the port if the application is asked on loopback by TCP.
     pub fn loopback_port(&self) -> Option<u16> {
         let Self::Tcp { host, port, .. } = self else { return None };
@@ -110,13 +110,13 @@ impl Target {
     }
 }
 
-impl FromTree for Target {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+impl FromTree for UpstreamUrl {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         place.parsed(notes, || Self::Unix(PathBuf::new()))
     }
 }
 
-impl FromStr for Target {
+impl FromStr for UpstreamUrl {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::parts::SecretDigest;
-use super::read::{FromKeys, FromTree, Keys, Notes, Place};
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
 use super::values::secret;
 
 /// What every signing secret begins with (contracts §10).
@@ -31,7 +31,7 @@ pub struct Webhooks {
 }
 
 impl FromKeys for Webhooks {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { clerk: keys.take("clerk") }
     }
 }
@@ -46,7 +46,7 @@ pub struct ClerkWebhooks {
 }
 
 impl FromKeys for ClerkWebhooks {
-    fn from_keys(keys: &mut Keys<'_>) -> Self {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
         Self { secrets: keys.take("secrets"), instance_id: keys.take("instance_id") }
     }
 }
@@ -93,7 +93,7 @@ impl PartialEq for SigningSecret {
 }
 
 impl FromTree for SigningSecret {
-    fn from_tree(place: Place<'_>, notes: &mut Notes) -> Self {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         let expected = || "is not a signing secret; expected whsec_ and base64 of at least 24 bytes".to_owned();
         let parse = |value: &Value| Self::parse(secret(value)?.expose()).ok_or_else(expected);
         place.is_secret(notes);

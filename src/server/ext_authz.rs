@@ -21,7 +21,7 @@ use tonic::transport::server::Connected;
 
 use super::listener::{bind_tcp, bind_unix};
 use super::worker::Worker;
-use super::{StartError, drain, start_error};
+use super::{ServeError, drain, serve_error};
 use crate::config::{Address, Config};
 use crate::proxy::Gateway;
 use crate::proxy::verify::{Asker, Doorkeeper};
@@ -49,7 +49,7 @@ trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 /// An accepted connection, which has its place among those that may be open.
-struct Connection {
+struct ExtAuthzConnection {
     socket: Box<dyn Socket>,
     asker: Asker,
     _place: OwnedSemaphorePermit,
@@ -57,12 +57,12 @@ struct Connection {
 
 impl ExtAuthz {
     /// Opens the port, if there is to be one.
-    pub(super) fn start(background: &Handle, config: &Config, gateway: &Gateway) -> Result<Self, StartError> {
+    pub(super) fn start(background: &Handle, config: &Config, gateway: &Gateway) -> Result<Self, ServeError> {
         let Some(address) = &config.forward_auth.grpc else { return Ok(Self(None)) };
         let _inside = background.enter();
         let listener = Listener::bind(address);
         let listener =
-            listener.map_err(|error| start_error(&format!("forward_auth.grpc: cannot listen on {address}"), &error))?;
+            listener.map_err(|error| serve_error(&format!("forward_auth.grpc: cannot listen on {address}"), &error))?;
         let places = Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS)));
         let mut server = Server::builder()
             .max_concurrent_streams(QUESTIONS_MAX)
@@ -96,7 +96,7 @@ impl ExtAuthz {
     /// Lets connections close, within bounds.
     pub(super) async fn end(self) {
         if let Some(worker) = self.0 {
-            // Whoever still holds on to its connection has been told.
+            // A peer that keeps its connection open was sent GOAWAY.
             worker.end().await;
         }
     }
@@ -127,16 +127,19 @@ fn connections(
     listener: Listener,
     places: Arc<Semaphore>,
     doorkeeper: Doorkeeper,
-) -> impl Stream<Item = io::Result<Connection>> {
+) -> impl Stream<Item = io::Result<ExtAuthzConnection>> {
     stream::unfold((listener, places, doorkeeper), |(listener, places, doorkeeper)| async move {
         loop {
             match listener.accept().await {
-                // A stranger gets no answer and takes no place: silent ones would leave none for Envoy.
+                // Untrusted peers are dropped before they take a permit, so that idle ones cannot exhaust the limit.
                 Ok((_, asker)) if !doorkeeper.admits(asker) => {}
                 Ok((socket, asker)) => {
-                    // Closed by nobody.
+                    // The semaphore is never closed.
                     let place = places.clone().acquire_owned().await.ok()?;
-                    return Some((Ok(Connection { socket, asker, _place: place }), (listener, places, doorkeeper)));
+                    return Some((
+                        Ok(ExtAuthzConnection { socket, asker, _place: place }),
+                        (listener, places, doorkeeper),
+                    ));
                 }
                 Err(error) => {
                     tracing::warn!(error = %error, "Cannot accept a connection for ext_authz");
@@ -147,7 +150,7 @@ fn connections(
     })
 }
 
-impl Connected for Connection {
+impl Connected for ExtAuthzConnection {
     type ConnectInfo = Asker;
 
     fn connect_info(&self) -> Asker {
@@ -155,13 +158,13 @@ impl Connected for Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for ExtAuthzConnection {
     fn poll_read(mut self: Pin<&mut Self>, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.socket).poll_read(task, into)
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for ExtAuthzConnection {
     fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.socket).poll_write(task, bytes)
     }

@@ -71,7 +71,7 @@ struct Replacement {
 }
 
 /// One pass over the holders.
-struct Check<'a> {
+struct SecretCheck<'a> {
     started_with: &'a Config,
     in_force: &'a InForce,
     new: &'a Config,
@@ -114,7 +114,7 @@ impl Rotation {
             collector_headers: _,
         } = secrets;
         let (started_with, in_force) = (&self.started_with, &self.in_force);
-        let mut check = Check { started_with, in_force, new, replacements: Vec::new() };
+        let mut check = SecretCheck { started_with, in_force, new, replacements: Vec::new() };
         check.holder(sessions, [token_keys])?;
         check.holder(redis, [redis_password, redis_ca, redis_client_cert, redis_client_key])?;
         check.holder(directory, [directory_password])?;
@@ -140,7 +140,7 @@ impl Rotation {
     }
 }
 
-impl Check<'_> {
+impl SecretCheck<'_> {
     fn holder<H: Rotates>(
         &mut self,
         holder: &H,
