@@ -82,7 +82,7 @@ pub struct Config {
     pub issuers: BTreeMap<String, Issuer>,
     /// Which tenant a session falls into when its provider names none.
     pub tenants: Tenants,
-    /// Who may tell of users and logins that ended.
+    /// Who may report users and logins that ended.
     pub webhooks: Webhooks,
     /// What a path needs; the first rule that matches decides, and no match means a session is required.
     pub routes: Vec<RouteRule>,

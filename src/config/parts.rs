@@ -4,6 +4,7 @@
 //! a new one does not compile until it has been given its place.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,8 +76,8 @@ pub struct SecretDigests {
     pub collector_headers: SecretDigest,
 }
 
-/// One secret: what logs and metrics call it, and the SHA-256 of what it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One secret: what logs and metrics call it, and the SHA-256 of what it is, which `Debug` hides.
+#[derive(Clone, PartialEq, Eq)]
 pub struct SecretDigest {
     /// Its key in the configuration, e.g. `directory.password`.
     pub key: &'static str,
@@ -212,6 +213,12 @@ impl SecretDigest {
     pub(super) fn of_file(key: &'static str, path: Option<&Path>) -> Self {
         let content = path.map(|path| Zeroizing::new(std::fs::read(path).unwrap_or_default()));
         Self::of(key, content.as_ref().map(|content| content.as_slice()))
+    }
+}
+
+impl fmt::Debug for SecretDigest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "SecretDigest({})", self.key)
     }
 }
 

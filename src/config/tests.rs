@@ -218,6 +218,31 @@ fn list_positions_are_those_of_the_file_however_many_are_wrong() {
 }
 
 #[test]
+fn mistakes_are_told_however_many_there_are() {
+    let keys: Vec<String> = (0..300).map(|number| format!("unknown_{number}: {number}")).collect();
+    let routes: Vec<&str> = (0..300).map(|_| "{ path: 1, auth: 2 }").collect();
+    let problems = overlay(&format!("limits: {{ {} }}\nroutes: [{}]", keys.join(", "), routes.join(", "))).problems();
+    assert_eq!(problems.len(), 300 + 2 * 300);
+    let unknown = |line: &&String| line.contains(": is not a known key; known here: workers, max_connections, ");
+    assert_eq!(problems.iter().filter(unknown).count(), 300);
+}
+
+#[test]
+fn what_stands_in_for_a_wrong_value_is_not_complained_about() {
+    for (text, key) in [
+        (
+            &format!("sessions: {{ token: {{ keys: [{{ secret: {KEY} }}, {{ id: 0, secret: {KEY} }}] }} }}"),
+            "sessions.token.keys[0].id",
+        ),
+        (&"upstream: { ca: 5 }".to_owned(), "upstream.ca"),
+        (&"bootstrap: { profile: { source: htp, http: { path: /a } } }".to_owned(), "bootstrap.profile.source"),
+        (&"trusted_proxies: 5\nforward_auth: { enabled: true }".to_owned(), "trusted_proxies"),
+    ] {
+        assert!(only_problem(text).starts_with(&format!("{key}: ")), "{text}");
+    }
+}
+
+#[test]
 fn what_stands_beside_a_missing_or_wrong_key_is_looked_at_too() {
     let table = [
         ("clerk: { jwks_url: 'ftp://c/j' }", ["clerk.issuer", "clerk.jwks_url"].as_slice()),

@@ -13,7 +13,7 @@ use crate::telemetry::with_causes;
 
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Opens the directory. Its database may be away: then its schema is seen to when it comes.
+/// Opens the directory. While its database is away, migrating its schema is retried in the background.
 pub(super) async fn open(config: &Config, shared: &Shared) -> Result<Arc<Directory>, ServeError> {
     let directory =
         Directory::open(&config.directory).map_err(|error| serve_error("cannot open the directory", &error))?;
@@ -70,14 +70,14 @@ pub(super) async fn open_rebinds(
 // Until it succeeds, rebinds are answered 503.
 async fn check_later(rebinds: Arc<Rebinds>) {
     let mut every = tokio::time::interval(RETRY);
-    let mut told = None;
+    let mut reported = None;
     loop {
         every.tick().await;
         match rebinds.check().await {
             Ok(()) => return,
-            Err(error @ DirectoryError::Tables(_)) if told.as_ref() != Some(&error.to_string()) => {
+            Err(error @ DirectoryError::Tables(_)) if reported.as_ref() != Some(&error.to_string()) => {
                 tracing::error!(error = %error, "The configuration does not fit the database");
-                told = Some(error.to_string());
+                reported = Some(error.to_string());
             }
             Err(_) => {}
         }

@@ -26,15 +26,15 @@ use crate::config::{Address, Config};
 use crate::proxy::Gateway;
 use crate::proxy::verify::{Asker, Doorkeeper};
 
-/// Questions under way on one connection; Envoy opens another one beyond.
-const QUESTIONS_MAX: u32 = 1024;
-/// How often a silent peer is asked whether it is still there, and how long it may think about it.
+/// Checks under way on one connection; Envoy opens another one beyond.
+const CHECKS_MAX: u32 = 1024;
+/// How often a silent peer is pinged, and how long its answer may take.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connections may take to close once nothing is under way.
 const FINISH: Duration = Duration::from_millis(500);
 /// How long to wait after a connection could not be accepted, for want of file descriptors mostly.
-const BREATHE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The port, if there is one.
 pub(super) struct ExtAuthz(Option<Worker>);
@@ -48,11 +48,11 @@ trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
-/// An accepted connection, which has its place among those that may be open.
+/// An accepted connection, which counts toward `limits.max_connections` of this port until it is dropped.
 struct ExtAuthzConnection {
     socket: Box<dyn Socket>,
     asker: Asker,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl ExtAuthz {
@@ -63,20 +63,20 @@ impl ExtAuthz {
         let listener = Listener::bind(address);
         let listener =
             listener.map_err(|error| serve_error(&format!("forward_auth.grpc: cannot listen on {address}"), &error))?;
-        let places = Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS)));
+        let permits = Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS)));
         let mut server = Server::builder()
-            .max_concurrent_streams(QUESTIONS_MAX)
+            .max_concurrent_streams(CHECKS_MAX)
             .http2_max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX))
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT));
         let server = server.add_service(gateway.checker());
-        let incoming = connections(listener, places, gateway.doorkeeper());
+        let incoming = connections(listener, permits, gateway.doorkeeper());
         let worker = Worker::start(background, FINISH, |mut stopped| async move {
-            let told = async move {
+            let told_to_stop = async move {
                 // The sender is gone only with the server.
                 let _ = stopped.wait_for(|stop| *stop).await;
             };
-            if let Err(error) = server.serve_with_incoming_shutdown(incoming, told).await {
+            if let Err(error) = server.serve_with_incoming_shutdown(incoming, told_to_stop).await {
                 tracing::error!(error = %error, "Listener for ext_authz failed");
             }
         });
@@ -125,25 +125,25 @@ impl Listener {
 
 fn connections(
     listener: Listener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     doorkeeper: Doorkeeper,
 ) -> impl Stream<Item = io::Result<ExtAuthzConnection>> {
-    stream::unfold((listener, places, doorkeeper), |(listener, places, doorkeeper)| async move {
+    stream::unfold((listener, permits, doorkeeper), |(listener, permits, doorkeeper)| async move {
         loop {
             match listener.accept().await {
                 // Untrusted peers are dropped before they take a permit, so that idle ones cannot exhaust the limit.
                 Ok((_, asker)) if !doorkeeper.admits(asker) => {}
                 Ok((socket, asker)) => {
                     // The semaphore is never closed.
-                    let place = places.clone().acquire_owned().await.ok()?;
+                    let permit = permits.clone().acquire_owned().await.ok()?;
                     return Some((
-                        Ok(ExtAuthzConnection { socket, asker, _place: place }),
-                        (listener, places, doorkeeper),
+                        Ok(ExtAuthzConnection { socket, asker, _permit: permit }),
+                        (listener, permits, doorkeeper),
                     ));
                 }
                 Err(error) => {
                     tracing::warn!(error = %error, "Cannot accept a connection for ext_authz");
-                    tokio::time::sleep(BREATHE).await;
+                    tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             }
         }

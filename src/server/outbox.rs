@@ -16,7 +16,7 @@ use crate::session::Sessions;
 /// How long a delivery under way may take to finish; one that is cut off happens again.
 const FINISH: Duration = Duration::from_secs(2);
 
-/// A delivery that can be ended.
+/// The outbox under delivery, until it is ended.
 pub(super) struct OutboxDelivery {
     /// The key of the sink, if there is one.
     pub(super) api_key: Option<Rotating>,

@@ -212,6 +212,14 @@ mod tests {
     }
 
     #[test]
+    fn the_prefix_of_the_embedded_stores_own_key_waits_for_a_restart_and_so_does_another_key() {
+        let embedded = [("DOORWARD__SESSIONS__STORE", "sqlite:///a"), ("DOORWARD__SESSIONS__TOKEN__KEYS", "[]")];
+        let prefixed = [embedded[0], embedded[1], ("DOORWARD__SESSIONS__TOKEN__PREFIX", "other_")];
+        assert_eq!(differing(seen(&embedded), seen(&prefixed)), ["sessions.token"]);
+        assert_eq!(differing(seen(&embedded), seen(&embedded[..1])), ["sessions.token"]);
+    }
+
+    #[test]
     fn an_address_waits_for_a_restart_also_where_only_its_password_changed() {
         assert_eq!(waiting(&[("DOORWARD__SESSIONS__STORE", "redis://app:two@r")]), ["sessions.store"]);
         assert_eq!(waiting(&[("DOORWARD__DIRECTORY__URL", "postgres://app:two@d/d")]), ["directory"]);

@@ -84,7 +84,7 @@ impl UpstreamExposure {
         self.health.mark_unexposed(*seen == Exposure::Closed);
         match seen {
             Exposure::Closed if looked_before => {
-                tracing::info!("Nobody listens on the application's port beyond loopback")
+                tracing::info!("Nobody listens on the application's port beyond loopback");
             }
             Exposure::Closed => {}
             Exposure::Open(addresses) => {

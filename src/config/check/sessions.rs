@@ -1,6 +1,6 @@
 //! Rules about tokens, the session store, cache and revocation.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{duration_in, file_exists};
@@ -48,11 +48,13 @@ fn token(token: &Token, found: &mut Vec<Finding>) {
         let expected = "must be 1 to 16 letters, digits, - or _";
         found.push(Finding::new(KeyPath::of("sessions.token.prefix"), expected));
     }
-    let mut ids = BTreeSet::new();
+    let mut ids = BTreeMap::new();
     for (index, key) in token.keys.iter().enumerate() {
         let at = KeyPath::of("sessions.token.keys").index(index);
-        if !ids.insert(key.id) {
-            found.push(Finding::new(at.key("id"), "is the id of an earlier key too"));
+        if let Some(earlier) = ids.insert(key.id, at.clone()) {
+            let mut finding = Finding::new(at.key("id"), "is the id of an earlier key too");
+            finding.rests_on.push(earlier.key("id"));
+            found.push(finding);
         }
         let length = key.secret.expose().len();
         if length < TOKEN_KEY_BYTES_MIN {
