@@ -53,11 +53,7 @@ impl Fixture {
             keys: TokenKeys::new(PREFIX.to_owned(), key(), Vec::new()),
             guest_key: key(),
             policy: session::Policy::new(Duration::from_hours(1), 100, "default".parse().expect("visible ASCII")),
-            cache: sessions::Cache {
-                capacity: 100_000,
-                max_ttl: Duration::from_hours(1),
-                negative_ttl: Duration::from_secs(5),
-            },
+            cache: sessions::Cache { capacity: 100_000, max_ttl: Duration::from_hours(1) },
             clock,
             random: Arc::new(SystemRandom::new()),
             metrics,

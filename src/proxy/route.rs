@@ -228,8 +228,9 @@ mod tests {
     use super::*;
 
     fn table(rules: &str) -> RouteTable {
-        let rules: Vec<RouteRule> = serde_saphyr::from_str(rules).unwrap();
-        RouteTable::new(&rules).unwrap()
+        let environment = [("DOORWARD__ROUTES".to_owned(), rules.to_owned())].into();
+        let config = crate::config::Config::load(&[], &environment).unwrap().config;
+        RouteTable::new(&config.routes).unwrap()
     }
 
     #[test]

@@ -88,7 +88,6 @@ fn limits() -> config::Limits {
         header_bytes_max: 0,
         body_bytes_max: 0,
         body_read_timeout: second,
-        write_timeout: second,
         keepalive: second,
         h2c: false,
         anonymous_per_minute: 1,

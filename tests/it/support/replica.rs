@@ -84,17 +84,11 @@ impl Replica {
 fn settings(url: &str) -> config::Sessions {
     let settings = json!({
         "store": url,
-        "ttl": "30m",
-        "max_per_principal": 100,
-        "token": {"prefix": "dw_", "keys": []},
-        "on_unavailable": "fail_closed",
-        "max_stale": "30s",
-        "cache": {"capacity": 10000, "max_ttl": "60s", "negative_ttl": "5s"},
-        "revocation": {"heartbeat": "150ms", "lease": "600ms", "reapply_window": "10m", "wait_replicas": 0},
-        "redis": {
-            "timeout": "300ms", "connect_timeout": "500ms", "key_prefix": "dw",
-            "password": null, "ca": null, "client_cert": null, "client_key": null,
-        },
+        "token": {"keys": [{"id": 1, "secret": std::str::from_utf8(KEY).expect("it is text")}]},
+        "cache": {"capacity": 10000},
+        "revocation": {"heartbeat": "150ms", "lease": "600ms"},
+        "redis": {"timeout": "300ms", "connect_timeout": "500ms"},
     });
-    serde_json::from_value(settings).expect("these are all settings")
+    let environment = [("DOORWARD__SESSIONS".to_owned(), settings.to_string())].into();
+    config::Config::load(&[], &environment).expect("these are good settings").config.sessions
 }
