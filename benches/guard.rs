@@ -13,7 +13,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use doorward::config::{Auth, Cookie, RouteRule, sessions};
 use doorward::directory::Generation;
 use doorward::metrics::Metrics;
-use doorward::model::{NewSession, SessionId, SessionSecret, Shard, TokenKey, TokenKeys, TokenKind};
+use doorward::model::surface::{Mount, SurfaceId, Surfaces};
+use doorward::model::{Dialect, NewSession, SessionId, SessionSecret, Shard, TokenKey, TokenKeys, TokenKind};
 use doorward::proxy::guard::{self, Permit, Rejection};
 use doorward::proxy::path::normalise;
 use doorward::proxy::policy::RoutePolicy;
@@ -158,10 +159,16 @@ fn routes(criterion: &mut Criterion) {
         require_any_role: Vec::new(),
         stream: false,
         keep_credentials: false,
+        errors: Dialect::Detail,
     };
     let rules =
         [rule("/healthz", Auth::None), rule("/public/**", Auth::Optional), rule("/api/*/export", Auth::Required)];
-    let table = RouteTable::new(&rules).expect("the rules are valid");
+    let surfaces = Surfaces::new(vec![
+        Mount::below(SurfaceId::SessionExchange, "/auth"),
+        Mount::at(SurfaceId::Webhooks, "/webhooks/clerk"),
+        Mount::below(SurfaceId::ForwardAuth, "/_doorward"),
+    ]);
+    let table = RouteTable::new(&rules, surfaces).expect("the rules are valid");
     let path = "/api/v1/customers/4711/invoices";
     let classify = |path: &str| {
         let normal = normalise(path).expect("an ordinary path");

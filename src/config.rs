@@ -16,6 +16,7 @@ pub mod problem;
 pub mod rebind;
 pub mod routes;
 pub mod sessions;
+pub mod surfaces;
 pub mod telemetry;
 pub mod upstream;
 pub mod webhooks;
@@ -48,6 +49,7 @@ pub use problem::{Problem, Problems, Warning};
 pub use rebind::Rebind;
 pub use routes::{Auth, IdentityHeaders, RouteRule};
 pub use sessions::{OnUnavailable, Sessions};
+pub use surfaces::SurfacesSection;
 pub use telemetry::Telemetry;
 pub use upstream::Upstream;
 pub use webhooks::Webhooks;
@@ -84,6 +86,8 @@ pub struct Config {
     pub tenants: Tenants,
     /// Who may report users and logins that ended.
     pub webhooks: Webhooks,
+    /// Which families of endpoints Doorward answers itself, and where.
+    pub surfaces: SurfacesSection,
     /// What a path needs; the first rule that matches decides, and no match means a session is required.
     pub routes: Vec<RouteRule>,
     /// Which identity headers go upstream beside the two that always do.
@@ -118,6 +122,7 @@ impl FromKeys for Config {
             issuers: keys.take("issuers"),
             tenants: keys.take("tenants"),
             webhooks: keys.take("webhooks"),
+            surfaces: keys.take("surfaces"),
             routes: keys.take("routes"),
             identity_headers: keys.take("identity_headers"),
             cookie: keys.take("cookie"),

@@ -43,6 +43,7 @@ use self::upstream_exposure::UpstreamExposure;
 use crate::api::admin::{self, Health};
 use crate::config::{Config, Loaded, Reloadable};
 use crate::metrics::Metrics;
+use crate::model::surface::Surfaces;
 use crate::proxy::connection::session_watch::SessionWatch;
 use crate::proxy::settings::Settings;
 use crate::session::Policy;
@@ -166,7 +167,10 @@ impl Shared {
             metrics: Arc::new(metrics),
             draining: Arc::new(AtomicBool::new(false)),
             streams: SessionWatch::new(),
-            settings: Arc::new(ArcSwap::from_pointee(settings(&config.clone().into_parts().reloadable)?)),
+            settings: Arc::new(ArcSwap::from_pointee(settings(
+                &config.clone().into_parts().reloadable,
+                config.surfaces.mounts(),
+            )?)),
         })
     }
 
@@ -189,8 +193,8 @@ impl Shared {
 }
 
 /// Returns what the proxy goes by, of what a reload may replace.
-fn settings(reloadable: &Reloadable) -> Result<Settings, ServeError> {
-    Settings::of(reloadable).map_err(|problems| {
+fn settings(reloadable: &Reloadable, surfaces: Surfaces) -> Result<Settings, ServeError> {
+    Settings::of(reloadable, surfaces).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         ServeError(format!("routes: {}", problems.join("; ")))
     })

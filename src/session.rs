@@ -36,9 +36,7 @@ pub use self::start::{CookieLife, Handout, Started};
 use crate::config;
 use crate::directory::Generation;
 use crate::metrics::Metrics;
-use crate::model::{
-    End, EndReason, Principal, PrincipalId, PrincipalKind, Session, TenantId, TokenKey, TokenKeys,
-};
+use crate::model::{End, EndReason, Principal, PrincipalId, PrincipalKind, Session, TenantId, TokenKey, TokenKeys};
 use crate::store::{Revocations, SessionStore, StoreError, Touch, list_live};
 use crate::time::{Clock, Timestamp};
 

@@ -92,11 +92,7 @@ impl SignIn {
     }
 
     /// Starts a session for what a provider proved. The caller's address is for the audit log.
-    pub async fn with_identity(
-        &self,
-        identity: Identity,
-        client_ip: Option<IpAddr>,
-    ) -> Result<SignedIn, SignInError> {
+    pub async fn with_identity(&self, identity: Identity, client_ip: Option<IpAddr>) -> Result<SignedIn, SignInError> {
         let outcome = self.start(identity).await;
         self.conclude(SignInMethod::Clerk, client_ip, outcome)
     }

@@ -105,11 +105,13 @@ fn id(text: &str) -> PrincipalId {
 #[tokio::test]
 async fn the_same_subject_at_two_providers_is_two_principals() {
     let bench = Bench::new(false).await;
-    let resolve = async |provider: &str, subject: &str| {
-        bench.resolver.resolve(&identity(provider, subject)).await.unwrap()
-    };
+    let resolve =
+        async |provider: &str, subject: &str| bench.resolver.resolve(&identity(provider, subject)).await.unwrap();
     let clerks = resolve("clerk", "user_alice").await;
-    assert_eq!((clerks.kind, clerks.id.as_str(), clerks.tenant.as_str()), (PrincipalKind::User, "user_alice", "default"));
+    assert_eq!(
+        (clerks.kind, clerks.id.as_str(), clerks.tenant.as_str()),
+        (PrincipalKind::User, "user_alice", "default")
+    );
     let partners = resolve("partner", "user_alice").await;
     assert_ne!(partners.id, clerks.id);
     assert_eq!(resolve("partner", "user_alice").await, partners, "the next time too");
@@ -173,10 +175,8 @@ async fn what_ends_at_one_provider_does_not_end_at_another() {
 #[tokio::test]
 async fn a_proof_that_one_provider_used_up_is_another_providers_still() {
     let bench = Bench::new(false).await;
-    let once = |provider: &str, subject: &str| Identity {
-        proof_id: Some("proof".to_owned()),
-        ..identity(provider, subject)
-    };
+    let once =
+        |provider: &str, subject: &str| Identity { proof_id: Some("proof".to_owned()), ..identity(provider, subject) };
     bench.sign_in.with_identity(once("clerk", "user_alice"), None).await.unwrap();
     let again = bench.sign_in.with_identity(once("clerk", "user_alice"), None).await;
     assert!(matches!(again, Err(SignInError::AlreadyUsed)), "{again:?}");

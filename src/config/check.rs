@@ -10,6 +10,7 @@ mod outbox;
 mod rebind;
 mod routes;
 mod sessions;
+mod surfaces;
 mod telemetry;
 mod webhooks;
 
@@ -33,6 +34,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     issuers::check(config, &mut found);
     rebind::check(config, &mut found);
     routes::check(&config.routes, &mut found);
+    surfaces::check(&config.surfaces, &mut found);
     outbox::check(config, &mut found);
     telemetry::check(&config.telemetry, &mut found);
     webhooks::check(config, &mut found);

@@ -16,7 +16,7 @@ use super::sessions::{Cache, Redis, Revocation, StoreUrl};
 use super::telemetry::{Format, Level, Traces};
 use super::{
     Address, Admin, Bootstrap, Config, Cookie, Directory, ForwardAuth, IdentityHeaders, Issuer, Lifecycle, Limits,
-    OnUnavailable, Outbox, Rebind, RouteRule, Sessions, Telemetry, Tenants, Tls, Upstream, Webhooks,
+    OnUnavailable, Outbox, Rebind, RouteRule, Sessions, SurfacesSection, Telemetry, Tenants, Tls, Upstream, Webhooks,
 };
 use crate::secret::Secret;
 
@@ -132,6 +132,14 @@ fixed! {
     log_format: Format, "telemetry.log_format";
     audit_file: Option<PathBuf>, "telemetry.audit_file";
     traces: Traces, "telemetry.traces";
+    surfaces: SurfacesSection, "surfaces";
+}
+
+impl Fixed {
+    /// Returns which surfaces there are, and where.
+    pub fn surfaces(&self) -> &SurfacesSection {
+        &self.surfaces
+    }
 }
 
 impl Config {
@@ -140,7 +148,7 @@ impl Config {
     pub fn into_parts(self) -> Parts {
         let Self {
             listen, tls, admin, upstream, sessions, directory, outbox, bootstrap, rebind, clerk, issuers, tenants,
-            webhooks, routes, identity_headers, cookie, trusted_proxies, forward_auth, limits, lifecycle, telemetry,
+            webhooks, surfaces, routes, identity_headers, cookie, trusted_proxies, forward_auth, limits, lifecycle, telemetry,
         } = self;
         let ForwardAuth { enabled: forward_auth, grpc: ext_authz } = forward_auth;
         let Telemetry { log_level, log_format, access_log_sample, audit_file, traces } = telemetry;
@@ -167,7 +175,7 @@ impl Config {
                 listen, tls, admin, ext_authz, upstream, store: (store, redis), own_token_key,
                 lifetime: (ttl, max_per_principal), cache, revocation, outage: (on_unavailable, max_stale),
                 directory, rebind, outbox, bootstrap, clerk, issuers, has_streams, tenants, webhooks, limits,
-                lifecycle, log_format, audit_file, traces,
+                lifecycle, log_format, audit_file, traces, surfaces,
             },
         }
     }

@@ -1,6 +1,7 @@
 //! What a path needs.
 
 use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
+use crate::model::Dialect;
 
 /// One rule: what requests under a path need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct RouteRule {
     pub stream: bool,
     /// Forwards `Authorization` and the session cookie instead of removing them.
     pub keep_credentials: bool,
+    /// The shape of refusals: `detail`, `envelope`, `nest` or `clerk`.
+    pub errors: Dialect,
 }
 
 impl FromKeys for RouteRule {
@@ -34,6 +37,7 @@ impl FromKeys for RouteRule {
             require_any_role: keys.take_or("require_any_role", Vec::new()),
             stream: keys.take_or("stream", false),
             keep_credentials: keys.take_or("keep_credentials", false),
+            errors: keys.take_or("errors", Dialect::Detail),
         }
     }
 }

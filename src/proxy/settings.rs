@@ -4,6 +4,7 @@ use super::forwarded::TrustedProxies;
 use super::metrics::RouteHandles;
 use super::route::{InvalidRule, RouteTable};
 use crate::config::{Cookie, IdentityHeaders, Reloadable};
+use crate::model::surface::Surfaces;
 
 /// What a reload replaces.
 #[derive(Debug)]
@@ -25,8 +26,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Returns what a configuration asks for, or every route rule that is wrong.
-    pub fn of(reloadable: &Reloadable) -> Result<Self, Vec<InvalidRule>> {
+    /// Returns what a configuration asks for beside the surfaces of the start, or every route rule that is wrong.
+    pub fn of(reloadable: &Reloadable, surfaces: Surfaces) -> Result<Self, Vec<InvalidRule>> {
         let Reloadable {
             routes,
             identity_headers,
@@ -36,7 +37,7 @@ impl Settings {
             log_level: _,
             access_log_sample,
         } = reloadable;
-        let routes = RouteTable::new(routes)?;
+        let routes = RouteTable::new(routes, surfaces)?;
         Ok(Self {
             route_handles: RouteHandles::new(routes.ids().count()),
             routes,

@@ -6,9 +6,9 @@ use super::rotation::{Holders, SinkKey};
 use super::store::{Store, open_store};
 use super::{ServeError, Shared, directory, listener, serve_error};
 use crate::accounts::{Resolver, SignIn, SignInSetup};
+use crate::api::core::Core;
 use crate::api::limit;
-use crate::api::session::{App, router};
-use crate::api::webhooks;
+use crate::api::{mount, webhooks};
 use crate::bootstrap::Bootstrap;
 use crate::config::Config;
 use crate::directory::Directory;
@@ -91,25 +91,21 @@ impl Services {
             clock: shared.clock.clone(),
             metrics: shared.metrics.clone(),
         });
-        let app = App {
+        let core = Arc::new(Core {
             sign_in: Arc::new(sign_in),
             sessions: self.sessions.clone(),
             bootstrap: Arc::new(bootstrap),
             rebinds: self.rebinds.clone(),
             rebind_fields: Arc::new(config.rebind.fields.clone()),
             providers: self.providers.clone(),
-            limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),
-            random: shared.random.clone(),
-        };
-        let webhooks = webhooks::App {
-            sessions: self.sessions.clone(),
             resolver,
             directory: self.directory.clone(),
             sender: self.sender.clone(),
+            limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),
             clock: shared.clock.clone(),
             metrics: shared.metrics.clone(),
             random: shared.random.clone(),
-        };
+        });
         Ok(Gateway {
             state: Arc::new(GatewayState {
                 settings: shared.settings.clone(),
@@ -119,8 +115,7 @@ impl Services {
                 handles: MetricHandles::new(shared.metrics.clone()),
                 tracer,
             }),
-            session_exchange: Arc::new(router(app)),
-            webhooks: Arc::new(webhooks::router(webhooks)),
+            surfaces: Arc::new(mount::router(&core, &config.surfaces.mounts())),
             upstream: self.upstream.clone(),
             fast_path: FastPath::new(&listener::server_conf(config)),
             limits: config.limits.clone(),

@@ -1,6 +1,6 @@
 //! What an event says (contracts §10): as much of Clerk's payload as something follows from.
 //!
-//! An event about a user whom the issuer's rules would never let in is understood and ignored.
+//! An event about a user that the issuer's rules would never let in is understood and ignored.
 
 use serde_json::{Map, Value};
 
@@ -156,7 +156,7 @@ fn primary_address(user: &Object) -> Option<&str> {
         .and_then(|address| text(address, "email_address"))
 }
 
-// PostgreSQL keeps no NUL in a text, and nobody's name has a line break.
+// PostgreSQL keeps no NUL in a text, and no name has a line break.
 fn printable(text: &str) -> String {
     text.trim().chars().filter(|letter| !letter.is_control()).collect()
 }
@@ -203,7 +203,9 @@ mod tests {
     #[test]
     fn a_user_is_a_name_an_address_and_a_date() {
         let read = |data: Value| match event("user.updated", &data) {
-            Some(Event::UserChanged { profile, barred, .. }) => (profile.name, profile.email, profile.changed_at.0, barred),
+            Some(Event::UserChanged { profile, barred, .. }) => {
+                (profile.name, profile.email, profile.changed_at.0, barred)
+            }
             other => panic!("{other:?}"),
         };
         let text = |text: &str| Some(text.to_owned());
