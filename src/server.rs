@@ -43,9 +43,8 @@ use self::upstream_exposure::UpstreamExposure;
 use crate::api::admin::{self, Health};
 use crate::config::{Config, Loaded, Reloadable};
 use crate::metrics::Metrics;
-use crate::proxy::Settings;
-use crate::proxy::route::RouteTable;
-use crate::proxy::streams::Streams;
+use crate::proxy::connection::session_watch::SessionWatch;
+use crate::proxy::settings::Settings;
 use crate::session::Policy;
 use crate::telemetry::{Verbosity, with_causes};
 use crate::time::{Clock, SystemClock};
@@ -70,7 +69,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     draining: Arc<AtomicBool>,
-    streams: Arc<Streams>,
+    streams: Arc<SessionWatch>,
     settings: Arc<ArcSwap<Settings>>,
 }
 
@@ -166,8 +165,8 @@ impl Shared {
             random: Arc::new(SystemRandom::new()),
             metrics: Arc::new(metrics),
             draining: Arc::new(AtomicBool::new(false)),
-            streams: Streams::new(),
-            settings: Arc::new(ArcSwap::from_pointee(settings(config.clone().into_parts().reloadable)?)),
+            streams: SessionWatch::new(),
+            settings: Arc::new(ArcSwap::from_pointee(settings(&config.clone().into_parts().reloadable)?)),
         })
     }
 
@@ -190,14 +189,11 @@ impl Shared {
 }
 
 /// Returns what the proxy goes by, of what a reload may replace.
-fn settings(reloadable: Reloadable) -> Result<Settings, ServeError> {
-    let Reloadable { routes, identity_headers, cookie, trusted_proxies, forward_auth, log_level: _, access_log_sample } =
-        reloadable;
-    let routes = RouteTable::new(&routes).map_err(|problems| {
+fn settings(reloadable: &Reloadable) -> Result<Settings, ServeError> {
+    Settings::of(reloadable).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         ServeError(format!("routes: {}", problems.join("; ")))
-    })?;
-    Ok(Settings { routes, identity_headers, cookie, trusted_proxies, forward_auth, access_log_sample })
+    })
 }
 
 async fn serve_admin(address: SocketAddr, shared: &Shared) -> Result<(), ServeError> {

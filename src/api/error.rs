@@ -13,10 +13,11 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
+use crate::accounts::SignInError;
 use crate::api::extract::{BearerError, RequestId};
 use crate::directory::DirectoryError;
 use crate::identity::IdentityError;
-use crate::session::{Refusal, StartError};
+use crate::session::Refusal;
 
 /// How long callers are asked to wait after a 503, in seconds (contracts §3.1).
 const UNAVAILABLE_RETRY_AFTER: u64 = 3;
@@ -191,11 +192,12 @@ impl From<Refusal> for Error {
     }
 }
 
-impl From<StartError> for Error {
-    fn from(error: StartError) -> Self {
+impl From<SignInError> for Error {
+    fn from(error: SignInError) -> Self {
         let kind = match error {
-            StartError::Superseded | StartError::AlreadyUsed => Kind::InvalidToken,
-            StartError::Unavailable => Kind::Unavailable,
+            SignInError::UserDeleted | SignInError::LoginEnded | SignInError::AlreadyUsed => Kind::InvalidToken,
+            SignInError::StoreUnavailable => Kind::Unavailable,
+            SignInError::Directory(error) => return error.into(),
         };
         Self::new(kind, error.to_string())
     }
@@ -336,9 +338,12 @@ mod tests {
         assert_eq!(detail(Refusal::Revoked), (401, text("Invalid token: session revoked")));
         assert_eq!(detail(Refusal::Unknown), (401, text("Invalid token: unknown session")));
         assert_eq!(detail(Refusal::Unavailable), (503, text("Session store unavailable")));
-        assert_eq!(detail(StartError::AlreadyUsed), (401, text("Invalid token: already used")));
-        assert_eq!(detail(StartError::Superseded), (401, text("Invalid token: session revoked")));
-        assert_eq!(detail(StartError::Unavailable), (503, text("Session store unavailable")));
+        assert_eq!(detail(SignInError::AlreadyUsed), (401, text("Invalid token: already used")));
+        assert_eq!(detail(SignInError::LoginEnded), (401, text("Invalid token: session revoked")));
+        assert_eq!(detail(SignInError::UserDeleted), (401, text("Invalid token: user deleted")));
+        assert_eq!(detail(SignInError::StoreUnavailable), (503, text("Session store unavailable")));
+        let directory = DirectoryError::TimedOut(std::time::Duration::ZERO);
+        assert_eq!(detail(SignInError::Directory(directory)), (503, text("Session store unavailable")));
     }
 
     #[test]

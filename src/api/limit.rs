@@ -21,7 +21,7 @@ use crate::api::error::{Error, Kind};
 use crate::api::extract::ClientAddr;
 use crate::config;
 use crate::metrics::Metrics;
-use crate::model::{Identity, PrincipalId};
+use crate::model::{Identity, ProviderId, Subject};
 use crate::time::Clock;
 
 const SWEEP_EVERY: u64 = 1024;
@@ -31,7 +31,7 @@ pub struct Limits {
     /// `POST /auth/anonymous`, by network of the caller.
     pub anonymous: Limit<Network>,
     /// `POST /auth/session`, by subject, once the subject is proven.
-    pub exchange: Limit<Subject>,
+    pub exchange: Limit<ProvenSubject>,
 }
 
 /// One limit: an allowance per key that refills evenly over a minute.
@@ -46,11 +46,11 @@ pub struct Limit<K: Clone + Eq + Hash> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(IpAddr);
 
-/// A caller by what its provider says: subjects are unique per issuer.
+/// A caller by what its provider says: subjects are unique per provider.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Subject {
-    issuer: String,
-    subject: PrincipalId,
+pub struct ProvenSubject {
+    provider: ProviderId,
+    subject: Subject,
 }
 
 #[derive(Clone)]
@@ -102,10 +102,10 @@ impl Network {
     }
 }
 
-impl Subject {
+impl ProvenSubject {
     /// Returns the key of a verified identity.
     pub fn of(identity: &Identity) -> Self {
-        Self { issuer: identity.issuer.clone(), subject: identity.subject.clone() }
+        Self { provider: identity.provider.clone(), subject: identity.subject.clone() }
     }
 }
 

@@ -9,8 +9,8 @@ pub(super) mod dialect;
 mod exchange;
 mod logout;
 mod rebind;
-mod standing;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::rand::SecureRandom;
@@ -22,30 +22,26 @@ use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
+use crate::accounts::{SignIn, SignInMethod, SignedIn};
 use crate::api::error::{Error, json_text};
 use crate::api::extract::ClientAddr;
 use crate::api::limit::Limits;
 use crate::bootstrap::Bootstrap;
 use crate::config::rebind::Fields;
-use crate::directory::Directory;
 use crate::identity::Providers;
-use crate::metrics::Metrics;
 use crate::model::Session;
-use crate::session::{self, Rebinds, Sessions, Started};
+use crate::session::{self, Rebinds, Sessions};
 use crate::telemetry::audit::{Action, Event};
-use crate::time::Clock;
 
 /// What the surface works with.
 #[derive(Clone)]
 pub struct App {
-    /// Starts and ends sessions.
+    /// Starts sessions.
+    pub sign_in: Arc<SignIn>,
+    /// Finds and ends sessions.
     pub sessions: Arc<Sessions>,
     /// Puts together what a front end needs first.
     pub bootstrap: Arc<Bootstrap>,
-    /// Devices and users.
-    pub directory: Arc<Directory>,
-    /// Whether webhooks tell of users and logins that end: then the directory has to be asked.
-    pub hears_of_ends: bool,
     /// Makes guests users.
     pub rebinds: Arc<Rebinds>,
     /// What two keys of a rebind's answer are called.
@@ -54,10 +50,6 @@ pub struct App {
     pub providers: Arc<Providers>,
     /// How often callers may try.
     pub limits: Arc<Limits>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Counts sign-ins.
-    pub metrics: Arc<Metrics>,
     /// Makes request ids for requests that came without one.
     pub random: Arc<dyn SecureRandom + Send + Sync>,
 }
@@ -72,20 +64,8 @@ struct StartedBody {
     expires_in: u64,
 }
 
-/// How callers sign in: the label of `login_attempts`.
-#[derive(Clone, Copy)]
-enum Method {
-    Clerk,
-    Anonymous,
-}
-
 /// Returns the surface, which takes whole paths and every request under `/auth`.
 pub fn router(app: App) -> Router {
-    for method in [Method::Clerk, Method::Anonymous] {
-        for outcome in method.outcomes() {
-            app.metrics.login_attempts.with_label_values(&[method.label(), outcome]);
-        }
-    }
     Router::new()
         .route("/auth/session", post(exchange::handle).merge(delete(logout::handle)))
         .route("/auth/anonymous", post(anonymous::handle))
@@ -103,54 +83,27 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-impl Method {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Clerk => "clerk",
-            Self::Anonymous => "anonymous",
-        }
-    }
-
-    // Every outcome that can happen, so that each series has a zero to begin from.
-    fn outcomes(self) -> &'static [&'static str] {
-        match self {
-            Self::Clerk => &["success", "missing_token", "invalid_token", "expired", "rate_limited", "unavailable"],
-            Self::Anonymous => &[
-                "success",
-                "bad_request",
-                "too_large",
-                "unsupported_media_type",
-                "unprocessable",
-                "rate_limited",
-                "invalid_token",
-                "unavailable",
-            ],
-        }
+impl App {
+    /// Counts and audits a sign-in that was refused before it reached [`SignIn`]; returns the refusal.
+    fn refused(&self, method: SignInMethod, client: Option<ClientAddr>, error: Error) -> Error {
+        self.sign_in.record_refusal(method, address(client), error.kind.label());
+        error
     }
 }
 
-/// Counts an attempt to sign in, writes it to the audit log, and answers it.
-fn answer(
-    app: &App,
-    method: Method,
-    client: Option<ClientAddr>,
-    outcome: Result<Started, Error>,
-) -> Result<Json<StartedBody>, Error> {
-    let label = outcome.as_ref().map_or_else(|error| error.kind.label(), |_| "success");
-    app.metrics.login_attempts.with_label_values(&[method.label(), label]).inc();
-    if outcome.is_err() {
-        let client_ip = client.map(|ClientAddr(address)| address);
-        let (reason, method) = (Some(label), Some(method.label()));
-        Event { reason, client_ip, method, ..Action::LoginDenied.event() }.write();
+impl From<SignedIn> for Json<StartedBody> {
+    fn from(SignedIn { started }: SignedIn) -> Self {
+        let (token, expires_in) = (started.opaque().expose().to_owned(), started.expires_in.as_secs());
+        Self(StartedBody { token, expires_in })
     }
-    let started = outcome?;
-    audit(Action::SessionStarted, &started.session, client);
-    let body = StartedBody { token: started.token.expose().to_owned(), expires_in: started.expires_in.as_secs() };
-    Ok(Json(body))
+}
+
+fn address(client: Option<ClientAddr>) -> Option<IpAddr> {
+    client.map(|ClientAddr(address)| address)
 }
 
 fn audit(action: Action, session: &Session, client: Option<ClientAddr>) {
-    Event { client_ip: client.map(|ClientAddr(address)| address), ..session::audit::event(action, session) }.write();
+    Event { client_ip: address(client), ..session::audit::event(action, session) }.write();
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use serde::Serialize;
 
 use self::payload::{Event, Type};
 use self::signature::Proof;
+use crate::accounts::Resolver;
 use crate::api::error::{Error, Kind, json_text};
 use crate::api::extract::{is_json, whole};
 use crate::api::session::dialect;
@@ -48,6 +49,8 @@ const SCOPE: &str = "clerk";
 pub struct App {
     /// Ends sessions.
     pub sessions: Arc<Sessions>,
+    /// Knows which users the events are about.
+    pub resolver: Arc<Resolver>,
     /// Users, and the deliveries that were seen to.
     pub directory: Arc<Directory>,
     /// Whom to believe; without it there is no endpoint.

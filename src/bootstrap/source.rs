@@ -99,7 +99,7 @@ impl Sources {
     async fn account(&self, call: &Call) -> Result<Document, Failure> {
         let account = match call.principal.kind {
             PrincipalKind::Anonymous => None,
-            PrincipalKind::User | PrincipalKind::Admin => self.directory.find_account(&call.principal.id).await?,
+            PrincipalKind::User | PrincipalKind::Admin => self.directory.find_user(&call.principal.id).await?,
         };
         let created_at = account.as_ref().map(|account| {
             let since = UNIX_EPOCH + Duration::from_millis(account.created_at.0);

@@ -1,9 +1,11 @@
 //! Issuers of JWTs that may be exchanged for a session.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::read::{FromKeys, SectionKeys};
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
+use crate::model::TenantId;
 
 /// The least time between two key fetches that tokens provoke, unless an issuer says another.
 const REFETCH_INTERVAL: Duration = Duration::from_secs(10);
@@ -30,7 +32,7 @@ pub struct Issuer {
     pub audiences: Vec<String>,
     /// Accept JWTs made from a template, which Clerk signs with the same key.
     pub accept_template_tokens: bool,
-    /// Accept JWTs whose `act` claim names another person who acts for the user.
+    /// Accept JWTs whose `act` claim names another subject who acts in the user's name.
     pub allow_impersonation: bool,
     /// Refuse a second exchange of the same JWT.
     pub single_use: bool,
@@ -38,6 +40,32 @@ pub struct Issuer {
     pub subject_prefix: String,
     /// The least time between two key fetches that tokens provoke.
     pub refetch_interval: Duration,
+    /// What its users are to the application; [`UserId::Local`] when absent. In `issuers` only, like
+    /// all that follows: the section `clerk` names users, tenants and roles as they stand.
+    pub user_id: Option<UserId>,
+    /// The tenant of its users who come without an organisation; one named like the issuer when absent.
+    pub tenant: Option<TenantId>,
+    /// Which tenant an organisation is; one that is not listed is a tenant of the issuer's own.
+    pub organizations: BTreeMap<String, TenantId>,
+    /// Which role `org:<role>` is; one that is not listed is a role of the issuer's own.
+    pub roles: BTreeMap<String, String>,
+    /// The provider whose users, tenants and roles these are: `clerk`, or another entry of `issuers`.
+    pub same_as: Option<String>,
+}
+
+/// What becomes `X-User-ID` of an issuer's users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserId {
+    /// An id that the directory gives them.
+    Local,
+    /// `sub`, as it stands.
+    Subject,
+}
+
+impl FromTree for UserId {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
+        place.one_of(notes, &[("local", Self::Local), ("subject", Self::Subject)], Self::Local)
+    }
 }
 
 impl FromKeys for Issuer {
@@ -56,6 +84,11 @@ impl FromKeys for Issuer {
             single_use: keys.take_or("single_use", false),
             subject_prefix: keys.take_or("subject_prefix", "user_".to_owned()),
             refetch_interval: keys.take_or("refetch_interval", REFETCH_INTERVAL),
+            user_id: keys.take_or("user_id", None),
+            tenant: keys.take_or("tenant", None),
+            organizations: keys.take_or("organizations", BTreeMap::new()),
+            roles: keys.take_or("roles", BTreeMap::new()),
+            same_as: keys.take_or("same_as", None),
         }
     }
 }

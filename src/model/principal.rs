@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The longest value that may become an identity header, in bytes (contracts §2.2).
-const HEADER_VALUE_MAX: usize = 256;
+pub(super) const HEADER_VALUE_MAX: usize = 256;
 
 /// What a principal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +24,11 @@ pub struct PrincipalId(String);
 /// A tenant's identifier exactly as it appears in `X-Client-ID`: 1 to 256 visible ASCII bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TenantId(String);
+
+/// Who acts in a principal's name (Clerk `act.sub`), exactly as in `X-Actor-ID`: 1 to 256 visible
+/// ASCII bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ActorId(String);
 
 /// Who a session acts for, always within a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +75,11 @@ impl PrincipalId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Wraps text that was found fit for a header before.
+    pub(super) fn from_safe(text: String) -> Self {
+        Self(text)
+    }
 }
 
 impl FromStr for PrincipalId {
@@ -85,9 +95,29 @@ impl TenantId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Wraps text that was found fit for a header before.
+    pub(super) fn from_safe(text: String) -> Self {
+        Self(text)
+    }
 }
 
 impl FromStr for TenantId {
+    type Err = InvalidIdentifier;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        header_safe(text).map(Self)
+    }
+}
+
+impl ActorId {
+    /// Returns the identifier as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ActorId {
     type Err = InvalidIdentifier;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -109,7 +139,7 @@ impl fmt::Display for TenantId {
 
 // CR, LF, NUL and non-ASCII are refused here, once, so that no later layer can be made to write a
 // header that splits (mod_auth_openidc advisory of 2026-05-23).
-fn header_safe(text: &str) -> Result<String, InvalidIdentifier> {
+pub(super) fn header_safe(text: &str) -> Result<String, InvalidIdentifier> {
     let fits = (1..=HEADER_VALUE_MAX).contains(&text.len());
     if fits && text.bytes().all(|byte| byte.is_ascii_graphic()) { Ok(text.to_owned()) } else { Err(InvalidIdentifier) }
 }

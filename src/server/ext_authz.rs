@@ -23,8 +23,9 @@ use super::listener::{bind_tcp, bind_unix};
 use super::worker::Worker;
 use super::{ServeError, drain, serve_error};
 use crate::config::{Address, Config};
-use crate::proxy::Gateway;
-use crate::proxy::verify::{Asker, Doorkeeper};
+use crate::proxy::forward_auth::grpc::{ExtAuthzService, PeerFilter};
+use crate::proxy::forwarded::Peer;
+use crate::proxy::gateway::Gateway;
 
 /// Checks under way on one connection; Envoy opens another one beyond.
 const CHECKS_MAX: u32 = 1024;
@@ -51,7 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 /// An accepted connection, which counts toward `limits.max_connections` of this port until it is dropped.
 struct ExtAuthzConnection {
     socket: Box<dyn Socket>,
-    asker: Asker,
+    peer: Peer,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -69,8 +70,8 @@ impl ExtAuthz {
             .http2_max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX))
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT));
-        let server = server.add_service(gateway.checker());
-        let incoming = connections(listener, permits, gateway.doorkeeper());
+        let server = server.add_service(ExtAuthzService::server(gateway.state.clone()));
+        let incoming = connections(listener, permits, PeerFilter::new(gateway.state.clone()));
         let worker = Worker::start(background, FINISH, |mut stopped| async move {
             let told_to_stop = async move {
                 // The sender is gone only with the server.
@@ -110,15 +111,15 @@ impl Listener {
         })
     }
 
-    async fn accept(&self) -> io::Result<(Box<dyn Socket>, Asker)> {
+    async fn accept(&self) -> io::Result<(Box<dyn Socket>, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (socket, peer) = listener.accept().await?;
                 socket.set_nodelay(true)?;
                 let peer: IpAddr = peer.ip().to_canonical();
-                Ok((Box::new(socket), Asker::Address(peer)))
+                Ok((Box::new(socket), Peer::Address(peer)))
             }
-            Self::Unix(listener) => Ok((Box::new(listener.accept().await?.0), Asker::Socket)),
+            Self::Unix(listener) => Ok((Box::new(listener.accept().await?.0), Peer::Socket)),
         }
     }
 }
@@ -126,19 +127,19 @@ impl Listener {
 fn connections(
     listener: Listener,
     permits: Arc<Semaphore>,
-    doorkeeper: Doorkeeper,
+    filter: PeerFilter,
 ) -> impl Stream<Item = io::Result<ExtAuthzConnection>> {
-    stream::unfold((listener, permits, doorkeeper), |(listener, permits, doorkeeper)| async move {
+    stream::unfold((listener, permits, filter), |(listener, permits, filter)| async move {
         loop {
             match listener.accept().await {
                 // Untrusted peers are dropped before they take a permit, so that idle ones cannot exhaust the limit.
-                Ok((_, asker)) if !doorkeeper.admits(asker) => {}
-                Ok((socket, asker)) => {
+                Ok((_, peer)) if !filter.admits(peer) => {}
+                Ok((socket, peer)) => {
                     // The semaphore is never closed.
                     let permit = permits.clone().acquire_owned().await.ok()?;
                     return Some((
-                        Ok(ExtAuthzConnection { socket, asker, _permit: permit }),
-                        (listener, permits, doorkeeper),
+                        Ok(ExtAuthzConnection { socket, peer, _permit: permit }),
+                        (listener, permits, filter),
                     ));
                 }
                 Err(error) => {
@@ -151,10 +152,10 @@ fn connections(
 }
 
 impl Connected for ExtAuthzConnection {
-    type ConnectInfo = Asker;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> Asker {
-        self.asker
+    fn connect_info(&self) -> Peer {
+        self.peer
     }
 }
 

@@ -15,7 +15,7 @@ use super::tls::Certificates;
 use super::{Reread, settings};
 use crate::config::{Config, Fixed, Loaded, Parts, SecretDigests};
 use crate::metrics::Metrics;
-use crate::proxy::Settings;
+use crate::proxy::settings::Settings;
 use crate::telemetry::Verbosity;
 use crate::telemetry::audit::{Action, Event};
 use crate::time::Clock;
@@ -120,7 +120,7 @@ impl Reload {
     fn apply(&mut self, started_with: &Fixed, Snapshot { loaded: new, secrets }: &Snapshot) -> Result<(), String> {
         let Parts { reloadable, fixed, .. } = new.config.clone().into_parts();
         let log_level = reloadable.log_level;
-        let settings = settings(reloadable).map_err(|error| error.to_string())?;
+        let settings = settings(&reloadable).map_err(|error| error.to_string())?;
         let rotated = self.rotation.check(&new.config, secrets.clone())?;
         self.verbosity.set(log_level).map_err(|error| error.to_string())?;
         self.rotation.take_up(rotated);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::rotation::{Holders, SinkKey};
 use super::store::{Store, open_store};
 use super::{ServeError, Shared, directory, listener, serve_error};
+use crate::accounts::{Resolver, SignIn, SignInSetup};
 use crate::api::limit;
 use crate::api::session::{App, router};
 use crate::api::webhooks;
@@ -13,15 +14,15 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::identity::Providers;
 use crate::model::{TokenKey, TokenKeys};
-use crate::proxy::Gateway;
-use crate::proxy::direct::Direct;
-use crate::proxy::exchange::RequestIds;
-use crate::proxy::series;
-use crate::proxy::tally::Tallies;
-use crate::proxy::upstream::Upstream;
+use crate::proxy::forward::fast_path::FastPath;
+use crate::proxy::forward::upstream::Upstream;
+use crate::proxy::gateway::Gateway;
+use crate::proxy::metrics::{MetricHandles, create_series};
+use crate::proxy::state::GatewayState;
 use crate::secret::{Rotating, random_bytes};
 use crate::session::{Policy, Rebinds, Sessions, Setup};
 use crate::store::redis::RedisStore;
+use crate::telemetry::names::Names;
 use crate::telemetry::traces::Tracer;
 
 /// The services of a running server.
@@ -75,27 +76,34 @@ impl Services {
         tracer: Option<Arc<Tracer>>,
         shared: &Shared,
     ) -> Result<Gateway, ServeError> {
-        series::create(&shared.metrics);
+        create_series(&shared.metrics);
         let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| serve_error("cannot start", &error))?;
         let settings = shared.settings.clone();
         let identity_headers = Box::new(move || settings.load().identity_headers);
         let bootstrap = Bootstrap::new(config, self.directory.clone(), identity_headers, shared.metrics.clone());
         let bootstrap = bootstrap.map_err(|error| serve_error("cannot set up bootstrap", &error))?;
+        let resolver = Arc::new(Resolver::new(config, self.directory.clone(), shared.clock.clone()));
+        let sign_in = SignIn::new(SignInSetup {
+            sessions: self.sessions.clone(),
+            directory: self.directory.clone(),
+            resolver: resolver.clone(),
+            checks_ended_logins: config.webhooks.clerk.is_some(),
+            clock: shared.clock.clone(),
+            metrics: shared.metrics.clone(),
+        });
         let app = App {
+            sign_in: Arc::new(sign_in),
             sessions: self.sessions.clone(),
             bootstrap: Arc::new(bootstrap),
-            directory: self.directory.clone(),
-            hears_of_ends: config.webhooks.clerk.is_some(),
             rebinds: self.rebinds.clone(),
             rebind_fields: Arc::new(config.rebind.fields.clone()),
             providers: self.providers.clone(),
-            clock: shared.clock.clone(),
             limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),
-            metrics: shared.metrics.clone(),
             random: shared.random.clone(),
         };
         let webhooks = webhooks::App {
             sessions: self.sessions.clone(),
+            resolver,
             directory: self.directory.clone(),
             sender: self.sender.clone(),
             clock: shared.clock.clone(),
@@ -103,19 +111,20 @@ impl Services {
             random: shared.random.clone(),
         };
         Ok(Gateway {
-            settings: shared.settings.clone(),
-            sessions: self.sessions.clone(),
+            state: Arc::new(GatewayState {
+                settings: shared.settings.clone(),
+                sessions: self.sessions.clone(),
+                session_watch: shared.streams.clone(),
+                request_ids: Names::new(u64::from_ne_bytes(*seed)),
+                handles: MetricHandles::new(shared.metrics.clone()),
+                tracer,
+            }),
             session_exchange: Arc::new(router(app)),
             webhooks: Arc::new(webhooks::router(webhooks)),
             upstream: self.upstream.clone(),
-            direct: Direct::new(&listener::server_conf(config)),
-            streams: shared.streams.clone(),
+            fast_path: FastPath::new(&listener::server_conf(config)),
             limits: config.limits.clone(),
             draining: shared.draining.clone(),
-            request_ids: Arc::new(RequestIds::new(u64::from_ne_bytes(*seed))),
-            metrics: shared.metrics.clone(),
-            tracer,
-            tallies: Tallies::new(shared.metrics.clone()),
         })
     }
 }

@@ -14,6 +14,10 @@ pub enum Action {
     SessionStarted,
     /// A session was ended by its holder.
     SessionEnded,
+    /// A refresh token that had just been used got the same answer again.
+    RefreshRepeated,
+    /// A refresh token was used that had been replaced: it was stolen, and its session has ended.
+    RefreshReused,
     /// The oldest sessions of a principal made room for a new one.
     SessionsEvicted,
     /// Somebody was refused a session.
@@ -24,6 +28,8 @@ pub enum Action {
     RebindDenied,
     /// The sessions of a guest who became a user were ended later than in the rebind.
     GuestEnded,
+    /// A provider's user signed in for the first time and got an id here.
+    UserCreated,
     /// The provider told that a user was deleted.
     UserDeleted,
     /// The provider told that a user was banned or locked.
@@ -87,15 +93,18 @@ pub struct Event<'a> {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Started,
         Self::SessionStarted,
         Self::SessionEnded,
+        Self::RefreshRepeated,
+        Self::RefreshReused,
         Self::SessionsEvicted,
         Self::LoginDenied,
         Self::GuestRebound,
         Self::RebindDenied,
         Self::GuestEnded,
+        Self::UserCreated,
         Self::UserDeleted,
         Self::UserBarred,
         Self::UserRefreshed,
@@ -115,11 +124,14 @@ impl Action {
             Self::Started => "started",
             Self::SessionStarted => "session-started",
             Self::SessionEnded => "session-ended",
+            Self::RefreshRepeated => "refresh-repeated",
+            Self::RefreshReused => "refresh-reused",
             Self::SessionsEvicted => "sessions-evicted",
             Self::LoginDenied => "login-denied",
             Self::GuestRebound => "guest-rebound",
             Self::RebindDenied => "rebind-denied",
             Self::GuestEnded => "guest-ended",
+            Self::UserCreated => "user-created",
             Self::UserDeleted => "user-deleted",
             Self::UserBarred => "user-barred",
             Self::UserRefreshed => "user-refreshed",

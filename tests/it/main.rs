@@ -32,6 +32,8 @@ mod guard;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod issuers;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod limits;

@@ -1,7 +1,7 @@
 //! `POST /auth/anonymous`: a device becomes a guest session (contracts §5.2).
 //!
-//! An `Authorization` header is not looked at. The device id is a secret in effect, since whoever
-//! knows it becomes that guest: it is in no error, log line or metric.
+//! An `Authorization` header is not looked at. The device id is a secret in effect, since a caller
+//! who knows it becomes that guest: it is in no error, log line or metric.
 
 use axum::Extension;
 use axum::body::Body;
@@ -9,16 +9,15 @@ use axum::extract::State;
 use http::Request;
 use serde_json::{Map, Value};
 
-use super::{App, Json, Method, StartedBody, answer};
+use super::{App, Json, StartedBody, address};
+use crate::accounts::SignInMethod;
 use crate::api::error::{Error, Kind};
 use crate::api::extract::{ClientAddr, object};
 use crate::api::limit::Network;
-use crate::model::Identity;
-use crate::session::{StartError, Started};
 
 /// The longest device id, in Unicode scalar values.
 const DEVICE_ID_MAX: usize = 200;
-/// What is asked of a caller who names no device.
+/// What a caller is told who names no device.
 pub(super) const REQUIRED: &str = "device_id required";
 
 pub(super) async fn handle(
@@ -27,29 +26,16 @@ pub(super) async fn handle(
     request: Request<Body>,
 ) -> Result<Json<StartedBody>, Error> {
     let client = client.map(|Extension(client)| client);
-    let outcome = start(&app, client, request).await;
-    answer(&app, Method::Anonymous, client, outcome)
+    let device_id =
+        read(&app, client, request).await.map_err(|error| app.refused(SignInMethod::Anonymous, client, error))?;
+    Ok(app.sign_in.as_guest(&device_id, address(client)).await?.into())
 }
 
-async fn start(app: &App, client: Option<ClientAddr>, request: Request<Body>) -> Result<Started, Error> {
+async fn read(app: &App, client: Option<ClientAddr>, request: Request<Body>) -> Result<String, Error> {
     let body = object(request).await?;
     let device_id = device_id(&body, REQUIRED)?;
     app.limits.anonymous.check(&Network::of(client))?;
-    match sign_in(app, device_id).await? {
-        // A rebind ended that guest meanwhile: the device has a new one.
-        Err(StartError::Superseded) => Ok(sign_in(app, device_id).await??),
-        started => Ok(started?),
-    }
-}
-
-// The guest is asked for before the session starts, and named with the time before that: one that a
-// rebind ends in between is refused by the store.
-async fn sign_in(app: &App, device_id: &str) -> Result<Result<Started, StartError>, Error> {
-    let asked_at = app.clock.now();
-    let device = app.sessions.device_key(device_id);
-    let generation = app.directory.see_guest(app.sessions.default_tenant(), &device, asked_at).await?;
-    let guest = Identity { authenticated_at: asked_at, ..app.sessions.guest(device_id, generation) };
-    Ok(app.sessions.start(&guest, Method::Anonymous.label()).await)
+    Ok(device_id.to_owned())
 }
 
 /// Returns the device that a body names; `required` is what a body without one is told.

@@ -33,10 +33,10 @@ pub(super) async fn handle(
         }
         return Ok(answer(composed));
     }
-    let identity = app.verify_login(token).await?;
-    let principal = app.sessions.principal_of(&identity);
+    let identity = app.providers.verify(token).await?;
+    let principal = app.sign_in.find_principal(&identity).await?;
     let caller =
-        Caller { principal: &principal, roles: &identity.roles, actor: identity.actor.as_deref(), session: None };
+        Caller { principal: &principal, roles: &identity.roles, actor: identity.actor.as_ref(), session: None };
     compose(&app, caller, request_id).await.map(answer)
 }
 

@@ -7,27 +7,29 @@ use axum::Extension;
 use axum::extract::State;
 use http::HeaderMap;
 
-use super::{App, Json, Method, StartedBody, answer, standing};
+use super::{App, Json, StartedBody, address};
+use crate::accounts::SignInMethod;
 use crate::api::error::{Error, Kind};
 use crate::api::extract::{ClientAddr, bearer, is_jwt_shaped};
-use crate::api::limit::Subject;
-use crate::session::Started;
+use crate::api::limit::ProvenSubject;
+use crate::model::Identity;
 
 pub(super) async fn handle(
     State(app): State<App>,
     client: Option<Extension<ClientAddr>>,
     headers: HeaderMap,
 ) -> Result<Json<StartedBody>, Error> {
-    let outcome = exchange(&app, &headers).await;
-    answer(&app, Method::Clerk, client.map(|Extension(client)| client), outcome)
+    let client = client.map(|Extension(client)| client);
+    let identity = prove(&app, &headers).await.map_err(|error| app.refused(SignInMethod::Clerk, client, error))?;
+    Ok(app.sign_in.with_identity(identity, address(client)).await?.into())
 }
 
-async fn exchange(app: &App, headers: &HeaderMap) -> Result<Started, Error> {
+async fn prove(app: &App, headers: &HeaderMap) -> Result<Identity, Error> {
     let jwt = bearer(headers)?;
     if !is_jwt_shaped(jwt) {
         return Err(Error::new(Kind::InvalidToken, "Invalid token: expected a Clerk JWT"));
     }
     let identity = app.providers.verify(jwt).await?;
-    app.limits.exchange.check(&Subject::of(&identity))?;
-    standing::start(app, &identity, Method::Clerk).await
+    app.limits.exchange.check(&ProvenSubject::of(&identity))?;
+    Ok(identity)
 }

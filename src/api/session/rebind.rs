@@ -44,7 +44,7 @@ pub(super) async fn handle(State(app): State<App>, request: Request<Body>) -> Re
 async fn user(app: &App, headers: &HeaderMap) -> Result<Principal, Error> {
     let token = bearer(headers)?;
     let principal = if is_jwt_shaped(token) {
-        app.sessions.principal_of(&app.verify_login(token).await?)
+        app.sign_in.find_principal(&app.providers.verify(token).await?).await?
     } else {
         app.sessions.validate(token).await?.session.principal.clone()
     };

@@ -12,18 +12,26 @@ use serde_json::json;
 use tower::ServiceExt;
 
 use super::*;
+use crate::accounts::{Resolver, SignInSetup};
 use crate::api::extract::RequestId;
 use crate::api::limit::Network;
 use crate::config;
 use crate::config::telemetry::Level;
-use crate::model::{Principal, PrincipalKind, SessionId, TokenId, TokenKey, TokenKeys};
+use crate::directory::Directory;
+use crate::metrics::Metrics;
+use crate::model::{Principal, PrincipalKind, SessionId, Shard, TokenKey, TokenKeys};
 use crate::session::{Policy, Setup};
+use crate::store::KEEP_ENDED;
 use crate::store::redis::RedisStore;
 use crate::telemetry::tests::json_lines;
 use crate::time::{Clock, ManualClock, Timestamp};
 
-// No store to reach and no keys to verify with: whoever gets that far is told so.
+// No store to reach and no keys to verify with: a request that gets that far is told so.
 fn app() -> App {
+    measured_app().0
+}
+
+fn measured_app() -> (App, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new().unwrap());
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp(1_800_000_000_000)));
     let random = Arc::new(aws_lc_rs::rand::SystemRandom::new());
@@ -36,7 +44,7 @@ fn app() -> App {
     let config = config::Config::load(&[], &environment).unwrap().config;
     let key = TokenKey::new(1, &[7; 32]).unwrap();
     let sessions = Sessions::new(Setup {
-        store: RedisStore::connect(&config.sessions, clock.clone(), metrics.clone()).unwrap(),
+        store: RedisStore::connect(&config.sessions, KEEP_ENDED, clock.clone(), metrics.clone()).unwrap(),
         keys: TokenKeys::new("dw_".to_owned(), key.clone(), Vec::new()),
         guest_key: key,
         policy: Policy::from_config(&config),
@@ -50,19 +58,25 @@ fn app() -> App {
     let bootstrap = Bootstrap::new(&config, directory.clone(), Box::new(move || headers), metrics.clone());
     let rebinds =
         Rebinds::new(&config, directory.clone(), sessions.clone(), true, clock.clone(), metrics.clone()).unwrap();
-    App {
+    let sign_in = SignIn::new(SignInSetup {
+        sessions: sessions.clone(),
+        directory: directory.clone(),
+        resolver: Arc::new(Resolver::new(&config, directory, clock.clone())),
+        checks_ended_logins: false,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    });
+    let app = App {
+        sign_in: Arc::new(sign_in),
         sessions,
         bootstrap: Arc::new(bootstrap.unwrap()),
-        directory,
-        hears_of_ends: false,
         rebinds: Arc::new(rebinds),
         rebind_fields: Arc::new(config.rebind.fields.clone()),
-        clock: clock.clone(),
         providers: Arc::new(Providers::new(&config, &clock, &metrics).unwrap()),
         limits: Arc::new(Limits::new(&limits(), &clock, &metrics)),
-        metrics,
         random,
-    }
+    };
+    (app, metrics)
 }
 
 fn limits() -> config::Limits {
@@ -178,7 +192,7 @@ async fn a_body_of_another_type_or_size_is_refused() {
 
 #[tokio::test]
 async fn guests_are_limited_per_network_after_their_body_was_read() {
-    let app = app();
+    let (app, metrics) = measured_app();
     let client = ClientAddr("192.0.2.1".parse().unwrap());
     app.limits.anonymous.check(&Network::of(Some(client))).unwrap();
     let mut second = with_json(r#"{"device_id":"x"}"#);
@@ -189,9 +203,9 @@ async fn guests_are_limited_per_network_after_their_body_was_read() {
     let mut malformed = with_json("{}");
     malformed.extensions_mut().insert(client);
     assert_eq!(send(app.clone(), malformed).await.0, 422);
-    assert_eq!(app.metrics.rate_limited.with_label_values(&["anonymous"]).get(), 1);
-    assert_eq!(app.metrics.login_attempts.with_label_values(&["anonymous", "rate_limited"]).get(), 1);
-    assert_eq!(app.metrics.login_attempts.with_label_values(&["anonymous", "unprocessable"]).get(), 1);
+    assert_eq!(metrics.rate_limited.with_label_values(&["anonymous"]).get(), 1);
+    assert_eq!(metrics.login_attempts.with_label_values(&["anonymous", "rate_limited"]).get(), 1);
+    assert_eq!(metrics.login_attempts.with_label_values(&["anonymous", "unprocessable"]).get(), 1);
 }
 
 #[tokio::test]
@@ -244,11 +258,11 @@ async fn the_request_keeps_the_id_that_the_proxy_gave_it() {
 
 #[tokio::test]
 async fn attempts_are_counted_by_outcome_from_zero() {
-    let app = app();
+    let (app, metrics) = measured_app();
     send(app.clone(), with_token("POST", "/auth/session", "opaque")).await;
-    let attempts = |method, outcome| app.metrics.login_attempts.with_label_values(&[method, outcome]).get();
+    let attempts = |method, outcome| metrics.login_attempts.with_label_values(&[method, outcome]).get();
     assert_eq!(attempts("clerk", "invalid_token"), 1);
-    let text = app.metrics.render().unwrap();
+    let text = metrics.render().unwrap();
     for (method, outcome) in [("clerk", "success"), ("clerk", "expired"), ("anonymous", "unavailable")] {
         let series = format!("doorward_login_attempts_total{{method=\"{method}\",outcome=\"{outcome}\"}} 0");
         assert!(text.contains(&series), "{series}");
@@ -260,15 +274,10 @@ fn the_audit_log_names_ids_only() {
     let principal =
         Principal { kind: PrincipalKind::User, id: "user_2b".parse().unwrap(), tenant: "default".parse().unwrap() };
     let session = Session {
-        id: SessionId(uuid::Uuid::nil()),
-        token_id: TokenId([7; 24]),
-        principal,
-        roles: vec!["org:admin".to_owned()],
+        id: SessionId::from(uuid::Uuid::nil()),
+        roles: vec!["org:admin".parse().unwrap()],
         provider_session: Some("sess_1".to_owned()),
-        actor: None,
-        authenticated_at: Timestamp(0),
-        created_at: Timestamp(0),
-        expires_at: Timestamp(1),
+        ..Session::plain(principal, Shard::of(0), Timestamp(0), Timestamp(1))
     };
     let client = ClientAddr("192.0.2.1".parse().unwrap());
     let lines = json_lines(Level::Error, |_| audit(Action::SessionEnded, &session, Some(client)));

@@ -1,17 +1,20 @@
 //! What is done about an event. All of it may be done again, and in any order.
 //!
-//! The directory is told first and the sessions end second: a sign-in that began before either
-//! looks into the directory once more when it is done, and ends itself (see `session::standing`).
+//! The events are Clerk's: they are about users that Clerk vouched for at sign-in, and about no
+//! other provider's user of the same name. The directory is told first and the sessions end second: a
+//! sign-in that began before either looks into the directory once more when it is done, and ends
+//! itself (see `accounts::SignIn`).
 
 use std::time::Duration;
 
 use super::App;
 use super::payload::Event;
 use crate::api::error::Error;
-use crate::model::{PrincipalId, TenantId};
-use crate::store::RevokeReason;
+use crate::model::{EndReason, PrincipalId, ProviderId, Subject, TenantId};
 use crate::telemetry::audit::{Action, Event as Audited};
 
+/// Whose events are taken.
+const PROVIDER: ProviderId = ProviderId::CLERK;
 /// How long the login of an ended provider session is refused (contracts §10).
 const LOGIN_REFUSED: Duration = Duration::from_hours(24);
 
@@ -26,41 +29,53 @@ struct Effect<'a> {
 /// Does what `event` asks for; an error says that it must be asked for again.
 pub(super) async fn apply(app: &App, event: &Event) -> Result<(), Error> {
     let now = app.clock.now();
+    let Some(user) = find_user(app, event).await? else { return Ok(()) };
     match event {
-        Event::UserDeleted { user } => {
-            app.directory.delete_user(user, now).await?;
-            let ended = end_everywhere(app, user).await?;
-            audit(Action::UserDeleted, user, &Effect { ended: Some(ended), ..Effect::default() });
+        Event::UserDeleted { .. } => {
+            app.directory.delete_user(&user, now).await?;
+            let ended = end_everywhere(app, &user).await?;
+            audit(Action::UserDeleted, &user, &Effect { ended: Some(ended), ..Effect::default() });
         }
-        Event::UserChanged { user, person, barred } => {
+        Event::UserChanged { profile, barred, .. } => {
             if *barred {
-                app.directory.end_logins(user, now).await?;
-                let ended = end_everywhere(app, user).await?;
-                audit(Action::UserBarred, user, &Effect { ended: Some(ended), ..Effect::default() });
+                app.directory.end_logins(&user, now).await?;
+                let ended = end_everywhere(app, &user).await?;
+                audit(Action::UserBarred, &user, &Effect { ended: Some(ended), ..Effect::default() });
             }
-            if app.directory.refresh_user(user, person, now).await? {
-                audit(Action::UserRefreshed, user, &Effect::default());
+            if app.directory.refresh_user(&user, profile, now).await? {
+                audit(Action::UserRefreshed, &user, &Effect::default());
             }
         }
-        Event::LoginEnded { user, login } => {
-            app.directory.end_login(login, now.plus(LOGIN_REFUSED), now).await?;
-            let ended = end_login(app, user, login).await?;
-            audit(Action::LoginEnded, user, &Effect { login: Some(login), ended: Some(ended), ..Effect::default() });
+        Event::LoginEnded { login, .. } => {
+            app.directory.end_login(&PROVIDER, login, now.plus(LOGIN_REFUSED), now).await?;
+            let ended = end_login(app, &user, login).await?;
+            audit(Action::LoginEnded, &user, &Effect { login: Some(login), ended: Some(ended), ..Effect::default() });
         }
-        Event::MembershipEnded { user, tenant } => {
-            app.directory.end_membership(user, tenant, now).await?;
-            let ended = app.sessions.revoke_principal(tenant, user).await?;
-            audit(Action::MembershipEnded, user, &Effect { tenant: Some(tenant), ended: Some(ended), login: None });
+        Event::MembershipEnded { tenant, .. } => {
+            app.directory.end_membership(&user, tenant, now).await?;
+            let ended = app.sessions.end_principal(tenant, &user).await?;
+            audit(Action::MembershipEnded, &user, &Effect { tenant: Some(tenant), ended: Some(ended), login: None });
         }
         Event::Ignored => {}
     }
     Ok(())
 }
 
+async fn find_user(app: &App, event: &Event) -> Result<Option<PrincipalId>, Error> {
+    let subject: &Subject = match event {
+        Event::UserDeleted { user }
+        | Event::UserChanged { user, .. }
+        | Event::LoginEnded { user, .. }
+        | Event::MembershipEnded { user, .. } => user,
+        Event::Ignored => return Ok(None),
+    };
+    Ok(app.resolver.find_user(&PROVIDER, subject).await?)
+}
+
 async fn end_everywhere(app: &App, user: &PrincipalId) -> Result<u64, Error> {
     let mut ended = 0;
     for tenant in tenants_of(app, user).await? {
-        ended += app.sessions.revoke_principal(&tenant, user).await?;
+        ended += app.sessions.end_principal(&tenant, user).await?;
     }
     Ok(ended)
 }
@@ -70,7 +85,7 @@ async fn end_login(app: &App, user: &PrincipalId, login: &str) -> Result<u64, Er
     for tenant in tenants_of(app, user).await? {
         let sessions = app.sessions.list(&tenant, user).await?;
         for session in sessions.iter().filter(|session| session.provider_session.as_deref() == Some(login)) {
-            app.sessions.revoke(session, RevokeReason::Admin).await?;
+            app.sessions.end(session, EndReason::Admin).await?;
             ended += 1;
         }
     }

@@ -6,7 +6,7 @@ use super::{Rotates, SinkKey};
 use crate::api::webhooks::Sender;
 use crate::config::webhooks::SigningSecret;
 use crate::config::{self, Config};
-use crate::directory::{Directory, NewCredentials as DirectoryCredentials};
+use crate::directory::{Directory, DirectoryCredentials};
 use crate::model::TokenKeys;
 use crate::secret::Secret;
 use crate::server::store::configured_keys;
