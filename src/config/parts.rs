@@ -144,6 +144,7 @@ impl Fixed {
 
 impl Config {
     /// Takes the configuration apart. Files that belong to a secret are read: one that cannot be is like an empty one.
+    // With a key a line this would be two screens.
     #[rustfmt::skip]
     pub fn into_parts(self) -> Parts {
         let Self {
@@ -183,6 +184,7 @@ impl Config {
 
 impl SecretDigests {
     /// Returns all of them.
+    // As above.
     #[rustfmt::skip]
     pub fn all(&self) -> [&SecretDigest; 10] {
         let Self {
