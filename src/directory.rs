@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 pub use self::devices::Generation;
 pub use self::identities::LocalUser;
 pub use self::logins::{LoginStatus, RevocationEpochs};
-pub use self::open::NewCredentials;
+pub use self::open::DirectoryCredentials;
 use self::outbox::Woken;
 #[cfg(test)]
 pub(crate) use self::outbox::tests::embedded;
@@ -32,12 +32,12 @@ pub use self::outbox::{Depth, EventId, EventKind, EventState, Lease, Leased, Lis
 pub use self::rebind::{Answer, Asked, Claim, Claimed, Moved};
 pub use self::receipts::Receipt;
 pub use self::reown::Reown;
-use self::sql::Pool;
+use self::sql::Database;
 pub use self::users::{UserProfile, UserRecord};
 
 /// The directory.
 pub struct Directory {
-    pool: Pool,
+    pool: Database,
     woken: Woken,
     /// Room for sign-ins that are recorded in the background.
     notes: Arc<Semaphore>,

@@ -54,7 +54,7 @@ pub enum Reason {
     IssuedInTheFuture,
     /// `azp` is not an authorised party.
     AuthorizedPartyMismatch,
-    /// `aud` names somebody else.
+    /// `aud` names another audience.
     AudienceMismatch,
     /// `sub` is absent or not a user's.
     MissingSubject,

@@ -43,6 +43,8 @@ use self::route::Route;
 use crate::api::{ClientAddr, What};
 use crate::model::surface::SurfaceId;
 
+/// How long a single write to a client may block.
+const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long what is left of an unwanted request body may take to arrive.
 const DRAIN_BODY: Duration = Duration::from_secs(5);
 
@@ -236,7 +238,7 @@ impl Gateway {
             exchange.set_keepalive(keepalive);
         }
         exchange.set_read_timeout(Some(self.limits.body_read_timeout));
-        exchange.set_write_timeout(Some(self.limits.write_timeout));
+        exchange.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
         exchange.set_total_drain_timeout(Some(DRAIN_BODY));
     }
 

@@ -9,11 +9,11 @@ create table doorward_devices (
     generation bigint not null,
     -- 1 once the current guest has signed in: only then is there anything to rebind.
     guest_seen bigint not null,
-    -- Whom the device was rebound to, for good.
+    -- The user that the device was rebound to, for good.
     user_id text,
     rebound_at bigint,
-    -- A rebind through a hook whose end is not known yet: for whom, under which idempotency key,
-    -- of which guest, and when the hook was asked last.
+    -- A rebind through a hook whose end is not known yet: its user, its idempotency key, its guest,
+    -- and when the hook was asked last.
     pending_user text,
     pending_key text,
     pending_guest text,
@@ -24,7 +24,7 @@ create table doorward_devices (
 
 create index doorward_devices_pending on doorward_devices (pending_at);
 
--- People whom a provider vouched for.
+-- People that a provider vouched for.
 create table doorward_users (
     -- The provider's own name for the user where that is the user's id here too (Clerk), or else a
     -- UUIDv7 that Doorward made.

@@ -83,8 +83,8 @@ impl<K: Clone + Eq + Hash> Limit<K> {
     fn new(allowance: Allowance, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Self {
         let Allowance { name, requests, window } = allowance;
         let clock = GovernorClock(Arc::clone(clock));
-        let quota = NonZeroU32::new(requests)
-            .and_then(|burst| Some(Quota::with_period(window / requests)?.allow_burst(burst)));
+        let quota =
+            NonZeroU32::new(requests).and_then(|burst| Some(Quota::with_period(window / requests)?.allow_burst(burst)));
         let limiter = quota.map(|quota| RateLimiter::new(quota, DefaultKeyedStateStore::default(), clock.clone()));
         Self { limiter, clock, checks: AtomicU64::new(0), refused: metrics.rate_limited.with_label_values(&[name]) }
     }

@@ -54,7 +54,7 @@ fn refused(core: &Core, method: SignInMethod, client: Option<ClientAddr>, proble
 
 impl From<SignedIn> for Json<StartedBody> {
     fn from(SignedIn { started }: SignedIn) -> Self {
-        let (token, expires_in) = (started.token.expose().to_owned(), started.expires_in.as_secs());
+        let (token, expires_in) = (started.opaque().expose().to_owned(), started.expires_in.as_secs());
         Self(StartedBody { token, expires_in })
     }
 }

@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::model::surface::Surfaces;
 use crate::model::{TokenKey, TokenKeys};
 use crate::session::{Policy, Rebinds, Sessions, Setup};
+use crate::store::KEEP_ENDED;
 use crate::store::redis::RedisStore;
 use crate::time::{Clock, ManualClock, Timestamp};
 
@@ -36,7 +37,7 @@ pub(super) fn core() -> Arc<Core> {
     let config = config();
     let key = TokenKey::new(1, &[7; 32]).unwrap();
     let sessions = Sessions::new(Setup {
-        store: RedisStore::connect(&config.sessions, clock.clone(), metrics.clone()).unwrap(),
+        store: RedisStore::connect(&config.sessions, KEEP_ENDED, clock.clone(), metrics.clone()).unwrap(),
         keys: TokenKeys::new("dw_".to_owned(), key.clone(), Vec::new()),
         guest_key: key,
         policy: Policy::from_config(&config),
@@ -98,7 +99,6 @@ fn limits() -> config::Limits {
         header_bytes_max: 0,
         body_bytes_max: 0,
         body_read_timeout: second,
-        write_timeout: second,
         keepalive: second,
         h2c: false,
         anonymous_per_minute: 1,

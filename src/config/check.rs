@@ -1,6 +1,6 @@
 //! Rules that types cannot hold: ranges, and what must agree between keys.
 //!
-//! Whatever passes here can be served. What can be served but is probably not meant is in `risk`.
+//! A configuration that passes here can be served. What can be served but is probably not meant is in `risk`.
 
 mod bootstrap;
 mod forward_auth;

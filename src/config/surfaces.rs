@@ -1,28 +1,37 @@
 //! Which families of endpoints Doorward answers itself, and where.
 
-use serde::Deserialize;
-
+use super::read::{FromKeys, SectionKeys};
 use crate::model::surface::{Mount, OWN, SurfaceId, Surfaces};
 
 /// Where a provider's events arrive.
 const WEBHOOKS: &str = "/webhooks/clerk";
 
 /// The surfaces that can be switched and moved.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SurfacesSection {
     /// Tokens for proofs.
     pub session_exchange: SurfaceSection,
 }
 
 /// One surface.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SurfaceSection {
     /// Whether it is served; its paths are the application's otherwise.
     pub enabled: bool,
     /// The path below which everything is the surface's.
     pub prefix: String,
+}
+
+impl FromKeys for SurfacesSection {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { session_exchange: keys.take("session_exchange") }
+    }
+}
+
+impl FromKeys for SurfaceSection {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { enabled: keys.take("enabled"), prefix: keys.take("prefix") }
+    }
 }
 
 impl SurfacesSection {

@@ -22,7 +22,7 @@ pub struct LocalUser {
 }
 
 impl Directory {
-    /// Returns the user whom `provider` calls `subject`; `None` when the directory has no such user.
+    /// Returns the user that `provider` calls `subject`; `None` when the directory has no such user.
     pub async fn find_user_of(&self, provider: &ProviderId, subject: &Subject) -> Result<Option<PrincipalId>> {
         let rows = self.pool.rows(FIND, &[provider.as_str().into(), subject.as_str().into()]).await?;
         rows.first().map(user_id).transpose()

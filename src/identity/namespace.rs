@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::Reason;
 use crate::config::{Config, Issuer};
-use crate::model::{ProviderId, TenantId};
+use crate::model::{ActorId, ProviderId, Role, TenantId};
 
 /// The names that one issuer may use, and the provider that it speaks for.
 pub(super) struct Namespace {
@@ -21,7 +21,7 @@ enum Scope {
     /// Names stand as they are, except those that belong to one of `others`.
     Verbatim { others: Vec<ProviderId> },
     /// Names are the provider's own, except those listed.
-    Own { tenant: TenantId, organizations: BTreeMap<String, TenantId>, roles: BTreeMap<String, String> },
+    Own { tenant: TenantId, organizations: BTreeMap<String, TenantId>, roles: BTreeMap<String, Role> },
 }
 
 impl Namespace {
@@ -44,7 +44,7 @@ impl Namespace {
             Scope::Own {
                 tenant: rules.tenant.clone().unwrap_or_else(|| provider.clone().into()),
                 organizations: rules.organizations.clone(),
-                roles: rules.roles.clone(),
+                roles: roles_of(rules)?,
             }
         };
         Ok(Self { provider, scope })
@@ -70,28 +70,38 @@ impl Namespace {
     }
 
     /// Returns what the role `name` is called here.
-    pub(super) fn role(&self, name: String) -> Result<String, Reason> {
-        match &self.scope {
-            Scope::Verbatim { .. } => Ok(name),
-            Scope::Own { roles, .. } => match roles.get(&name) {
-                Some(role) => Ok(role.clone()),
-                None => self.provider.qualified(&name).map_err(|_| Reason::Malformed),
+    pub(super) fn role(&self, name: &str) -> Result<Role, Reason> {
+        let role = match &self.scope {
+            Scope::Verbatim { .. } => name.parse().ok(),
+            Scope::Own { roles, .. } => match roles.get(name) {
+                Some(role) => Some(role.clone()),
+                None => self.provider.qualified(name).ok().and_then(|name| name.parse().ok()),
             },
-        }
+        };
+        role.ok_or(Reason::Malformed)
     }
 
-    /// Returns what somebody who acts in a user's name is called here.
-    pub(super) fn actor(&self, subject: &str) -> Result<String, Reason> {
-        match &self.scope {
-            Scope::Verbatim { .. } => self.verbatim(subject).map(str::to_owned),
-            Scope::Own { .. } => self.provider.qualified(subject).map_err(|_| Reason::Malformed),
-        }
+    /// Returns what the `subject` who acts in a user's name is called here.
+    pub(super) fn actor(&self, subject: &str) -> Result<ActorId, Reason> {
+        let actor = match &self.scope {
+            Scope::Verbatim { .. } => self.verbatim(subject)?.parse(),
+            Scope::Own { .. } => self.provider.qualified(subject).and_then(|name| name.parse()),
+        };
+        actor.map_err(|_| Reason::Malformed)
     }
 
     fn verbatim<'a>(&self, name: &'a str) -> Result<&'a str, Reason> {
         let Scope::Verbatim { others } = &self.scope else { return Ok(name) };
         if others.iter().any(|other| other.owns(name)) { Err(Reason::Malformed) } else { Ok(name) }
     }
+}
+
+fn roles_of(rules: &Issuer) -> Result<BTreeMap<String, Role>, String> {
+    let named = |(name, role): (&String, &String)| match role.parse() {
+        Ok(role) => Ok((name.clone(), role)),
+        Err(problem) => Err(format!("roles.{name}: {problem}")),
+    };
+    rules.roles.iter().map(named).collect()
 }
 
 fn parsed(name: &str) -> Result<ProviderId, String> {

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use super::clerk::Clerk;
 use super::http::Endpoint;
-use super::jwks::{KeyCache, Source};
+use super::jwks::{KeyCache, KeySource};
 use super::jws::Jws;
 use super::namespace::Namespace;
 use super::{IdentityError, Reason};
@@ -86,8 +86,8 @@ impl Providers {
         std::future::pending::<()>().await;
     }
 
-    // An only issuer is tried whatever the JWT says of itself: its signature is judged first, as
-    // the rules want it. Among several, an unknown `iss` leaves nobody's key to judge with.
+    // An only issuer is tried without a look at `iss`: the signature is judged first, as the rules
+    // want it. Among several, an unknown `iss` leaves no key to judge with.
     fn issuer_of(&self, jws: &Jws<'_>) -> Result<&Clerk, Reason> {
         match self.issuers.as_slice() {
             [only] => Ok(only),
@@ -99,13 +99,13 @@ impl Providers {
     }
 }
 
-fn source(rules: &Issuer) -> Result<Source, String> {
+fn source(rules: &Issuer) -> Result<KeySource, String> {
     match (&rules.jwks_url, &rules.jwks_file, &rules.pem_file) {
         (Some(url), None, None) => {
-            Endpoint::new(url, rules.ca.as_deref()).map(Source::Url).map_err(|error| with_causes(&error))
+            Endpoint::new(url, rules.ca.as_deref()).map(KeySource::Url).map_err(|error| with_causes(&error))
         }
-        (None, Some(path), None) => Ok(Source::JwksFile(path.clone())),
-        (None, None, Some(path)) => Ok(Source::PemFile(path.clone())),
+        (None, Some(path), None) => Ok(KeySource::JwksFile(path.clone())),
+        (None, None, Some(path)) => Ok(KeySource::PemFile(path.clone())),
         _ => Err("needs exactly one of jwks_url, jwks_file and pem_file".to_owned()),
     }
 }

@@ -15,7 +15,7 @@ use crate::api::credential::{Credential, PresentedToken};
 use crate::api::problem::{Problem, TokenFault, What, Why};
 use crate::config::{Auth, Cookie};
 use crate::model::{PrincipalKind, Session};
-use crate::session::{Caller, Refusal, Sessions, Source, StoreCall, Validated};
+use crate::session::{Caller, Refusal, Sessions, Slot, Source, StoreCall, Validated};
 use crate::telemetry::access::Outcome;
 
 /// Proof that the guard let a request through.
@@ -206,7 +206,7 @@ pub async fn authorize(
     asked: &mut Option<StoreCall>,
 ) -> Result<Permit, Rejection> {
     let cookie_name = cookie.enabled.then_some(cookie.name.as_str());
-    let token = match Credential::of(&request.headers, cookie_name, |text| sessions.is_own(text)) {
+    let (slot, token) = match Credential::of(&request.headers, cookie_name, |text| sessions.is_own(text)) {
         Credential::Ambiguous => return Err(Rejection::MalformedCredentials),
         Credential::None if policy.auth == Auth::Required => return Err(Rejection::MissingToken),
         Credential::None => return Ok(Permit::open()),
@@ -216,9 +216,11 @@ pub async fn authorize(
         Credential::Bearer(PresentedToken::Jwt(_)) | Credential::Cookie(PresentedToken::Jwt(_)) => {
             return Err(Rejection::NotASessionToken);
         }
-        Credential::Bearer(PresentedToken::Opaque(token)) | Credential::Cookie(PresentedToken::Opaque(token)) => token,
+        Credential::Bearer(PresentedToken::Opaque(token)) => (Slot::Bearer, token),
+        Credential::Cookie(PresentedToken::Opaque(token)) => (Slot::Cookie, token),
     };
-    let Validated { session, source } = sessions.validate_watched(token, asked).await.map_err(Rejection::Refused)?;
+    let validated = sessions.validate_watched(slot, token, asked).await;
+    let Validated { session, source } = validated.map_err(Rejection::Refused)?;
     let permit = Permit { session: Some(session), source: Some(source) };
     admit(&permit, policy)?;
     Ok(permit)
@@ -238,7 +240,7 @@ fn admit(permit: &Permit, policy: &RoutePolicy) -> Result<(), Rejection> {
         return Err(Rejection::AnonymousForbidden);
     }
     let needed = &policy.require_any_role;
-    if needed.is_empty() || needed.iter().any(|role| caller.roles.contains(role)) {
+    if needed.is_empty() || needed.iter().any(|role| caller.roles.iter().any(|held| held == role.as_str())) {
         Ok(())
     } else {
         Err(Rejection::RoleMissing)

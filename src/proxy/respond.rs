@@ -73,7 +73,9 @@ pub(super) fn answer_to(error: &pingora::Error) -> Option<Problem> {
             return None;
         }
         (_, ErrorSource::Downstream) => What::BadRequest,
-        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => What::TimedOut(Origin::Application),
+        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => {
+            What::TimedOut(Origin::Application)
+        }
         (_, ErrorSource::Upstream) => What::BadGateway(Origin::Application),
         _ => What::Internal,
     };

@@ -227,8 +227,9 @@ mod tests {
     }
 
     fn table(rules: &str) -> RouteTable {
-        let rules: Vec<RouteRule> = serde_saphyr::from_str(rules).unwrap();
-        RouteTable::new(&rules, surfaces()).unwrap()
+        let environment = [("DOORWARD__ROUTES".to_owned(), rules.to_owned())].into();
+        let config = crate::config::Config::load(&[], &environment).unwrap().config;
+        RouteTable::new(&config.routes, config.surfaces.mounts()).unwrap()
     }
 
     #[test]
@@ -271,7 +272,11 @@ mod tests {
                 keep_credentials: false,
                 errors: Dialect::Detail,
             };
-            assert_eq!(RouteTable::new(&[rule], surfaces()).unwrap_err(), [InvalidRule::Path(path.to_owned())], "{path}");
+            assert_eq!(
+                RouteTable::new(&[rule], surfaces()).unwrap_err(),
+                [InvalidRule::Path(path.to_owned())],
+                "{path}"
+            );
         }
     }
 }

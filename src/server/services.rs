@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::rotation::Holders;
+use super::rotation::{Holders, SinkKey};
 use super::store::{Store, open_store};
-use super::{Shared, StartError, directory, listener, start_error};
+use super::{ServeError, Shared, directory, listener, serve_error};
 use crate::accounts::{Resolver, SignIn, SignInSetup};
-use crate::api::limit;
 use crate::api::core::Core;
+use crate::api::limit;
 use crate::api::{mount, webhooks};
 use crate::bootstrap::Bootstrap;
 use crate::config::Config;
@@ -37,15 +37,15 @@ pub(super) struct Services {
 
 impl Services {
     /// Opens what the configuration names, and the store below it.
-    pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Store, Self), StartError> {
+    pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Store, Self), ServeError> {
         let (store, keys) = open_store(config, shared).await?;
         let directory = directory::open(config, shared).await?;
         let sessions = start_sessions(config, &store, keys, shared);
         let rebinds = directory::open_rebinds(config, &directory, &sessions, shared).await?;
         let providers = Providers::new(config, &shared.clock, &shared.metrics);
-        let providers = providers.map_err(|error| start_error("cannot set up identity providers", &error))?;
+        let providers = providers.map_err(|error| serve_error("cannot set up identity providers", &error))?;
         let upstream = Upstream::new(&config.upstream);
-        let upstream = upstream.map_err(|error| start_error("cannot set up the upstream", &error))?;
+        let upstream = upstream.map_err(|error| serve_error("cannot set up the upstream", &error))?;
         let services = Self {
             sessions,
             directory,
@@ -65,7 +65,7 @@ impl Services {
             directory: self.directory.clone(),
             rebinds: self.rebinds.clone(),
             sender: self.sender.clone(),
-            sink_key,
+            sink_key: sink_key.map(SinkKey),
         }
     }
 
@@ -75,13 +75,13 @@ impl Services {
         config: &Config,
         tracer: Option<Arc<Tracer>>,
         shared: &Shared,
-    ) -> Result<Gateway, StartError> {
+    ) -> Result<Gateway, ServeError> {
         create_series(&shared.metrics);
-        let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| start_error("cannot start", &error))?;
+        let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| serve_error("cannot start", &error))?;
         let settings = shared.settings.clone();
         let identity_headers = Box::new(move || settings.load().identity_headers);
         let bootstrap = Bootstrap::new(config, self.directory.clone(), identity_headers, shared.metrics.clone());
-        let bootstrap = bootstrap.map_err(|error| start_error("cannot set up bootstrap", &error))?;
+        let bootstrap = bootstrap.map_err(|error| serve_error("cannot set up bootstrap", &error))?;
         let resolver = Arc::new(Resolver::new(config, self.directory.clone(), shared.clock.clone()));
         let sign_in = SignIn::new(SignInSetup {
             sessions: self.sessions.clone(),

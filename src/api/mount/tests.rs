@@ -66,7 +66,8 @@ async fn every_endpoint_is_answered_and_other_methods_are_told_which_ones_are() 
             let whole = format!("{}{path}", mount.path).replace("{id}", "7");
             let (status, headers, _) = send(&router, &Method::from_bytes(b"PROPFIND").unwrap(), &whole).await;
             assert_eq!(status, 405, "{whole}");
-            let allowed: Vec<&str> = headers[ALLOW].to_str().unwrap().split(',').filter(|name| *name != "HEAD").collect();
+            let allowed: Vec<&str> =
+                headers[ALLOW].to_str().unwrap().split(',').filter(|name| *name != "HEAD").collect();
             assert_eq!(allowed, methods.iter().map(Method::as_str).collect::<Vec<_>>(), "{whole}");
             for method in methods {
                 let (status, _, body) = send(&router, &method, &whole).await;

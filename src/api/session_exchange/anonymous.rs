@@ -30,8 +30,9 @@ pub(super) async fn handle(
     request: Request<Body>,
 ) -> Result<Json<StartedBody>, Problem> {
     let client = client.map(|Extension(client)| client);
-    let device_id =
-        read(&core, client, request).await.map_err(|problem| refused(&core, SignInMethod::Anonymous, client, problem))?;
+    let device_id = read(&core, client, request)
+        .await
+        .map_err(|problem| refused(&core, SignInMethod::Anonymous, client, problem))?;
     Ok(core.sign_in.as_guest(&device_id, address(client)).await?.into())
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn handle(
     let identity = core.providers.verify(token).await?;
     let principal = core.sign_in.find_principal(&identity).await?;
     let caller =
-        Caller { principal: &principal, roles: &identity.roles, actor: identity.actor.as_deref(), session: None };
+        Caller { principal: &principal, roles: &identity.roles, actor: identity.actor.as_ref(), session: None };
     compose(&core, caller, request_id).await.map(answer)
 }
 

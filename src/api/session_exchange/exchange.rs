@@ -25,7 +25,8 @@ pub(super) async fn handle(
     headers: HeaderMap,
 ) -> Result<Json<StartedBody>, Problem> {
     let client = client.map(|Extension(client)| client);
-    let identity = prove(&core, &headers).await.map_err(|problem| refused(&core, SignInMethod::Clerk, client, problem))?;
+    let identity =
+        prove(&core, &headers).await.map_err(|problem| refused(&core, SignInMethod::Clerk, client, problem))?;
     Ok(core.sign_in.with_identity(identity, address(client)).await?.into())
 }
 

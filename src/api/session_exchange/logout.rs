@@ -32,7 +32,7 @@ pub(super) async fn handle(
     if is_jwt_shaped(token) {
         return Err(TokenFault::NotASessionToken.into());
     }
-    let session = core.sessions.end(token).await?;
+    let session = core.sessions.end_by_token(token).await?;
     audit(Action::SessionEnded, &session, client.map(|Extension(client)| client));
     Ok(Json(Ended { revoked: true }))
 }

@@ -18,7 +18,7 @@ use crate::api::limit::Network;
 use crate::api::tests::{core, surfaces};
 use crate::api::{RequestId, mount};
 use crate::config::telemetry::Level;
-use crate::model::{Principal, PrincipalKind, SessionId, TokenId};
+use crate::model::{Principal, PrincipalKind, SessionId, Shard};
 use crate::telemetry::tests::json_lines;
 use crate::time::Timestamp;
 
@@ -202,15 +202,10 @@ fn the_audit_log_names_ids_only() {
     let principal =
         Principal { kind: PrincipalKind::User, id: "user_2b".parse().unwrap(), tenant: "default".parse().unwrap() };
     let session = Session {
-        id: SessionId(uuid::Uuid::nil()),
-        token_id: TokenId([7; 24]),
-        principal,
-        roles: vec!["org:admin".to_owned()],
+        id: SessionId::from(uuid::Uuid::nil()),
+        roles: vec!["org:admin".parse().unwrap()],
         provider_session: Some("sess_1".to_owned()),
-        actor: None,
-        authenticated_at: Timestamp(0),
-        created_at: Timestamp(0),
-        expires_at: Timestamp(1),
+        ..Session::plain(principal, Shard::of(0), Timestamp(0), Timestamp(1))
     };
     let client = ClientAddr("192.0.2.1".parse().unwrap());
     let lines = json_lines(Level::Error, |_| audit(Action::SessionEnded, &session, Some(client)));

@@ -1,7 +1,7 @@
 //! What is done about an event. All of it may be done again, and in any order.
 //!
-//! The events are Clerk's: their users are those that Clerk vouched for at sign-in, and no other
-//! provider's user of the same name. The directory is told first and the sessions end second: a
+//! The events are Clerk's: they are about users that Clerk vouched for at sign-in, and about no
+//! other provider's user of the same name. The directory is told first and the sessions end second: a
 //! sign-in that began before either looks into the directory once more when it is done, and ends
 //! itself (see `accounts::SignIn`).
 
@@ -10,8 +10,7 @@ use std::time::Duration;
 use super::payload::Event;
 use crate::api::core::Core;
 use crate::api::problem::Problem;
-use crate::model::{PrincipalId, ProviderId, Subject, TenantId};
-use crate::store::RevokeReason;
+use crate::model::{EndReason, PrincipalId, ProviderId, Subject, TenantId};
 use crate::telemetry::audit::{Action, Event as Audited};
 
 /// Whose events are taken.
@@ -54,7 +53,7 @@ pub(super) async fn apply(core: &Core, event: &Event) -> Result<(), Problem> {
         }
         Event::MembershipEnded { tenant, .. } => {
             core.directory.end_membership(&user, tenant, now).await?;
-            let ended = core.sessions.revoke_principal(tenant, &user).await?;
+            let ended = core.sessions.end_principal(tenant, &user).await?;
             audit(Action::MembershipEnded, &user, &Effect { tenant: Some(tenant), ended: Some(ended), login: None });
         }
         Event::Ignored => {}
@@ -76,7 +75,7 @@ async fn find_user(core: &Core, event: &Event) -> Result<Option<PrincipalId>, Pr
 async fn end_everywhere(core: &Core, user: &PrincipalId) -> Result<u64, Problem> {
     let mut ended = 0;
     for tenant in tenants_of(core, user).await? {
-        ended += core.sessions.revoke_principal(&tenant, user).await?;
+        ended += core.sessions.end_principal(&tenant, user).await?;
     }
     Ok(ended)
 }
@@ -86,7 +85,7 @@ async fn end_login(core: &Core, user: &PrincipalId, login: &str) -> Result<u64, 
     for tenant in tenants_of(core, user).await? {
         let sessions = core.sessions.list(&tenant, user).await?;
         for session in sessions.iter().filter(|session| session.provider_session.as_deref() == Some(login)) {
-            core.sessions.revoke(session, RevokeReason::Admin).await?;
+            core.sessions.end(session, EndReason::Admin).await?;
             ended += 1;
         }
     }

@@ -20,7 +20,9 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
     for (at, issuer) in all(config) {
         one(&at, issuer, found);
         if let Some(first) = seen.get(issuer.issuer.as_str()) {
-            found.push(Finding::new(at.key("issuer"), format!("is the issuer of {first} too")));
+            let mut finding = Finding::new(at.key("issuer"), format!("is the issuer of {first} too"));
+            finding.rests_on.push(first.key("issuer"));
+            found.push(finding);
         } else {
             seen.insert(&issuer.issuer, at);
         }
@@ -115,7 +117,8 @@ fn user_ids(config: &Config, found: &mut Vec<Finding>) {
             found.push(finding);
         };
         if let Some((other, _)) = seen.iter().find(|(_, other)| overlaps(other)) {
-            let message = format!("lets it call its users what {other} calls others; neither may begin with the other's");
+            let message =
+                format!("lets it call its users what {other} calls others; neither may begin with the other's");
             conflict(message, Some(other.key("subject_prefix")));
         } else if let Some(name) = locals.first().filter(|_| overlaps(LOCAL_ID_PREFIX)) {
             let message = format!("lets it call its users what the directory calls those of issuers.{name}");

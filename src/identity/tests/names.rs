@@ -47,7 +47,11 @@ fn laid_over(issuer: &str, claims: Value) -> Value {
 }
 
 fn named(identity: Identity) -> Named {
-    (identity.tenant.map(|tenant| tenant.to_string()), identity.roles, identity.actor)
+    (
+        identity.tenant.map(|tenant| tenant.to_string()),
+        identity.roles.iter().map(ToString::to_string).collect(),
+        identity.actor.map(|actor| actor.as_str().to_owned()),
+    )
 }
 
 fn expected(tenant: Option<&str>, role: Option<&str>, actor: Option<&str>) -> Named {
@@ -90,7 +94,10 @@ async fn what_the_configuration_lists_is_named_and_nothing_beside_it() {
         (json!({}), expected(Some("default"), None, None)),
         (json!({"o": {"id": "org_p", "rol": "admin"}}), expected(Some("org_main"), Some("org:viewer"), None)),
         (json!({"o": {"id": "org_p", "rol": "viewer"}}), expected(Some("org_main"), Some("partner:org:viewer"), None)),
-        (json!({"o": {"id": "org_main", "rol": "admin"}}), expected(Some("partner:org_main"), Some("org:viewer"), None)),
+        (
+            json!({"o": {"id": "org_main", "rol": "admin"}}),
+            expected(Some("partner:org_main"), Some("org:viewer"), None),
+        ),
         (json!({"o": {"id": "default"}}), expected(Some("partner:default"), None, None)),
     ] {
         assert_eq!(named(two.of_partner(claims.clone()).await.unwrap()), expected, "{claims}");

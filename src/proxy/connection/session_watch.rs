@@ -24,7 +24,7 @@ use tokio::task::futures::TaskLocalFuture;
 
 use crate::api::{Dialect, RequestId};
 use crate::metrics::Metrics;
-use crate::model::{Session, TokenId};
+use crate::model::{Session, SessionId};
 use crate::session::{Refusal, Sessions};
 use crate::time::Clock;
 
@@ -161,7 +161,7 @@ impl SessionWatch {
     fn sweep(&self, sessions: &Sessions, max_stale: Duration, clock: &dyn Clock, metrics: &Metrics) -> Vec<Doubtful> {
         let revocations = sessions.revocations();
         let (now, monotonic) = (clock.now(), clock.monotonic());
-        let mut doubtful: HashMap<TokenId, Doubtful> = HashMap::new();
+        let mut doubtful: HashMap<SessionId, Doubtful> = HashMap::new();
         for watch in self.watches() {
             let Some(held) = watch.held() else { continue };
             let expired = held.session.is_expired(now);
@@ -173,7 +173,7 @@ impl SessionWatch {
             } else if until.is_some_and(|until| monotonic >= until) {
                 watch.end(&held, Cut::Unavailable, metrics);
             } else if expired || (until.is_some() && revocations.is_current()) {
-                let entry = doubtful.entry(held.session.token_id);
+                let entry = doubtful.entry(held.session.id);
                 entry.or_insert_with(|| (held.session.clone(), Vec::new())).1.push((watch, held));
             }
         }
