@@ -109,7 +109,7 @@ impl Bootstrap {
     ) -> Result<Composed, BootstrapError> {
         let call = Call {
             principal: caller.principal.clone(),
-            roles: caller.roles.to_vec(),
+            roles: caller.roles.iter().map(ToString::to_string).collect(),
             headers: headers(caller, (self.identity_headers)(), request_id),
         };
         let [profile, subscription, secrets] = self.config.sections();

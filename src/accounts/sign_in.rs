@@ -12,9 +12,8 @@ use std::sync::Arc;
 use super::Resolver;
 use crate::directory::{Directory, DirectoryError, LoginStatus};
 use crate::metrics::Metrics;
-use crate::model::{Identity, NewSession, Principal};
-use crate::session::{self, Refusal, Sessions, StartError, Started};
-use crate::store::RevokeReason;
+use crate::model::{EndReason, Identity, NewSession, Principal};
+use crate::session::{self, Handout, Refusal, Sessions, StartError, Started};
 use crate::telemetry::audit::{Action, Event};
 use crate::time::Clock;
 
@@ -93,11 +92,7 @@ impl SignIn {
     }
 
     /// Starts a session for what a provider proved. The caller's address is for the audit log.
-    pub async fn with_identity(
-        &self,
-        identity: Identity,
-        client_ip: Option<IpAddr>,
-    ) -> Result<SignedIn, SignInError> {
+    pub async fn with_identity(&self, identity: Identity, client_ip: Option<IpAddr>) -> Result<SignedIn, SignInError> {
         let outcome = self.start(identity).await;
         self.conclude(SignInMethod::Clerk, client_ip, outcome)
     }
@@ -138,7 +133,7 @@ impl SignIn {
         let method = SignInMethod::Clerk.as_str();
         let login = NewSession::of(self.resolver.resolve(&identity).await?, identity);
         if !self.checks_ended_logins {
-            let started = self.sessions.start(&login, method).await?;
+            let started = self.sessions.start(&login, method, Handout::OPAQUE).await?;
             self.directory.record_sign_in_later(login, self.clock.now());
             return Ok(started);
         }
@@ -146,13 +141,13 @@ impl SignIn {
         if !matches!(before, LoginStatus::Active(_)) {
             return Err(refusal(before));
         }
-        let started = self.sessions.start(&login, method).await?;
+        let started = self.sessions.start(&login, method, Handout::OPAQUE).await?;
         let after = self.directory.find_login_status(&login, self.clock.now()).await;
         if after.as_ref().is_ok_and(|after| *after == before) {
             return Ok(started);
         }
         // Best effort: the token was never returned, but the record counts toward the session cap.
-        let _: Result<(), Refusal> = self.sessions.revoke(&started.session, RevokeReason::Admin).await;
+        let _: Result<(), Refusal> = self.sessions.end(&started.session, EndReason::Admin).await;
         Err(after.map_or_else(SignInError::from, refusal))
     }
 
@@ -163,7 +158,7 @@ impl SignIn {
         let (tenant, device) = (self.sessions.default_tenant(), self.sessions.device_key(device_id));
         let generation = self.directory.record_guest_sign_in(tenant, &device, asked_at).await?;
         let guest = NewSession::guest(self.sessions.guest(device_id, generation), asked_at);
-        Ok(self.sessions.start(&guest, SignInMethod::Anonymous.as_str()).await?)
+        Ok(self.sessions.start(&guest, SignInMethod::Anonymous.as_str(), Handout::OPAQUE).await?)
     }
 
     fn conclude(

@@ -13,6 +13,7 @@ use crate::directory::{Directory, LoginStatus, embedded};
 use crate::metrics::Metrics;
 use crate::model::{Identity, NewSession, PrincipalId, PrincipalKind, ProviderId, TokenKey, TokenKeys};
 use crate::session::{Policy, Sessions, Setup};
+use crate::store::KEEP_ENDED;
 use crate::store::sqlite::SqliteStore;
 use crate::time::{Clock, ManualClock, Timestamp};
 
@@ -51,7 +52,7 @@ impl Bench {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOON));
         let metrics = Arc::new(Metrics::new().unwrap());
         let place = files.path().join("sessions.db");
-        let store = SqliteStore::open(&place, clock.clone(), metrics.clone()).await.unwrap();
+        let store = SqliteStore::open(&place, KEEP_ENDED, clock.clone(), metrics.clone()).await.unwrap();
         let key = TokenKey::new(1, &[7; 32]).unwrap();
         let sessions = Sessions::new(Setup {
             store,
@@ -89,7 +90,7 @@ fn identity(provider: &str, subject: &str) -> Identity {
         provider: provider.parse().unwrap(),
         subject: subject.parse().unwrap(),
         tenant: None,
-        roles: vec!["org:admin".to_owned()],
+        roles: vec!["org:admin".parse().unwrap()],
         provider_session: Some("sess_1".to_owned()),
         actor: None,
         authenticated_at: NOON,
@@ -104,11 +105,13 @@ fn id(text: &str) -> PrincipalId {
 #[tokio::test]
 async fn the_same_subject_at_two_providers_is_two_principals() {
     let bench = Bench::new(false).await;
-    let resolve = async |provider: &str, subject: &str| {
-        bench.resolver.resolve(&identity(provider, subject)).await.unwrap()
-    };
+    let resolve =
+        async |provider: &str, subject: &str| bench.resolver.resolve(&identity(provider, subject)).await.unwrap();
     let clerks = resolve("clerk", "user_alice").await;
-    assert_eq!((clerks.kind, clerks.id.as_str(), clerks.tenant.as_str()), (PrincipalKind::User, "user_alice", "default"));
+    assert_eq!(
+        (clerks.kind, clerks.id.as_str(), clerks.tenant.as_str()),
+        (PrincipalKind::User, "user_alice", "default")
+    );
     let partners = resolve("partner", "user_alice").await;
     assert_ne!(partners.id, clerks.id);
     assert_eq!(resolve("partner", "user_alice").await, partners, "the next time too");
@@ -172,10 +175,8 @@ async fn what_ends_at_one_provider_does_not_end_at_another() {
 #[tokio::test]
 async fn a_proof_that_one_provider_used_up_is_another_providers_still() {
     let bench = Bench::new(false).await;
-    let once = |provider: &str, subject: &str| Identity {
-        proof_id: Some("proof".to_owned()),
-        ..identity(provider, subject)
-    };
+    let once =
+        |provider: &str, subject: &str| Identity { proof_id: Some("proof".to_owned()), ..identity(provider, subject) };
     bench.sign_in.with_identity(once("clerk", "user_alice"), None).await.unwrap();
     let again = bench.sign_in.with_identity(once("clerk", "user_alice"), None).await;
     assert!(matches!(again, Err(SignInError::AlreadyUsed)), "{again:?}");
@@ -191,7 +192,7 @@ async fn a_guest_is_counted_like_everybody_and_comes_back_as_the_same() {
     assert_eq!(first.session.principal, again.session.principal);
     assert_eq!(first.session.principal.kind, PrincipalKind::Anonymous);
     assert_ne!(first.session.id, again.session.id);
-    assert!(bench.sessions.validate(first.token.expose()).await.is_ok());
+    assert!(bench.sessions.validate(first.opaque().expose()).await.is_ok());
     bench.sign_in.record_refusal(SignInMethod::Anonymous, client_ip, "unprocessable");
     assert_eq!(bench.attempts(SignInMethod::Anonymous, "success"), 2);
     assert_eq!(bench.attempts(SignInMethod::Anonymous, "unprocessable"), 1);

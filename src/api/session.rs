@@ -93,7 +93,7 @@ impl App {
 
 impl From<SignedIn> for Json<StartedBody> {
     fn from(SignedIn { started }: SignedIn) -> Self {
-        let (token, expires_in) = (started.token.expose().to_owned(), started.expires_in.as_secs());
+        let (token, expires_in) = (started.opaque().expose().to_owned(), started.expires_in.as_secs());
         Self(StartedBody { token, expires_in })
     }
 }

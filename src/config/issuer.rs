@@ -1,13 +1,15 @@
 //! Issuers of JWTs that may be exchanged for a session.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
 use super::{duration, listen};
-use crate::model::TenantId;
+use crate::model::{Role, TenantId};
 
 /// One issuer of session JWTs: a Clerk instance, or another that signs the same shape.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -60,11 +62,11 @@ pub struct Issuer {
     #[serde(default, deserialize_with = "tenant")]
     pub tenant: Option<TenantId>,
     /// Which tenant an organisation is; one that is not listed is a tenant of the issuer's own.
-    #[serde(default, deserialize_with = "tenants")]
+    #[serde(default, deserialize_with = "names")]
     pub organizations: BTreeMap<String, TenantId>,
     /// Which role `org:<role>` is; one that is not listed is a role of the issuer's own.
-    #[serde(default)]
-    pub roles: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "names")]
+    pub roles: BTreeMap<String, Role>,
     /// The provider whose users, tenants and roles these are: `clerk`, or another entry of `issuers`.
     #[serde(default)]
     pub same_as: Option<String>,
@@ -82,16 +84,20 @@ pub enum UserId {
 
 /// Anything that parses from text, inside a map or an option.
 #[derive(Deserialize)]
-#[serde(transparent, bound = "T: std::str::FromStr<Err: std::fmt::Display>")]
+#[serde(transparent, bound = "T: FromStr<Err: fmt::Display>")]
 struct Parsed<T>(#[serde(deserialize_with = "listen::from_text")] T);
 
 fn tenant<'de, D: Deserializer<'de>>(input: D) -> Result<Option<TenantId>, D::Error> {
     Ok(Option::<Parsed<TenantId>>::deserialize(input)?.map(|Parsed(tenant)| tenant))
 }
 
-fn tenants<'de, D: Deserializer<'de>>(input: D) -> Result<BTreeMap<String, TenantId>, D::Error> {
-    let listed = BTreeMap::<String, Parsed<TenantId>>::deserialize(input)?;
-    Ok(listed.into_iter().map(|(organization, Parsed(tenant))| (organization, tenant)).collect())
+fn names<'de, D, T>(input: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    let listed = BTreeMap::<String, Parsed<T>>::deserialize(input)?;
+    Ok(listed.into_iter().map(|(theirs, Parsed(ours))| (theirs, ours)).collect())
 }
 
 // An issuer appears only in maps and options, where the embedded defaults cannot reach.

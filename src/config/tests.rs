@@ -524,8 +524,7 @@ fn beside_clerk(name: &str, more: &str) -> String {
 fn rules_about_what_issuers_may_name() {
     let named = |name: &str| beside_clerk(name, "");
     let with = |more: &str| beside_clerk("x", more);
-    let clerk_with =
-        |more: &str| format!("clerk: {{ issuer: 'https://c', jwks_url: 'https://c/j', {more} }}");
+    let clerk_with = |more: &str| format!("clerk: {{ issuer: 'https://c', jwks_url: 'https://c/j', {more} }}");
     let second = |more: &str| {
         let first = "x: { issuer: 'https://p', jwks_url: 'https://p/j', user_id: subject, subject_prefix: x_ }";
         format!("issuers:\n  {first}\n  y: {{ issuer: 'https://y', jwks_url: 'https://y/j'{more} }}")
@@ -540,19 +539,34 @@ fn rules_about_what_issuers_may_name() {
         (named("device"), "issuers.device: the name is taken"),
         (with(", tenant: ''"), "issuers.x.tenant: \"\" must be 1 to 256 visible ASCII characters"),
         (with(", organizations: { org_1: 'a b' }"), r#"issuers.x.organizations.org_1: "a b" must be 1 to 256"#),
-        (with(", roles: { 'org:a': 'org:b,org:admin' }"), r#"issuers.x.roles.org:a: "org:b,org:admin" must be visible"#),
-        (with(", roles: { 'org:a': '' }"), r#"issuers.x.roles.org:a: "" must be visible ASCII without a comma"#),
+        (
+            with(", roles: { 'org:a': 'org:b,org:admin' }"),
+            r#"issuers.x.roles.org:a: "org:b,org:admin" must be 1 to 260 visible"#,
+        ),
+        (
+            with(", roles: { 'org:a': '' }"),
+            r#"issuers.x.roles.org:a: "" must be 1 to 260 visible ASCII characters without a comma"#,
+        ),
         (with(", user_id: email"), r#"issuers.x.user_id: "email" must be"#),
-        (with(", same_as: y"), r#"issuers.x.same_as: "y" must be clerk, or another entry of issuers that has no same_as"#),
+        (
+            with(", same_as: y"),
+            r#"issuers.x.same_as: "y" must be clerk, or another entry of issuers that has no same_as"#,
+        ),
         (with(", same_as: x"), r#"issuers.x.same_as: "x" must be clerk"#),
         (with(", same_as: clerk, tenant: acme"), r#"issuers.x.tenant: "acme" does nothing beside same_as"#),
         (with(", user_id: subject"), r#"issuers.x.subject_prefix: lets it call its users what clerk calls others"#),
-        (with(", user_id: subject, subject_prefix: ''"), r#"issuers.x.subject_prefix: "" lets it call its users what clerk"#),
+        (
+            with(", user_id: subject, subject_prefix: ''"),
+            r#"issuers.x.subject_prefix: "" lets it call its users what clerk"#,
+        ),
         (
             with(", user_id: subject, subject_prefix: user_p_"),
             r#"issuers.x.subject_prefix: "user_p_" lets it call its users what clerk calls others"#,
         ),
-        (second(", user_id: subject, subject_prefix: x_y"), r#"issuers.y.subject_prefix: "x_y" lets it call its users what issuers.x"#),
+        (
+            second(", user_id: subject, subject_prefix: x_y"),
+            r#"issuers.y.subject_prefix: "x_y" lets it call its users what issuers.x"#,
+        ),
         (
             format!("{}\ntenants: {{ default: x }}", with("")),
             r#"tenants.default: "x" is a tenant of issuers.x: choose another, or say issuers.x.tenant: x"#,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::sql::{Result, Row, Value};
 use super::{Directory, DirectoryError};
-use crate::model::{NewSession, PrincipalId, ProviderId, TenantId};
+use crate::model::{NewSession, PrincipalId, ProviderId, TenantId, role};
 use crate::telemetry::with_causes;
 use crate::time::Timestamp;
 
@@ -46,7 +46,7 @@ impl Directory {
     ///
     /// From then on an event that ends the user's sessions looks for them in that tenant too.
     pub async fn record_sign_in(&self, login: &NewSession, now: Timestamp) -> Result<LoginStatus> {
-        let (user, tenant, roles) = (&login.principal.id, &login.principal.tenant, login.roles.join(","));
+        let (user, tenant, roles) = (&login.principal.id, &login.principal.tenant, role::join(&login.roles));
         let row = self.login_status_row(login).await?;
         // Most users come back: they need no write.
         if row.maybe_int(1)?.is_some() && row.maybe_text(3)?.as_deref() == Some(&roles) {
@@ -167,7 +167,7 @@ mod tests {
                 id: "user_alice".parse().unwrap(),
                 tenant: tenant.parse().unwrap(),
             },
-            roles: vec!["org:admin".to_owned(), "org:owner".to_owned()],
+            roles: vec!["org:admin".parse().unwrap(), "org:owner".parse().unwrap()],
             origin: Origin { provider: ProviderId::CLERK, provider_session: Some("sess_1".to_owned()) },
             actor: None,
             authenticated_at: Timestamp(NOON.0 + authenticated_at),

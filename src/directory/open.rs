@@ -46,7 +46,10 @@ impl Directory {
 
     /// Returns how to connect with the password and the authorities of `config`, `None` where that needs
     /// neither; nothing changes yet.
-    pub fn check_credentials(&self, config: &config::Directory) -> Result<Option<DirectoryCredentials>, DirectoryError> {
+    pub fn check_credentials(
+        &self,
+        config: &config::Directory,
+    ) -> Result<Option<DirectoryCredentials>, DirectoryError> {
         self.pool.is_postgres().then(|| postgres_options(config).map(DirectoryCredentials)).transpose()
     }
 

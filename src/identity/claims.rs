@@ -13,7 +13,7 @@ use super::jws::is_visible_ascii;
 use super::namespace::Namespace;
 use super::{IdentityError, Reason};
 use crate::config::Issuer;
-use crate::model::{Identity, Subject, TenantId};
+use crate::model::{ActorId, Identity, Role, Subject, TenantId};
 use crate::time::Timestamp;
 
 type Claims = Map<String, Value>;
@@ -107,18 +107,18 @@ pub fn subject_of(subject_prefix: &str, id: &str) -> Option<Subject> {
 }
 
 /// Rule 14.
-fn actor(rules: &Issuer, namespace: &Namespace, claims: &Claims) -> Result<Option<String>, Reason> {
+fn actor(rules: &Issuer, namespace: &Namespace, claims: &Claims) -> Result<Option<ActorId>, Reason> {
     let Some(act) = claims.get("act") else { return Ok(None) };
     if !rules.allow_impersonation {
         return Err(Reason::ImpersonationNotAllowed);
     }
-    let actor = act.get("sub").and_then(Value::as_str).filter(|sub| is_visible_ascii(sub, TEXT_BYTES_MAX));
-    namespace.actor(actor.ok_or(Reason::Malformed)?).map(Some)
+    let actor = act.get("sub").and_then(Value::as_str).ok_or(Reason::Malformed)?;
+    namespace.actor(actor).map(Some)
 }
 
 /// Returns the organisation as tenant and the role in it, which the issuer calls `org:<role>` (contracts
 /// §11.2): claim `o` in version 2, `org_id` and `org_role` before.
-fn organization(namespace: &Namespace, claims: &Claims) -> Result<(Option<TenantId>, Option<String>), Reason> {
+fn organization(namespace: &Namespace, claims: &Claims) -> Result<(Option<TenantId>, Option<Role>), Reason> {
     let version = match claims.get("v") {
         None => 1,
         Some(version) => version.as_u64().ok_or(Reason::Malformed)?,
@@ -138,11 +138,10 @@ fn organization(namespace: &Namespace, claims: &Claims) -> Result<(Option<Tenant
     Ok((namespace.tenant(Some(id))?, role.map(|name| namespace.role(name)).transpose()?))
 }
 
-// Roles end up in a header, separated by commas.
-fn role_name(role: &str) -> Result<String, Reason> {
+fn role_name(role: &str) -> Result<Role, Reason> {
     let name = role.strip_prefix("org:").unwrap_or(role);
-    let fits = is_visible_ascii(name, TEXT_BYTES_MAX) && !name.contains(',');
-    if fits { Ok(format!("org:{name}")) } else { Err(Reason::Malformed) }
+    let role = format!("org:{name}").parse().ok().filter(|_| !name.is_empty());
+    role.ok_or(Reason::Malformed)
 }
 
 fn text<'a>(claims: &'a Claims, name: &str) -> Option<&'a str> {

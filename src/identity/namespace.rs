@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::Reason;
 use crate::config::{Config, Issuer};
-use crate::model::{ProviderId, TenantId};
+use crate::model::{ActorId, ProviderId, Role, TenantId};
 
 /// The names that one issuer may use, and the provider that it speaks for.
 pub(super) struct Namespace {
@@ -21,7 +21,7 @@ enum Scope {
     /// Names stand as they are, except those that belong to one of `others`.
     Verbatim { others: Vec<ProviderId> },
     /// Names are the provider's own, except those listed.
-    Own { tenant: TenantId, organizations: BTreeMap<String, TenantId>, roles: BTreeMap<String, String> },
+    Own { tenant: TenantId, organizations: BTreeMap<String, TenantId>, roles: BTreeMap<String, Role> },
 }
 
 impl Namespace {
@@ -69,23 +69,23 @@ impl Namespace {
         tenant.map(Some).map_err(|_| Reason::Malformed)
     }
 
-    /// Returns what the role `name` is called here.
-    pub(super) fn role(&self, name: String) -> Result<String, Reason> {
-        match &self.scope {
-            Scope::Verbatim { .. } => Ok(name),
-            Scope::Own { roles, .. } => match roles.get(&name) {
-                Some(role) => Ok(role.clone()),
-                None => self.provider.qualified(&name).map_err(|_| Reason::Malformed),
-            },
+    /// Returns what the issuer's `role` is called here.
+    pub(super) fn role(&self, role: Role) -> Result<Role, Reason> {
+        let Scope::Own { roles, .. } = &self.scope else { return Ok(role) };
+        if let Some(role) = roles.get(role.as_str()) {
+            return Ok(role.clone());
         }
+        let name = self.provider.qualified(role.as_str()).map_err(|_| Reason::Malformed)?;
+        name.parse().map_err(|_| Reason::Malformed)
     }
 
     /// Returns what the `subject` who acts in a user's name is called here.
-    pub(super) fn actor(&self, subject: &str) -> Result<String, Reason> {
-        match &self.scope {
-            Scope::Verbatim { .. } => self.verbatim(subject).map(str::to_owned),
-            Scope::Own { .. } => self.provider.qualified(subject).map_err(|_| Reason::Malformed),
-        }
+    pub(super) fn actor(&self, subject: &str) -> Result<ActorId, Reason> {
+        let actor = match &self.scope {
+            Scope::Verbatim { .. } => self.verbatim(subject)?.parse(),
+            Scope::Own { .. } => self.provider.qualified(subject).and_then(|name| name.parse()),
+        };
+        actor.map_err(|_| Reason::Malformed)
     }
 
     fn verbatim<'a>(&self, name: &'a str) -> Result<&'a str, Reason> {

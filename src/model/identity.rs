@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::model::principal::{HEADER_VALUE_MAX, InvalidIdentifier, header_safe};
-use crate::model::{PrincipalId, TenantId};
+use crate::model::{ActorId, PrincipalId, Role, TenantId};
 use crate::time::Timestamp;
 
 /// The longest name of a provider, in bytes: with a tenant's or role's own name it fits a header.
@@ -36,11 +36,11 @@ pub struct Identity {
     /// The tenant; `None` when the provider named none and the deployment's default is meant.
     pub tenant: Option<TenantId>,
     /// Roles inside the tenant.
-    pub roles: Vec<String>,
+    pub roles: Vec<Role>,
     /// The provider's own session (Clerk `sid`), so that its end can end ours.
     pub provider_session: Option<String>,
     /// Who acts in the user's name, when the provider says so (Clerk `act.sub`).
-    pub actor: Option<String>,
+    pub actor: Option<ActorId>,
     /// When the provider authenticated the user; a later revoke-all refuses earlier logins.
     pub authenticated_at: Timestamp,
     /// Identifies this very proof, so that a provider can be configured for single use.

@@ -1,6 +1,6 @@
 //! What a session is started from.
 
-use crate::model::{Identity, Principal, ProviderId};
+use crate::model::{ActorId, Identity, Principal, ProviderId, Role};
 use crate::time::Timestamp;
 
 /// Where a session came from.
@@ -18,11 +18,11 @@ pub struct NewSession {
     /// Who the session acts for.
     pub principal: Principal,
     /// Roles inside the tenant.
-    pub roles: Vec<String>,
+    pub roles: Vec<Role>,
     /// Who vouched, and for which login.
     pub origin: Origin,
     /// Who acts in the principal's name, where a provider said so.
-    pub actor: Option<String>,
+    pub actor: Option<ActorId>,
     /// When the caller was authenticated.
     pub authenticated_at: Timestamp,
     /// Names the proof where it must not be used a second time.

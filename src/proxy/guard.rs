@@ -13,7 +13,7 @@ use super::route::Policy;
 use crate::api::extract::{BearerError, bearer, is_jwt_shaped};
 use crate::config::{Auth, Cookie};
 use crate::model::{PrincipalKind, Session};
-use crate::session::{Refusal, Sessions, Source, StoreCall, Validated};
+use crate::session::{Refusal, Sessions, Slot, Source, StoreCall, Validated};
 
 /// Proof that the guard let a request through.
 #[derive(Clone, Debug)]
@@ -121,13 +121,13 @@ pub async fn authorize(
     cookie: &Cookie,
     asked: &mut Option<StoreCall>,
 ) -> Result<Permit, Rejection> {
-    let token = match credentials(&request.headers, cookie)? {
-        Credentials::Bearer(token) => token,
+    let (slot, token) = match credentials(&request.headers, cookie)? {
+        Credentials::Bearer(token) => (Slot::Bearer, token),
         Credentials::Cookie(token) => {
             if causes_effects(request) && !is_same_origin(request, &cookie.allowed_origins) {
                 return Err(Rejection::CrossOrigin);
             }
-            token
+            (Slot::Cookie, token)
         }
         Credentials::None if policy.auth == Auth::Required => return Err(Rejection::MissingToken),
         Credentials::None => return Ok(Permit::open()),
@@ -135,7 +135,8 @@ pub async fn authorize(
     if is_jwt_shaped(token) && !sessions.is_own(token) {
         return Err(Rejection::NotASessionToken);
     }
-    let Validated { session, source } = sessions.validate_watched(token, asked).await.map_err(Rejection::Refused)?;
+    let validated = sessions.validate_watched(slot, token, asked).await;
+    let Validated { session, source } = validated.map_err(Rejection::Refused)?;
     admit(&session, policy)?;
     Ok(Permit { session: Some(session), source: Some(source) })
 }
@@ -153,7 +154,7 @@ fn admit(session: &Session, policy: &Policy) -> Result<(), Rejection> {
         return Err(Rejection::AnonymousForbidden);
     }
     let needed = &policy.require_any_role;
-    if needed.is_empty() || needed.iter().any(|role| session.roles.contains(role)) {
+    if needed.is_empty() || needed.iter().any(|role| session.roles.iter().any(|held| held == role.as_str())) {
         Ok(())
     } else {
         Err(Rejection::RoleMissing)

@@ -23,7 +23,7 @@ use http::HeaderValue;
 
 use crate::api::RequestId;
 use crate::metrics::Metrics;
-use crate::model::{Session, TokenId};
+use crate::model::{Session, SessionId};
 use crate::session::{Refusal, Sessions};
 use crate::time::Clock;
 
@@ -155,7 +155,7 @@ impl Streams {
     fn sweep(&self, sessions: &Sessions, max_stale: Duration, clock: &dyn Clock, metrics: &Metrics) -> Vec<Doubtful> {
         let revocations = sessions.revocations();
         let (now, monotonic) = (clock.now(), clock.monotonic());
-        let mut doubtful: HashMap<TokenId, Doubtful> = HashMap::new();
+        let mut doubtful: HashMap<SessionId, Doubtful> = HashMap::new();
         for slot in self.slots() {
             let Some(held) = slot.held() else { continue };
             let expired = held.session.is_expired(now);
@@ -167,7 +167,7 @@ impl Streams {
             } else if until.is_some_and(|until| monotonic >= until) {
                 slot.end(&held, Cut::Unavailable, metrics);
             } else if expired || (until.is_some() && revocations.is_current()) {
-                let entry = doubtful.entry(held.session.token_id);
+                let entry = doubtful.entry(held.session.id);
                 entry.or_insert_with(|| (held.session.clone(), Vec::new())).1.push((slot, held));
             }
         }

@@ -243,7 +243,7 @@ impl Rebinds {
     // The event is deleted only when nothing is left to do; until then it is anybody's.
     async fn end_guest(&self, tenant: &TenantId, moved: &Moved) {
         self.metrics.rebound_rows.inc_by(moved.rows);
-        let ended = self.sessions.revoke_principal(tenant, &moved.guest).await;
+        let ended = self.sessions.end_principal(tenant, &moved.guest).await;
         if ended.is_err() || self.directory.forget_event(&moved.revocation).await.is_err() {
             tracing::warn!(guest.id = %moved.guest, "The guest's sessions will be ended later");
         }

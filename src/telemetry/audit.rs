@@ -14,6 +14,10 @@ pub enum Action {
     SessionStarted,
     /// A session was ended by its holder.
     SessionEnded,
+    /// A refresh token that had just been used got the same answer again.
+    RefreshRepeated,
+    /// A refresh token was used that had been replaced: it was stolen, and its session has ended.
+    RefreshReused,
     /// The oldest sessions of a principal made room for a new one.
     SessionsEvicted,
     /// Somebody was refused a session.
@@ -89,10 +93,12 @@ pub struct Event<'a> {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Started,
         Self::SessionStarted,
         Self::SessionEnded,
+        Self::RefreshRepeated,
+        Self::RefreshReused,
         Self::SessionsEvicted,
         Self::LoginDenied,
         Self::GuestRebound,
@@ -118,6 +124,8 @@ impl Action {
             Self::Started => "started",
             Self::SessionStarted => "session-started",
             Self::SessionEnded => "session-ended",
+            Self::RefreshRepeated => "refresh-repeated",
+            Self::RefreshReused => "refresh-reused",
             Self::SessionsEvicted => "sessions-evicted",
             Self::LoginDenied => "login-denied",
             Self::GuestRebound => "guest-rebound",

@@ -45,7 +45,8 @@ impl Site {
 
     async fn start_with(more: &str, finish: impl FnOnce(Builder) -> Builder) -> Self {
         let (clerk, partner, upstream) = tokio::join!(Idp::start(), Idp::start(), Upstream::start());
-        upstream.respond("/profile", "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}");
+        upstream
+            .respond("/profile", "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}");
         let builder = Doorward::builder().upstream(upstream.url()).idp(&clerk).config(CONFIG);
         let builder = builder.config(&issuer(&partner, more));
         Self { doorward: finish(builder).start().await, clerk, partner, upstream }
@@ -108,7 +109,10 @@ async fn a_partners_key_makes_nobody_a_user_a_member_or_an_administrator_of_the_
         let site = Site::start(&database, "").await;
         let token = site.sign_in(&site.clerk, &alice()).await;
         let real = site.told(&token).await;
-        assert_eq!((real.user.as_str(), real.tenant.as_str(), real.roles.as_str()), ("user_2alice", "org_main", "org:admin"));
+        assert_eq!(
+            (real.user.as_str(), real.tenant.as_str(), real.roles.as_str()),
+            ("user_2alice", "org_main", "org:admin")
+        );
         assert_eq!(site.as_admin(&token).await, 200);
 
         let mut acted_for = alice();
@@ -131,7 +135,10 @@ async fn a_partners_key_makes_nobody_a_user_a_member_or_an_administrator_of_the_
 
         let token = site.sign_in(&site.partner, &json!({ "sub": "user_2alice" })).await;
         let nowhere = site.told(&token).await;
-        assert_eq!((nowhere.user.as_str(), nowhere.tenant.as_str(), nowhere.roles.as_str()), (users[0].as_str(), "partner", ""));
+        assert_eq!(
+            (nowhere.user.as_str(), nowhere.tenant.as_str(), nowhere.roles.as_str()),
+            (users[0].as_str(), "partner", "")
+        );
         let other = site.sign_in(&site.partner, &json!({ "sub": "user_2bob" })).await;
         assert_ne!(site.told(&other).await.user, users[0]);
         assert_eq!(database.sql("select count(*) from doorward_identities").await, "2");

@@ -203,7 +203,9 @@ mod tests {
     #[test]
     fn a_user_is_a_name_an_address_and_a_date() {
         let read = |data: Value| match event("user.updated", &data) {
-            Some(Event::UserChanged { profile, barred, .. }) => (profile.name, profile.email, profile.changed_at.0, barred),
+            Some(Event::UserChanged { profile, barred, .. }) => {
+                (profile.name, profile.email, profile.changed_at.0, barred)
+            }
             other => panic!("{other:?}"),
         };
         let text = |text: &str| Some(text.to_owned());

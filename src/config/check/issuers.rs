@@ -56,12 +56,6 @@ fn names(config: &Config, found: &mut Vec<Finding>) {
             Ok(_) => {}
         }
         same_as(config, name, issuer, found);
-        for (role, meant) in &issuer.roles {
-            if meant.is_empty() || !meant.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
-                let message = "must be visible ASCII without a comma";
-                found.push(Finding::new(at.key("roles").key(role), message));
-            }
-        }
     }
 }
 
@@ -115,7 +109,8 @@ fn user_ids(config: &Config, found: &mut Vec<Finding>) {
             found.push(finding);
         };
         if let Some((other, _)) = seen.iter().find(|(_, other)| overlaps(other)) {
-            let message = format!("lets it call its users what {other} calls others; neither may begin with the other's");
+            let message =
+                format!("lets it call its users what {other} calls others; neither may begin with the other's");
             conflict(message, Some(other.key("subject_prefix")));
         } else if let Some(name) = locals.first().filter(|_| overlaps(LOCAL_ID_PREFIX)) {
             let message = format!("lets it call its users what the directory calls those of issuers.{name}");

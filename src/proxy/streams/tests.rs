@@ -2,28 +2,14 @@
 
 use std::thread;
 
-use uuid::Uuid;
-
 use super::*;
-use crate::model::{Principal, PrincipalKind, SessionId};
+use crate::model::{Principal, PrincipalKind, Shard};
 use crate::time::Timestamp;
 
 fn session() -> Arc<Session> {
-    Arc::new(Session {
-        id: SessionId(Uuid::now_v7()),
-        token_id: TokenId([7; 24]),
-        principal: Principal {
-            kind: PrincipalKind::User,
-            id: "user".parse().unwrap(),
-            tenant: "acme".parse().unwrap(),
-        },
-        roles: Vec::new(),
-        provider_session: None,
-        actor: None,
-        authenticated_at: Timestamp(0),
-        created_at: Timestamp(0),
-        expires_at: Timestamp(1_000),
-    })
+    let principal =
+        Principal { kind: PrincipalKind::User, id: "user".parse().unwrap(), tenant: "acme".parse().unwrap() };
+    Arc::new(Session::plain(principal, Shard::of(7), Timestamp(0), Timestamp(1_000)))
 }
 
 #[test]

@@ -107,7 +107,8 @@ fn keys_named_in_documents_exist() {
         let own = issuer.is_some_and(|(_, rest)| known.contains(format!("issuers.partner.{rest}").as_str()));
         let key = &issuer.map_or(key.to_owned(), |(_, rest)| format!("clerk.{rest}"));
         let below = [format!("{key}."), format!("{key}[]")];
-        own || known.contains(key.as_str()) || known.iter().any(|known| below.iter().any(|below| known.starts_with(below)))
+        own || known.contains(key.as_str())
+            || known.iter().any(|known| below.iter().any(|below| known.starts_with(below)))
     };
     let (mut seen, mut unknown) = (0, Vec::new());
     for (document, text) in documents().into_iter().filter(|(name, _)| !name.starts_with("docs/adr/")) {

@@ -1,6 +1,6 @@
-//! What one subscription has heard: applies revocations and notices when one is missing.
+//! What one subscription received: applies revocations and notices when one is missing.
 //!
-//! `push` runs in the connection's driver, in wire order, and never waits. Invariant: once it has
+//! `on_push` runs in the connection's driver, in wire order, and never waits. Invariant: once it has
 //! returned, no cached answer from before the message can be found again. A message that is
 //! missing, out of order or not understood ends the generation, which ends them all.
 
@@ -13,7 +13,6 @@ use super::journal::Journal;
 use super::keys::Keys;
 use super::message::Message;
 use crate::metrics::Metrics;
-use crate::store::Key;
 use crate::store::revocations::{Resync, Revocations};
 use crate::time::Clock;
 
@@ -28,8 +27,8 @@ pub(super) struct Count {
     pub(super) epoch: String,
 }
 
-/// One subscription's ears, bound to a generation.
-pub(super) struct Hearing {
+/// One subscription to the revocation channel, bound to a generation.
+pub(super) struct Subscriber {
     generation: u64,
     keys: Arc<Keys>,
     clock: Arc<dyn Clock>,
@@ -41,7 +40,7 @@ pub(super) struct Hearing {
     reason: OnceLock<Resync>,
 }
 
-/// A revocation may have gone unheard.
+/// A revocation may have been missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gap;
 
@@ -54,8 +53,8 @@ struct Sequence {
     last: Option<(u64, String)>,
 }
 
-impl Hearing {
-    /// Returns ears that have heard nothing yet, for a subscription in `generation`.
+impl Subscriber {
+    /// Returns a subscriber that has received nothing yet, for a subscription in `generation`.
     pub(super) fn new(
         generation: u64,
         keys: Arc<Keys>,
@@ -72,10 +71,10 @@ impl Hearing {
     }
 
     /// Takes what the connection's driver received.
-    pub(super) fn push(&self, push: &PushInfo) {
+    pub(super) fn on_push(&self, push: &PushInfo) {
         match push.kind {
             PushKind::Message => match push.data.get(1) {
-                Some(Value::BulkString(text)) => self.hear(text),
+                Some(Value::BulkString(text)) => self.on_message(text),
                 _ => self.lose(Resync::Sequence),
             },
             PushKind::Disconnection => self.lose(Resync::Disconnected),
@@ -83,7 +82,7 @@ impl Hearing {
         }
     }
 
-    /// Ends the generation, once, and wakes whoever waits in [`lost`](Self::lost). An anomaly ends
+    /// Ends the generation, once, and wakes what waits in [`lost`](Self::lost). An anomaly ends
     /// the lease too; a broken connection lets it run out, for it still bounds what was missed.
     pub(super) fn lose(&self, reason: Resync) {
         self.reason.get_or_init(|| reason);
@@ -113,35 +112,34 @@ impl Hearing {
         self.with_sequence(control, |sequence| sequence.begin(count))
     }
 
-    /// Returns the number of the last revocation heard.
-    pub(super) fn heard(&self, control: usize) -> u64 {
+    /// Returns the number of the last revocation received.
+    pub(super) fn last_sequence(&self, control: usize) -> u64 {
         let last = self.with_sequence(control, |sequence| Ok(sequence.last.as_ref().map_or(0, |(number, _)| *number)));
         last.unwrap_or_default()
     }
 
-    /// Refuses a later count that goes back behind what was heard before it was asked for, or that
+    /// Refuses a later count that goes back behind what was received before it was asked for, or that
     /// changes the past.
-    pub(super) fn check_past(&self, control: usize, heard_before: u64, count: &Count) -> Result<(), Gap> {
-        self.with_sequence(control, |sequence| sequence.check_past(heard_before, count))
+    pub(super) fn check_past(&self, control: usize, received_before: u64, count: &Count) -> Result<(), Gap> {
+        self.with_sequence(control, |sequence| sequence.check_past(received_before, count))
     }
 
-    /// As [`check_past`](Self::check_past); refuses also a count beyond what has been heard, which
+    /// As [`check_past`](Self::check_past); refuses also a count beyond what was received, which
     /// it never is if the subscribed connection itself carried it.
-    pub(super) fn check(&self, control: usize, heard_before: u64, count: &Count) -> Result<(), Gap> {
-        self.check_past(control, heard_before, count)?;
-        if self.heard(control) >= count.sequence { Ok(()) } else { Err(Gap) }
+    pub(super) fn check(&self, control: usize, received_before: u64, count: &Count) -> Result<(), Gap> {
+        self.check_past(control, received_before, count)?;
+        if self.last_sequence(control) >= count.sequence { Ok(()) } else { Err(Gap) }
     }
 
-    fn hear(&self, text: &[u8]) {
+    fn on_message(&self, text: &[u8]) {
         let Some(message) = Message::parse(text) else { return self.lose(Resync::Sequence) };
         self.revocations.revoke(&message.ids, message.expires_at);
-        let shard = message.shard;
-        self.journal.remember(message.ids.iter().map(|id| Key { id: *id, shard }), message.expires_at);
+        self.journal.remember(message.ids.iter().copied(), message.expires_at);
         let lag = self.clock.now().since(message.sent_at);
         self.metrics.invalidation_lag.observe(lag.as_secs_f64());
         let Some(number) = message.sequence else { return };
-        let control = self.keys.control_index(shard);
-        if self.with_sequence(control, |sequence| sequence.hear(number, message.nonce)).is_err() {
+        let control = self.keys.control_index(message.shard);
+        if self.with_sequence(control, |sequence| sequence.on_message(number, message.nonce)).is_err() {
             self.lose(Resync::Sequence);
         }
     }
@@ -161,7 +159,7 @@ impl Count {
 }
 
 impl Sequence {
-    fn hear(&mut self, number: u64, nonce: String) -> Result<(), Gap> {
+    fn on_message(&mut self, number: u64, nonce: String) -> Result<(), Gap> {
         if self.unordered && self.last.as_ref().is_some_and(|(last, _)| number <= *last) {
             return Ok(());
         }
@@ -186,9 +184,9 @@ impl Sequence {
         if meets && (reaches || self.unordered) { Ok(()) } else { Err(Gap) }
     }
 
-    fn check_past(&self, heard_before: u64, count: &Count) -> Result<(), Gap> {
+    fn check_past(&self, received_before: u64, count: &Count) -> Result<(), Gap> {
         let same_life = self.epoch.as_ref() == Some(&count.epoch);
-        let forward = count.sequence >= heard_before;
+        let forward = count.sequence >= received_before;
         let same_past = self.last.as_ref().is_none_or(|(last, nonce)| *last != count.sequence || *nonce == count.last);
         if same_life && forward && same_past { Ok(()) } else { Err(Gap) }
     }
@@ -211,22 +209,22 @@ mod tests {
     #[test]
     fn consecutive_messages_are_complete() {
         let mut state = begun(4, "d");
-        assert_eq!(state.hear(5, "e".to_owned()), Ok(()));
-        assert_eq!(state.hear(6, "f".to_owned()), Ok(()));
+        assert_eq!(state.on_message(5, "e".to_owned()), Ok(()));
+        assert_eq!(state.on_message(6, "f".to_owned()), Ok(()));
         assert_eq!(state.check_past(6, &count(6, "f")), Ok(()));
         assert_eq!(state.check_past(5, &count(5, "e")), Ok(()), "a message overtook the reply's handling");
     }
 
     #[test]
     fn a_missing_message_is_a_gap() {
-        assert_eq!(begun(4, "d").hear(6, "f".to_owned()), Err(Gap));
+        assert_eq!(begun(4, "d").on_message(6, "f".to_owned()), Err(Gap));
     }
 
     #[test]
     fn a_count_that_goes_back_or_changes_its_past_is_a_gap() {
         assert_eq!(begun(4, "d").check_past(4, &count(3, "c")), Err(Gap));
         assert_eq!(begun(4, "d").check_past(4, &count(4, "x")), Err(Gap));
-        assert_eq!(begun(4, "d").hear(4, "x".to_owned()), Err(Gap));
+        assert_eq!(begun(4, "d").on_message(4, "x".to_owned()), Err(Gap));
         let flushed = Count { epoch: "other".to_owned(), ..Count::default() };
         assert_eq!(begun(0, "").check_past(0, &flushed), Err(Gap), "a flush before the first revocation");
     }
@@ -235,7 +233,7 @@ mod tests {
     fn a_count_follows_an_earlier_one_of_the_same_server_only() {
         assert!(count(4, "d").follows(&count(4, "d")));
         assert!(count(5, "e").follows(&count(4, "d")));
-        assert!(!count(4, "d").follows(&count(5, "e")), "it has not heard of what the other recorded");
+        assert!(!count(4, "d").follows(&count(5, "e")), "it does not know what the other recorded");
         assert!(!count(4, "x").follows(&count(4, "d")), "two pasts");
         assert!(!Count { epoch: "f".to_owned(), ..count(5, "e") }.follows(&count(4, "d")));
     }
@@ -244,16 +242,16 @@ mod tests {
     fn in_a_cluster_a_message_may_come_after_its_count() {
         let mut state = Sequence { unordered: true, ..Sequence::default() };
         state.begin(&count(4, "d")).unwrap();
-        assert_eq!(state.hear(4, "d".to_owned()), Ok(()));
-        assert_eq!(state.hear(5, "e".to_owned()), Ok(()));
-        assert_eq!(state.hear(7, "g".to_owned()), Err(Gap));
+        assert_eq!(state.on_message(4, "d".to_owned()), Ok(()));
+        assert_eq!(state.on_message(5, "e".to_owned()), Ok(()));
+        assert_eq!(state.on_message(7, "g".to_owned()), Err(Gap));
     }
 
     #[test]
     fn messages_before_the_first_count_must_meet_it() {
         let mut early = Sequence::default();
-        early.hear(5, "e".to_owned()).unwrap();
-        early.hear(6, "f".to_owned()).unwrap();
+        early.on_message(5, "e".to_owned()).unwrap();
+        early.on_message(6, "f".to_owned()).unwrap();
         assert_eq!(early.clone().begin(&count(5, "e")), Ok(()));
         assert_eq!(early.clone().begin(&count(4, "d")), Ok(()));
         assert_eq!(early.clone().begin(&count(3, "c")), Err(Gap));
