@@ -92,14 +92,14 @@ metrics! {
     tombstones: IntGauge = gauge("tombstones");
     /// Revocations that the store has not confirmed yet.
     revocation_journal_depth: IntGauge = gauge("revocation_journal_depth");
-    /// Store operations by result.
-    redis_commands: IntCounterVec = counters("redis_commands_total", &["op", "result"]);
-    /// Time of store operations.
-    redis_command_duration: HistogramVec = histograms("redis_command_duration_seconds", &["op"], STORE_SECONDS);
-    /// Whether the store can be reached.
-    redis_up: IntGauge = gauge("redis_up");
-    /// Connections to the store that were made again.
-    redis_reconnects: IntCounter = counter("redis_reconnects_total");
+    /// Operations of the session store, by result. `backend` is redis or sqlite.
+    store_operations: IntCounterVec = counters("store_operations_total", &["backend", "op", "result"]);
+    /// Time of operations of the session store.
+    store_operation_duration: HistogramVec = histograms("store_operation_duration_seconds", &["backend", "op"], STORE_SECONDS);
+    /// Whether the session store can be used.
+    store_up: IntGaugeVec = gauges("store_up", &["backend"]);
+    /// How often the session store could be used again after it could not.
+    store_reconnects: IntCounterVec = counters("store_reconnects_total", &["backend"]);
     /// Sessions started, by kind of principal and method.
     sessions_created: IntCounterVec = counters("sessions_created_total", &["kind", "method"]);
     /// Sessions ended before their time, by reason.

@@ -124,7 +124,7 @@ mod tests {
     fn rendered() -> String {
         let metrics = Metrics::new().unwrap();
         metrics.http_requests.with_label_values(&["proxy", "a\"b\\c\nd", "200"]).inc();
-        metrics.redis_up.set(1);
+        metrics.ready.with_label_values(&["store"]).set(1);
         let seen = |seconds: f64, trace_id: &str| {
             metrics.auth_decision_duration.with_label_values(&["cache"]).observe(seconds);
             let (trace_id, at) = (trace_id.to_owned(), Timestamp(1_767_225_600_007));
@@ -143,7 +143,7 @@ mod tests {
             "# HELP doorward_http_requests Exchanges answered. `handler` is proxy, verify, admin or a surface; `route` a rule's id; `code` the status.\n\
              # TYPE doorward_http_requests counter\n\
              doorward_http_requests_total{code=\"200\",handler=\"proxy\",route=\"a\\\"b\\\\c\\nd\"} 1\n",
-            "# TYPE doorward_redis_up gauge\ndoorward_redis_up 1\n",
+            "# TYPE doorward_ready gauge\ndoorward_ready{check=\"store\"} 1\n",
             "doorward_auth_decision_duration_seconds_bucket{source=\"cache\",le=\"5e-06\"} 0\n\
              doorward_auth_decision_duration_seconds_bucket{source=\"cache\",le=\"1e-05\"} 2 # {trace_id=\"new\"} 0.000008 1767225600.007\n\
              doorward_auth_decision_duration_seconds_bucket{source=\"cache\",le=\"2.5e-05\"} 2\n",
