@@ -12,6 +12,7 @@ use aws_lc_rs::rand::SystemRandom;
 use criterion::{Criterion, criterion_group, criterion_main};
 use doorward::config::{Auth, Cookie, RouteRule, sessions};
 use doorward::directory::Generation;
+use doorward::guests::Guests;
 use doorward::metrics::Metrics;
 use doorward::model::{Shard, TenantId, TokenKey, TokenKeys, TokenKind};
 use doorward::proxy::guard::{self, Permit, Rejection};
@@ -82,7 +83,8 @@ impl Fixture {
     }
 
     fn token(&self) -> String {
-        let guest = self.sessions.guest("a device of the benchmark", Generation(0));
+        let guests = Guests::new(key(), self.sessions.default_tenant().clone(), Arc::new(SystemClock::new()));
+        let guest = guests.identity("a device of the benchmark", Generation(0));
         let started = self.runtime.block_on(self.sessions.start(&guest, "anonymous"));
         started.expect("the store is writable").token.expose().to_owned()
     }

@@ -23,11 +23,11 @@ use tokio::sync::Semaphore;
 pub use self::accounts::Account;
 pub use self::devices::Generation;
 pub use self::open::NewCredentials;
-use self::outbox::Woken;
+use self::outbox::Wakers;
 #[cfg(test)]
 pub(crate) use self::outbox::tests::embedded;
 pub use self::outbox::{Depth, EventId, EventKind, EventState, Lease, Leased, ListedEvent, OutboxEvent};
-pub use self::rebind::{Answer, Asked, Claim, Claimed, Moved};
+pub use self::rebind::{ClaimOutcome, Moved, RebindClaim, RebindOutcome, RebindRequest};
 pub use self::receipts::Receipt;
 pub use self::reown::Reown;
 use self::sql::Pool;
@@ -36,7 +36,7 @@ pub use self::users::{Marks, Person, Standing};
 /// The directory.
 pub struct Directory {
     pool: Pool,
-    woken: Woken,
+    wakers: Wakers,
     /// Room for sign-ins that are noted while nobody waits.
     notes: Arc<Semaphore>,
 }

@@ -9,9 +9,11 @@
 pub mod secret;
 pub mod time;
 
+pub mod outgoing;
+pub mod wire;
+
 pub mod config;
 pub mod metrics;
-pub mod outgoing;
 pub mod telemetry;
 
 pub mod model;
@@ -24,6 +26,7 @@ pub mod outbox;
 pub mod session;
 
 pub mod bootstrap;
+pub mod guests;
 
 pub mod api;
 

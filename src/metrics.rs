@@ -1,4 +1,4 @@
-//! What Prometheus sees: one struct, one registry, every label from a closed set.
+//! The metrics: one struct, one registry, every label from a closed set.
 //!
 //! Never a user, tenant, path, token, address or raw error as a label. Every reachable combination
 //! exists from the start, so that `rate()` has a zero to begin from.
@@ -76,9 +76,9 @@ metrics! {
     session_cache_evictions: IntCounterVec = counters("session_cache_evictions_total", &["cause"]);
     /// From a revocation's publication to its effect on this replica.
     invalidation_lag: Histogram = histogram("invalidation_lag_seconds", LAG_SECONDS);
-    /// Whether this replica hears of revocations.
+    /// Whether this replica receives revocations.
     invalidation_stream_connected: IntGauge = gauge("invalidation_stream_connected");
-    /// When this replica last proved that it hears, in Unix seconds.
+    /// When this replica last received a message of the revocation stream, in Unix seconds.
     invalidation_last_event_timestamp: Gauge = float_gauge("invalidation_last_event_timestamp_seconds");
     /// Generations of the cache that ended, by reason.
     invalidation_resyncs: IntCounterVec = counters("invalidation_resyncs_total", &["reason"]);

@@ -10,11 +10,9 @@ mod find;
 pub mod headers;
 mod outcome;
 mod policy;
-mod rebind;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,9 +25,7 @@ use self::cache::SessionCache;
 pub use self::headers::Caller;
 pub use self::outcome::{Refusal, Source, StartError, Started, StoreCall, Validated};
 pub use self::policy::Policy;
-pub use self::rebind::{InvalidHook, NewHookSecret, RebindError, Rebinds, Rebound};
 use crate::config;
-use crate::directory::Generation;
 use crate::metrics::Metrics;
 use crate::model::{
     Identity, ParsedToken, Principal, PrincipalId, PrincipalKind, Session, SessionId, TenantId, TokenError, TokenKey,
@@ -224,42 +220,6 @@ impl Sessions {
         let shard = shard_of_parts(tenant, principal);
         let listed = self.store.list(tenant, principal, shard, self.clock.now()).await;
         listed.map_err(|error| unavailable(&error, Refusal::Unavailable))
-    }
-
-    /// Returns the identity of a device's guest: the same one, whoever asks and wherever.
-    ///
-    /// The principal is derived, not stored: two first calls cannot make two (contracts §5.2).
-    ///
-    /// # Panics
-    ///
-    /// Never: a UUID is visible ASCII.
-    pub fn guest(&self, device_id: &str, generation: Generation) -> Identity {
-        let tenant = self.policy.default_tenant.as_str().as_bytes();
-        let digest = match generation {
-            Generation(0) => self.guest_key.digest("device", &[tenant, device_id.as_bytes()]),
-            Generation(later) => self.guest_key.digest("device", &[tenant, device_id.as_bytes(), &later.to_be_bytes()]),
-        };
-        let mut bytes = [0; 16];
-        bytes.iter_mut().zip(digest).for_each(|(into, from)| *into = from);
-        let uuid = uuid::Builder::from_custom_bytes(bytes).into_uuid();
-        Identity {
-            issuer: "device".to_owned(),
-            kind: PrincipalKind::Anonymous,
-            subject: PrincipalId::from_str(&format!("anon:{uuid}")).expect("a UUID is visible ASCII"),
-            tenant: None,
-            roles: Vec::new(),
-            provider_session: None,
-            actor: None,
-            authenticated_at: self.clock.now(),
-            proof_id: None,
-        }
-    }
-
-    /// Returns what the directory knows a device by: a keyed hash in hex, because the id is a secret.
-    pub fn device_key(&self, device_id: &str) -> String {
-        let tenant = self.policy.default_tenant.as_str().as_bytes();
-        let digest = self.guest_key.digest("directory", &[tenant, device_id.as_bytes()]);
-        digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
     }
 
     /// Returns whether a session's end may be moved; if not, its time is up when its time is up.

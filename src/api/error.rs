@@ -10,18 +10,18 @@ use std::sync::Arc;
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use crate::api::extract::{BearerError, RequestId};
 use crate::directory::DirectoryError;
 use crate::identity::IdentityError;
 use crate::session::{Refusal, StartError};
+use crate::wire::headers::X_REQUEST_ID;
 
 /// How long callers are asked to wait after a 503, in seconds (contracts §3.1).
 const UNAVAILABLE_RETRY_AFTER: u64 = 3;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Why a request was not answered as asked.

@@ -13,11 +13,11 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::api::error::{Error, Kind};
 use crate::secret::random_bytes;
+use crate::wire::json::parse_object;
 
 /// The longest token that is looked at, in bytes (contracts §3 rule 3).
 const TOKEN_MAX: usize = 8192;
@@ -40,9 +40,6 @@ pub struct RequestId(u64);
 /// The caller's address as the proxy knows it. A request extension; absent behind a unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddr(pub IpAddr);
-
-struct Object(Map<String, Value>);
-struct ObjectVisitor;
 
 impl RequestId {
     /// Returns a new random id, or zero if there is no randomness: an id is not a secret.
@@ -86,31 +83,6 @@ impl From<u64> for RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:016x}", self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_map(ObjectVisitor)
-    }
-}
-
-impl<'de> Visitor<'de> for ObjectVisitor {
-    type Value = Object;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON object")
-    }
-
-    // serde_json would keep the last of two equal keys; another reader may keep the first.
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Object, A::Error> {
-        let mut object = Map::new();
-        while let Some((key, value)) = entries.next_entry::<String, Value>()? {
-            if object.insert(key, value).is_some() {
-                return Err(serde::de::Error::custom("repeated key"));
-            }
-        }
-        Ok(Object(object))
     }
 }
 
@@ -159,12 +131,6 @@ pub async fn object(request: Request<Body>) -> Result<Map<String, Value>, Error>
 /// Returns a body of at most `bytes_max` bytes, as they were sent.
 pub(super) async fn whole(body: Body, bytes_max: usize) -> Result<Bytes, Error> {
     Ok(Limited::new(body, bytes_max).collect().await.map_err(unreadable)?.to_bytes())
-}
-
-/// Returns the JSON object that `bytes` are, if they are one without repeated keys.
-pub(super) fn parse_object(bytes: &[u8]) -> Option<Map<String, Value>> {
-    // The parser's own message is dropped: it may quote the body.
-    serde_json::from_slice(bytes).map(|Object(object)| object).ok()
 }
 
 // RFC 6750 §2.1: 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
@@ -294,7 +260,7 @@ mod tests {
     #[tokio::test]
     async fn anything_but_one_object_without_repeated_keys_is_malformed() {
         let expected = (Kind::Unprocessable, "Invalid JSON body".to_owned());
-        let bodies: [&[u8]; 10] = [
+        let bodies: [&[u8]; 11] = [
             b"[]",
             b"null",
             b"\"x\"",
@@ -305,6 +271,7 @@ mod tests {
             b"{\"a\":\"\xff\"}",
             b"{\"a\":\"\\ud800\"}",
             br#"{"device_id":"a","device_id":"b"}"#,
+            br#"{"data":{"a":1,"a":2}}"#,
         ];
         for body in bodies {
             assert_eq!(refusal(Some("application/json"), body).await, expected, "{body:?}");

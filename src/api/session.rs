@@ -25,13 +25,14 @@ use serde::Serialize;
 use crate::api::error::{Error, json_text};
 use crate::api::extract::ClientAddr;
 use crate::api::limit::Limits;
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::BootstrapComposer;
 use crate::config::rebind::Fields;
 use crate::directory::Directory;
+use crate::guests::{Guests, Rebinds};
 use crate::identity::Providers;
 use crate::metrics::Metrics;
 use crate::model::Session;
-use crate::session::{self, Rebinds, Sessions, Started};
+use crate::session::{self, Sessions, Started};
 use crate::telemetry::audit::{Action, Event};
 use crate::time::Clock;
 
@@ -41,11 +42,13 @@ pub struct App {
     /// Starts and ends sessions.
     pub sessions: Arc<Sessions>,
     /// Puts together what a front end needs first.
-    pub bootstrap: Arc<Bootstrap>,
+    pub bootstrap: Arc<BootstrapComposer>,
     /// Devices and users.
     pub directory: Arc<Directory>,
     /// Whether webhooks tell of users and logins that end: then the directory has to be asked.
     pub hears_of_ends: bool,
+    /// Says who the guest of a device is.
+    pub guests: Arc<Guests>,
     /// Makes guests users.
     pub rebinds: Arc<Rebinds>,
     /// What two keys of a rebind's answer are called.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::{duration, listen::from_text};
+use crate::outgoing::{UpstreamAddress, UpstreamTls, Versions};
 
 /// The application behind Doorward.
 #[derive(Clone, Debug, Deserialize)]
@@ -77,6 +78,28 @@ pub enum Exposed {
     Unready,
     /// Nothing: nobody looks.
     Ignore,
+}
+
+impl Upstream {
+    /// Returns where Doorward's own requests to the application go; none without `url`.
+    pub fn address(&self) -> Option<UpstreamAddress<'_>> {
+        Some(match self.url.as_ref()? {
+            Target::Unix(path) => UpstreamAddress::Unix(path),
+            Target::Tcp { host, port, tls } => {
+                let names = UpstreamTls { ca: self.ca.as_deref(), server_name: self.server_name.as_deref() };
+                UpstreamAddress::Tcp { host, port: *port, tls: tls.then_some(names) }
+            }
+        })
+    }
+
+    /// Returns which versions of HTTP those requests speak: the same as forwarded ones.
+    pub fn versions(&self) -> Versions {
+        match self.protocol {
+            Protocol::Auto => Versions::Negotiated,
+            Protocol::Http1 => Versions::Http1,
+            Protocol::Http2 => Versions::Http2,
+        }
+    }
 }
 
 impl Target {

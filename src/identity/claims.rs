@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::jws::is_visible_ascii;
 use super::{IdentityError, Reason};
 use crate::config::Issuer;
 use crate::model::{Identity, PrincipalId, PrincipalKind, TenantId};
 use crate::time::Timestamp;
+use crate::wire::headers::is_visible_ascii;
 
 type Claims = Map<String, Value>;
 

@@ -8,7 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::Reason;
-use super::json::parse_object;
+use crate::wire::headers::is_visible_ascii;
+use crate::wire::json::parse_object;
 
 const BYTES_MAX: usize = 8192;
 const KID_BYTES_MAX: usize = 256;
@@ -66,11 +67,6 @@ impl<'a> Jws<'a> {
     pub(super) fn claimed_issuer(&self) -> Option<&str> {
         self.claims.get("iss").and_then(Value::as_str)
     }
-}
-
-/// Returns whether `text` is 1 to `max` visible ASCII bytes.
-pub(super) fn is_visible_ascii(text: &str, max: usize) -> bool {
-    (1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn class_of(cat: Option<&Value>) -> Class {

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Reason;
-use super::json::parse_object;
 use super::jws::Jws;
+use crate::wire::json::parse_object;
 
 const KEYS_MAX: usize = 64;
 

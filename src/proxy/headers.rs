@@ -15,9 +15,10 @@ use crate::config::IdentityHeaders;
 use crate::metrics::Metrics;
 use crate::session::Caller;
 pub use crate::session::headers::{X_CLIENT_ID, X_USER_ID};
+use crate::wire::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 
 /// The exchange's name in every log.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub use crate::wire::headers::X_REQUEST_ID;
 
 /// How an identity header is spelt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +28,6 @@ enum Spelling {
     /// In another way, which an application may fold.
     Other,
 }
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What an application could write into its answer to look like Doorward.
 pub const IDENTITY_IN_RESPONSES: [HeaderName; 2] = [X_USER_ID, X_CLIENT_ID];

@@ -9,7 +9,7 @@ use super::worker::Worker;
 use super::{Shared, StartError, start_error};
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::outbox::{Outbox, Setup};
+use crate::outbox::{OutboxDelivery, OutboxSetup};
 use crate::secret::Rotating;
 use crate::session::Sessions;
 
@@ -32,9 +32,9 @@ impl Delivery {
         sessions: &Arc<Sessions>,
         shared: &Shared,
     ) -> Result<Self, StartError> {
-        let outbox = Outbox::new(
+        let outbox = OutboxDelivery::new(
             &config.outbox,
-            Setup {
+            OutboxSetup {
                 directory: directory.clone(),
                 sessions: sessions.clone(),
                 clock: shared.clock.clone(),

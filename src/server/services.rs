@@ -8,9 +8,10 @@ use super::{Shared, StartError, directory, listener, start_error};
 use crate::api::limit;
 use crate::api::session::{App, router};
 use crate::api::webhooks;
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::BootstrapComposer;
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::guests::{Guests, Rebinds};
 use crate::identity::Providers;
 use crate::model::{TokenKey, TokenKeys};
 use crate::proxy::Gateway;
@@ -20,7 +21,7 @@ use crate::proxy::series;
 use crate::proxy::tally::Tallies;
 use crate::proxy::upstream::Upstream;
 use crate::secret::{Rotating, random_bytes};
-use crate::session::{Policy, Rebinds, Sessions, Setup};
+use crate::session::{Policy, Sessions, Setup};
 use crate::store::redis::RedisStore;
 use crate::telemetry::traces::Tracer;
 
@@ -30,6 +31,7 @@ pub(super) struct Services {
     pub(super) directory: Arc<Directory>,
     pub(super) providers: Arc<Providers>,
     pub(super) upstream: Arc<Upstream>,
+    guests: Arc<Guests>,
     rebinds: Arc<Rebinds>,
     sender: Option<Arc<webhooks::Sender>>,
 }
@@ -39,8 +41,9 @@ impl Services {
     pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Store, Self), StartError> {
         let (store, keys) = open_store(config, shared).await?;
         let directory = directory::open(config, shared).await?;
+        let guests = Arc::new(Guests::new(keys.1.clone(), config.tenants.default.clone(), shared.clock.clone()));
         let sessions = start_sessions(config, &store, keys, shared);
-        let rebinds = directory::open_rebinds(config, &directory, &sessions, shared).await?;
+        let rebinds = directory::open_rebinds(config, &directory, &sessions, &guests, shared).await?;
         let providers = Providers::new(config, &shared.clock, &shared.metrics);
         let providers = providers.map_err(|error| start_error("cannot set up identity providers", &error))?;
         let upstream = Upstream::new(&config.upstream);
@@ -50,6 +53,7 @@ impl Services {
             directory,
             providers: Arc::new(providers),
             upstream: Arc::new(upstream),
+            guests,
             rebinds,
             sender: webhooks::Sender::from_config(config).map(Arc::new),
         };
@@ -79,13 +83,15 @@ impl Services {
         let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| start_error("cannot start", &error))?;
         let settings = shared.settings.clone();
         let identity_headers = Box::new(move || settings.load().identity_headers);
-        let bootstrap = Bootstrap::new(config, self.directory.clone(), identity_headers, shared.metrics.clone());
+        let bootstrap =
+            BootstrapComposer::new(config, self.directory.clone(), identity_headers, shared.metrics.clone());
         let bootstrap = bootstrap.map_err(|error| start_error("cannot set up bootstrap", &error))?;
         let app = App {
             sessions: self.sessions.clone(),
             bootstrap: Arc::new(bootstrap),
             directory: self.directory.clone(),
             hears_of_ends: config.webhooks.clerk.is_some(),
+            guests: self.guests.clone(),
             rebinds: self.rebinds.clone(),
             rebind_fields: Arc::new(config.rebind.fields.clone()),
             providers: self.providers.clone(),

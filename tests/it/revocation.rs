@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use doorward::directory::Generation;
 use doorward::session::{Refusal, StartError};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
@@ -219,7 +218,7 @@ async fn a_principal_ended_on_one_replica_is_refused_by_the_other_whole_and_nobo
     let url = redis.url();
     let (one, two) = tokio::join!(Replica::live(&url), Replica::live(&url));
     let mut tokens = Vec::new();
-    let early = one.sessions.guest("shared", Generation(0));
+    let early = one.guest("shared");
     for _ in 0..20 {
         tokens.push(one.sign_in("shared").await.token.expose().to_owned());
     }

@@ -46,9 +46,9 @@ async fn start(app: &App, client: Option<ClientAddr>, request: Request<Body>) ->
 // rebind ends in between is refused by the store.
 async fn sign_in(app: &App, device_id: &str) -> Result<Result<Started, StartError>, Error> {
     let asked_at = app.clock.now();
-    let device = app.sessions.device_key(device_id);
-    let generation = app.directory.see_guest(app.sessions.default_tenant(), &device, asked_at).await?;
-    let guest = Identity { authenticated_at: asked_at, ..app.sessions.guest(device_id, generation) };
+    let device = app.guests.device_key(device_id);
+    let generation = app.directory.see_guest(app.guests.tenant(), &device, asked_at).await?;
+    let guest = Identity { authenticated_at: asked_at, ..app.guests.identity(device_id, generation) };
     Ok(app.sessions.start(&guest, Method::Anonymous.label()).await)
 }
 

@@ -14,8 +14,8 @@ use super::{App, Json};
 use crate::api::error::{Error, Kind};
 use crate::api::extract::{bearer, is_jwt_shaped, object};
 use crate::config::rebind::Fields;
+use crate::guests::{RebindError, Rebound};
 use crate::model::{Principal, PrincipalKind};
-use crate::session::{RebindError, Rebound};
 
 /// How long an idempotency key may be.
 const KEY_MAX: usize = 255;

@@ -38,7 +38,7 @@ fn app() -> App {
     let sessions = Sessions::new(Setup {
         store: RedisStore::connect(&config.sessions, clock.clone(), metrics.clone()).unwrap(),
         keys: TokenKeys::new("dw_".to_owned(), key.clone(), Vec::new()),
-        guest_key: key,
+        guest_key: key.clone(),
         policy: Policy::from_config(&config),
         cache: config.sessions.cache.clone(),
         clock: clock.clone(),
@@ -47,15 +47,18 @@ fn app() -> App {
     });
     let directory = Arc::new(Directory::open(&config.directory).unwrap());
     let headers = config.identity_headers;
-    let bootstrap = Bootstrap::new(&config, directory.clone(), Box::new(move || headers), metrics.clone());
+    let bootstrap = BootstrapComposer::new(&config, directory.clone(), Box::new(move || headers), metrics.clone());
+    let guests = Arc::new(Guests::new(key, config.tenants.default.clone(), clock.clone()));
+    let (rebind_clock, rebind_metrics) = (clock.clone(), metrics.clone());
     let rebinds =
-        Rebinds::new(&config, directory.clone(), sessions.clone(), true, clock.clone(), metrics.clone()).unwrap();
+        Rebinds::new(&config, directory.clone(), sessions.clone(), guests.clone(), true, rebind_clock, rebind_metrics);
     App {
         sessions,
         bootstrap: Arc::new(bootstrap.unwrap()),
         directory,
         hears_of_ends: false,
-        rebinds: Arc::new(rebinds),
+        guests,
+        rebinds: Arc::new(rebinds.unwrap()),
         rebind_fields: Arc::new(config.rebind.fields.clone()),
         clock: clock.clone(),
         providers: Arc::new(Providers::new(&config, &clock, &metrics).unwrap()),

@@ -4,11 +4,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::api::extract::parse_object;
 use crate::directory::Person;
 use crate::identity::subject_of;
 use crate::model::{PrincipalId, TenantId};
 use crate::time::Timestamp;
+use crate::wire::json::parse_object;
 
 type Object = Map<String, Value>;
 

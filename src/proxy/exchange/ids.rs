@@ -1,15 +1,15 @@
 //! Names for exchanges.
 
 use crate::api::RequestId;
-use crate::telemetry::names::Names;
+use crate::telemetry::id_sequence::IdSequence;
 
 /// Names exchanges: unique in the process, unpredictable from outside, no secret.
-pub struct RequestIds(Names);
+pub struct RequestIds(IdSequence);
 
 impl RequestIds {
     /// Returns a source of ids that begins at `seed`.
     pub fn new(seed: u64) -> Self {
-        Self(Names::new(seed))
+        Self(IdSequence::new(seed))
     }
 
     pub(in crate::proxy) fn next(&self) -> RequestId {

@@ -22,8 +22,8 @@ use crate::proxy::route;
 use crate::proxy::{Gateway, is_tls};
 use crate::session::{Source, StoreCall};
 use crate::telemetry::access::Outcome;
-use crate::telemetry::traces::span::{Kind, Span, Value};
-use crate::telemetry::traces::{Place, SpanId, TRACEPARENT, TRACESTATE, TraceId, Tracer};
+use crate::telemetry::traces::span::{AttributeValue as Value, Span, SpanSide as Kind};
+use crate::telemetry::traces::{SpanContext as Place, SpanId, TRACEPARENT, TRACESTATE, TraceId, Tracer};
 
 /// An exchange's place in a trace, and what is recorded of it.
 pub(super) struct Trace {

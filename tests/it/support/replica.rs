@@ -7,8 +7,9 @@ use std::time::Duration;
 use aws_lc_rs::rand::SystemRandom;
 use doorward::config;
 use doorward::directory::Generation;
+use doorward::guests::Guests;
 use doorward::metrics::Metrics;
-use doorward::model::{TokenKey, TokenKeys};
+use doorward::model::{Identity, TokenKey, TokenKeys};
 use doorward::session::{Policy, Sessions, Setup, Started};
 use doorward::store::SessionStore;
 use doorward::store::redis::RedisStore;
@@ -27,6 +28,7 @@ const KEY: &[u8] = b"integration-tests-only-0123456789abcdef";
 pub struct Replica {
     /// The service.
     pub sessions: Arc<Sessions>,
+    guests: Guests,
     /// Its metrics.
     pub metrics: Arc<Metrics>,
     _tasks: JoinSet<()>,
@@ -56,7 +58,7 @@ impl Replica {
                 default_tenant: "default".parse().expect("a tenant"),
             },
             cache: config.cache,
-            clock,
+            clock: clock.clone(),
             random: Arc::new(SystemRandom::new()),
             metrics: metrics.clone(),
         });
@@ -64,7 +66,8 @@ impl Replica {
         tasks.spawn(store.run());
         let upkeep = sessions.clone();
         tasks.spawn(async move { upkeep.run().await });
-        let replica = Self { sessions, metrics, _tasks: tasks };
+        let guests = Guests::new(key(), sessions.default_tenant().clone(), clock);
+        let replica = Self { sessions, guests, metrics, _tasks: tasks };
         replica.becomes_current().await;
         replica
     }
@@ -75,9 +78,14 @@ impl Replica {
         eventually("the replica to hear of revocations", current).await;
     }
 
+    /// Returns the first guest on `device`.
+    pub fn guest(&self, device: &str) -> Identity {
+        self.guests.identity(device, Generation(0))
+    }
+
     /// Starts a session for the guest on `device`; `None` when the store does not answer.
     pub async fn try_sign_in(&self, device: &str) -> Option<Started> {
-        self.sessions.start(&self.sessions.guest(device, Generation(0)), "anonymous").await.ok()
+        self.sessions.start(&self.guest(device), "anonymous").await.ok()
     }
 
     /// Starts a session for the guest on `device`.

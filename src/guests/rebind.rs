@@ -1,31 +1,31 @@
 //! The rebind service: a guest becomes the user who signed in, exactly once (contracts §5.3, §12.3).
 //!
-//! What is recorded is the directory's; what ends is the guest's sessions, here, right after. A
-//! crash in between leaves an event that ends them. A hook whose answer was lost is asked again,
-//! under the same key, until it has answered: by the same user's next try or by [`Rebinds::run`].
-
-mod hook;
+//! The directory records the rebind; right after, this service ends the guest's sessions. A crash in
+//! between leaves an outbox event that ends them. If a hook's answer was lost, the hook is asked again
+//! under the same key until it has answered: at the user's next try, or by [`Rebinds::run`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::hook::NewHookSecret;
-use self::hook::{Hook, HookError};
-use super::Sessions;
+use super::Guests;
+use super::hook::{HookError, NewHookSecret, RebindHook};
 use crate::config::rebind::Backend;
 use crate::config::{self, Config};
-use crate::directory::{Answer, Asked, Claim, Claimed, Directory, DirectoryError, Moved, Reown};
+use crate::directory::{
+    ClaimOutcome, Directory, DirectoryError, Moved, RebindClaim, RebindOutcome, RebindRequest, Reown,
+};
 use crate::metrics::Metrics;
 use crate::model::{Principal, PrincipalId, PrincipalKind, TenantId};
+use crate::session::Sessions;
 use crate::telemetry::audit::{Action, Event};
 use crate::telemetry::with_causes;
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp, millis};
 
-/// How often claims that nobody ended are looked for.
+/// How often open claims are looked for.
 const LOOK: Duration = Duration::from_secs(1);
-/// How many of them are taken at once.
+/// How many open claims are taken at once.
 const TAKEN: i64 = 16;
-/// How often receipts that have run out are forgotten.
+/// How often expired receipts are deleted.
 const PRUNE: Duration = Duration::from_hours(1);
 /// Every label of `doorward_rebinds_total`.
 const OUTCOMES: [&str; 6] = ["moved", "no_op", "replayed", "other_user", "refused", "failed"];
@@ -34,7 +34,8 @@ const OUTCOMES: [&str; 6] = ["moved", "no_op", "replayed", "other_user", "refuse
 pub struct Rebinds {
     directory: Arc<Directory>,
     sessions: Arc<Sessions>,
-    way: Way,
+    guests: Arc<Guests>,
+    backend: RebindBackend,
     alias: bool,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -43,11 +44,11 @@ pub struct Rebinds {
 /// How a rebind ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rebound {
-    /// The guest is the user from now on; rows that changed hands.
+    /// The guest is the user from now on, and its rows are the user's.
     Moved {
-        /// How many rows.
+        /// How many rows have a new owner.
         rows: u64,
-        /// The guest that was.
+        /// The former guest.
         guest: PrincipalId,
     },
     /// There was nothing to do.
@@ -57,40 +58,41 @@ pub enum Rebound {
 /// Why nothing was rebound.
 #[derive(Debug, thiserror::Error)]
 pub enum RebindError {
-    /// The device is another user's for good.
+    /// The device was rebound to another user before, which is final.
     #[error("the device is another user's")]
     OtherUser,
     /// The database failed; nothing changed.
     #[error("the directory failed")]
     Directory(#[from] DirectoryError),
-    /// The application did not say that it moved the rows.
+    /// The hook did not confirm that it moved the rows.
     #[error("the hook failed")]
     Hook(#[from] HookError),
-    /// Another user's rebind of the device is not known to have ended.
+    /// Another user's rebind of the device is still open.
     #[error("another rebind of the device is under way")]
     Busy,
 }
 
-/// The hook cannot be asked as it is configured.
+/// `rebind.hook` cannot be used as it is configured.
 #[derive(Debug, thiserror::Error)]
 #[error("rebind.hook: {0}")]
 pub struct InvalidHook(String);
 
-enum Way {
-    /// With `none` there are no tables.
+enum RebindBackend {
+    /// Also `none`, with no tables.
     Sql {
         reown: Reown,
         deadline: Duration,
     },
-    Http(Hook),
+    Http(RebindHook),
 }
 
 impl Rebinds {
-    /// Returns the service as configured; nothing is asked yet. `alias` says whether a sink learns of it.
+    /// Returns the service as configured, without any I/O. With `alias`, each rebind also writes an event for the sink.
     pub fn new(
         config: &Config,
         directory: Arc<Directory>,
         sessions: Arc<Sessions>,
+        guests: Arc<Guests>,
         alias: bool,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
@@ -99,75 +101,78 @@ impl Rebinds {
             metrics.rebinds.with_label_values(&[outcome]);
         }
         let deadline = config.rebind.timeout;
-        let way = match config.rebind.backend {
-            Backend::None => Way::Sql { reown: Reown::new(Vec::new()), deadline },
-            Backend::Sql => Way::Sql { reown: Reown::new(config.rebind.tables.clone()), deadline },
-            Backend::Http => Way::Http(Hook::new(&config.rebind.hook, &config.upstream).map_err(InvalidHook)?),
+        let backend = match config.rebind.backend {
+            Backend::None => RebindBackend::Sql { reown: Reown::new(Vec::new()), deadline },
+            Backend::Sql => RebindBackend::Sql { reown: Reown::new(config.rebind.tables.clone()), deadline },
+            Backend::Http => {
+                RebindBackend::Http(RebindHook::new(&config.rebind.hook, &config.upstream).map_err(InvalidHook)?)
+            }
         };
-        Ok(Self { directory, sessions, way, alias, clock, metrics })
+        Ok(Self { directory, sessions, guests, backend, alias, clock, metrics })
     }
 
     /// Returns the secret of `hook`, `None` where no hook is asked; nothing changes yet.
     pub fn check_hook_secret(&self, hook: &config::rebind::Hook) -> Result<Option<NewHookSecret>, InvalidHook> {
-        match &self.way {
-            Way::Sql { .. } => Ok(None),
-            Way::Http(_) => NewHookSecret::new(hook).map(Some).map_err(InvalidHook),
+        match &self.backend {
+            RebindBackend::Sql { .. } => Ok(None),
+            RebindBackend::Http(_) => NewHookSecret::new(hook).map(Some).map_err(InvalidHook),
         }
     }
 
-    /// Sends the hook, if there is one, this secret from now on.
+    /// Sends this secret to the hook from now on; does nothing without a hook.
     pub fn use_hook_secret(&self, secret: NewHookSecret) {
-        if let Way::Http(hook) = &self.way {
+        if let RebindBackend::Http(hook) = &self.backend {
             hook.use_secret(secret);
         }
     }
 
-    /// Looks at the tables that are to be re-owned; [`DirectoryError::Tables`] is a mistake in the configuration.
+    /// Checks the tables that are to be re-owned; [`DirectoryError::Tables`] is a mistake in the configuration.
     pub async fn check(&self) -> Result<(), DirectoryError> {
-        match &self.way {
-            Way::Sql { reown, .. } => self.directory.check_tables(reown).await,
-            Way::Http(_) => Ok(()),
+        match &self.backend {
+            RebindBackend::Sql { reown, .. } => self.directory.check_tables(reown).await,
+            RebindBackend::Http(_) => Ok(()),
         }
     }
 
-    /// Makes the guest of a device the user. With an idempotency key, an answer of the last 24 hours is repeated.
+    /// Makes the guest of a device the user. With an idempotency key, the outcome of an equal request
+    /// within the last 24 hours is returned again.
     pub async fn rebind(
         &self,
         user: &Principal,
         device_id: &str,
         idempotency_key: Option<String>,
     ) -> Result<Rebound, RebindError> {
-        let asked = Asked {
-            tenant: self.sessions.default_tenant().clone(),
-            device: self.sessions.device_key(device_id),
+        let asked = RebindRequest {
+            tenant: self.guests.tenant().clone(),
+            device: self.guests.device_key(device_id),
             user: user.clone(),
             idempotency_key,
             alias: self.alias,
             now: self.clock.now(),
         };
-        let guest = |generation| self.sessions.guest(device_id, generation).subject;
-        let answer = match &self.way {
-            Way::Sql { reown, deadline } => {
+        let guest = |generation| self.guests.identity(device_id, generation).subject;
+        let answer = match &self.backend {
+            RebindBackend::Sql { reown, deadline } => {
                 self.directory.rebind(&asked, reown, guest, *deadline).await.map_err(RebindError::from)
             }
-            Way::Http(hook) => match self.directory.claim_rebind(&asked, guest).await {
-                Ok(Claimed::Yes(claim)) => self.ask(hook, &asked, &claim).await,
-                Ok(Claimed::Answered(answer)) => Ok(answer),
-                Ok(Claimed::Busy) => Err(RebindError::Busy),
+            RebindBackend::Http(hook) => match self.directory.claim_rebind(&asked, guest).await {
+                Ok(ClaimOutcome::Claimed(claim)) => self.ask(hook, &asked, &claim).await,
+                Ok(ClaimOutcome::Answered(answer)) => Ok(answer),
+                Ok(ClaimOutcome::Busy) => Err(RebindError::Busy),
                 Err(error) => Err(error.into()),
             },
         };
-        self.conclude(&asked, answer).await
+        self.finish(&asked, answer).await
     }
 
-    /// Asks again about claims that nobody ended, and forgets old receipts, until the runtime ends.
+    /// Asks the hook again about open claims, and deletes expired receipts, until the runtime ends.
     pub async fn run(&self) {
         let (mut look, mut prune) = (tokio::time::interval(LOOK), tokio::time::interval(PRUNE));
         loop {
             tokio::select! {
                 _ = look.tick() => {
-                    if let Way::Http(hook) = &self.way {
-                        self.take_up(hook).await;
+                    if let RebindBackend::Http(hook) = &self.backend {
+                        self.resume_claims(hook).await;
                     }
                 }
                 _ = prune.tick() => {
@@ -179,20 +184,20 @@ impl Rebinds {
         }
     }
 
-    async fn take_up(&self, hook: &Hook) {
+    async fn resume_claims(&self, hook: &RebindHook) {
         let now = self.clock.now();
-        // Whoever asked last may still be waiting for the answer, and then recording it.
-        let Some(before) = now.0.checked_sub(millis(hook.deadline() * 2)).map(crate::time::Timestamp) else { return };
+        // The replica that asked last may still wait for the answer, and then record it.
+        let Some(before) = now.0.checked_sub(millis(hook.deadline() * 2)).map(Timestamp) else { return };
         let claims = match self.directory.take_claims(before, TAKEN, now).await {
             Ok(claims) => claims,
             Err(error) => return tracing::debug!(error = %with_causes(&error), "Claims cannot be looked for"),
         };
-        futures_util::future::join_all(claims.iter().map(|claim| self.take_up_one(hook, claim))).await;
+        futures_util::future::join_all(claims.iter().map(|claim| self.resume_claim(hook, claim))).await;
     }
 
-    async fn take_up_one(&self, hook: &Hook, claim: &Claim) {
+    async fn resume_claim(&self, hook: &RebindHook, claim: &RebindClaim) {
         let user = Principal { kind: PrincipalKind::User, id: claim.user.clone(), tenant: claim.tenant.clone() };
-        let asked = Asked {
+        let asked = RebindRequest {
             tenant: claim.tenant.clone(),
             device: claim.device.clone(),
             user,
@@ -201,16 +206,21 @@ impl Rebinds {
             now: self.clock.now(),
         };
         let answer = self.ask(hook, &asked, claim).await;
-        if let Err(error) = self.conclude(&asked, answer).await {
+        if let Err(error) = self.finish(&asked, answer).await {
             tracing::warn!(user.id = %claim.user, error = %with_causes(&error), "A rebind is still not known to have ended");
         }
     }
 
-    async fn ask(&self, hook: &Hook, asked: &Asked, claim: &Claim) -> Result<Answer, RebindError> {
+    async fn ask(
+        &self,
+        hook: &RebindHook,
+        asked: &RebindRequest,
+        claim: &RebindClaim,
+    ) -> Result<RebindOutcome, RebindError> {
         match hook.call(&claim.guest, &claim.user, &claim.key).await {
             Ok(rows) => Ok(self.directory.finish_claim(asked, claim, rows).await?),
             Err(error) => {
-                // Only a refusal says for certain that nothing was moved.
+                // Only a refusal proves that nothing was moved.
                 if let HookError::Refused(_) = error {
                     self.directory.release_claim(claim).await?;
                 }
@@ -219,17 +229,21 @@ impl Rebinds {
         }
     }
 
-    async fn conclude(&self, asked: &Asked, answer: Result<Answer, RebindError>) -> Result<Rebound, RebindError> {
+    async fn finish(
+        &self,
+        asked: &RebindRequest,
+        answer: Result<RebindOutcome, RebindError>,
+    ) -> Result<Rebound, RebindError> {
         let (outcome, rebound) = match answer {
-            Ok(Answer::Moved(moved)) => {
+            Ok(RebindOutcome::Moved(moved)) => {
                 audit(asked, Action::GuestRebound, Some(&moved));
                 self.end_guest(&asked.tenant, &moved).await;
                 ("moved", Ok(Rebound::Moved { rows: moved.rows, guest: moved.guest }))
             }
-            Ok(Answer::Replayed(Some((rows, guest)))) => ("replayed", Ok(Rebound::Moved { rows, guest })),
-            Ok(Answer::Replayed(None)) => ("replayed", Ok(Rebound::NoOp)),
-            Ok(Answer::NoOp) => ("no_op", Ok(Rebound::NoOp)),
-            Ok(Answer::OtherUser) => {
+            Ok(RebindOutcome::Replayed(Some((rows, guest)))) => ("replayed", Ok(Rebound::Moved { rows, guest })),
+            Ok(RebindOutcome::Replayed(None)) => ("replayed", Ok(Rebound::NoOp)),
+            Ok(RebindOutcome::NoOp) => ("no_op", Ok(Rebound::NoOp)),
+            Ok(RebindOutcome::OtherUser) => {
                 audit(asked, Action::RebindDenied, None);
                 ("other_user", Err(RebindError::OtherUser))
             }
@@ -240,7 +254,7 @@ impl Rebinds {
         rebound
     }
 
-    // The event is deleted only when nothing is left to do; until then it is anybody's.
+    // The event is deleted only after the sessions have ended; until then every replica's outbox may deliver it.
     async fn end_guest(&self, tenant: &TenantId, moved: &Moved) {
         self.metrics.rebound_rows.inc_by(moved.rows);
         let ended = self.sessions.revoke_principal(tenant, &moved.guest).await;
@@ -251,7 +265,7 @@ impl Rebinds {
     }
 }
 
-fn audit(asked: &Asked, action: Action, moved: Option<&Moved>) {
+fn audit(asked: &RebindRequest, action: Action, moved: Option<&Moved>) {
     Event {
         user_id: Some(asked.user.id.as_str()),
         guest_id: moved.map(|moved| moved.guest.as_str()),
@@ -260,8 +274,4 @@ fn audit(asked: &Asked, action: Action, moved: Option<&Moved>) {
         ..action.event()
     }
     .write();
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
