@@ -8,8 +8,8 @@
 mod application;
 mod call;
 mod creation;
-mod failure;
 mod secrets;
+mod section_error;
 mod shape;
 mod source;
 
@@ -21,7 +21,7 @@ use serde_json::Value;
 
 pub use self::application::ApplicationError;
 use self::call::{Document, SourceCall};
-use self::failure::SectionError;
+use self::section_error::SectionError;
 use self::source::SectionSources;
 use crate::config::{self, Config, IdentityHeaders};
 use crate::directory::Directory;

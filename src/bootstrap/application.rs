@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 
 use super::call::Document;
-use super::failure::SectionError;
+use super::section_error::SectionError;
 use crate::config;
 use crate::outgoing::{Client, ClientError, ClientSettings, OutgoingError};
 use crate::wire::headers::IDEMPOTENCY_KEY;
@@ -64,7 +64,7 @@ impl Application {
         parse_object(&reply.body(BODY_BYTES_MAX).await?).map(Some).ok_or(SectionError::NotAnObject)
     }
 
-    /// Sends a document that is to be made; 409 and 412 say that another request made it meanwhile.
+    /// Asks the application to create a document; 409 and 412 mean that another request has created it.
     pub(super) async fn create(
         &self,
         method: Method,

@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 
 use super::application::Application;
 use super::call::{Document, SourceCall};
-use super::failure::SectionError;
+use super::section_error::SectionError;
 use crate::config::bootstrap::{Create, CreateMethod, HttpSource};
 
 type DocumentCell = OnceCell<Document>;

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::application::{Application, ApplicationError};
 use super::call::{Document, SourceCall};
 use super::creation::Creations;
-use super::failure::SectionError;
+use super::section_error::SectionError;
 use crate::config::Config;
 use crate::config::bootstrap::{HttpSource, Section, Source, SqlSource};
 use crate::directory::Directory;

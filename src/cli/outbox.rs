@@ -1,6 +1,6 @@
-//! `doorward outbox`: what an operator can see of undelivered events, and revive.
+//! `doorward outbox`: lists undelivered events and retries dead ones.
 //!
-//! Works on the configured directory beside running servers, which notice within
+//! Works on the configured directory beside running servers, which find retried events within
 //! `outbox.poll_interval`. An event holds ids of users and guests, and no secret.
 
 use std::sync::Arc;
@@ -27,10 +27,10 @@ pub enum OutboxCommand {
 /// Which events to print, and how.
 #[derive(Args, Debug)]
 pub struct Listing {
-    /// Only those that are still tried, or only those that are not.
+    /// Only pending events, or only dead ones.
     #[arg(long, value_enum, value_name = "STATE")]
     state: Option<State>,
-    /// At most so many.
+    /// The largest number of events to print.
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     limit: u32,
     /// One JSON object a line, for scripts.
@@ -53,16 +53,16 @@ pub struct Revival {
     files: ConfigFiles,
 }
 
-/// What is to become of an event.
+/// Which events to list.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum State {
-    /// Still tried.
+    /// Events that will be tried again.
     Pending,
-    /// Not tried any more.
+    /// Events that will not, unless retried here.
     Dead,
 }
 
-/// Why nothing was printed or revived.
+/// Why nothing was listed or retried.
 #[derive(Debug, thiserror::Error)]
 enum OutboxCommandError {
     #[error("{}", with_causes(.0))]
@@ -161,7 +161,7 @@ fn line(event: &ListedEvent) -> String {
     )
 }
 
-// What came from elsewhere must not be obeyed by a terminal.
+// Ids and errors come from other systems: escape what a terminal would obey.
 fn plain(text: &str) -> String {
     text.escape_debug().to_string()
 }

@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Longer than every status line; a longer first line is not HTTP.
 const STATUS_LINE_MAX: u64 = 1024;
 
-/// What to ask.
+/// The arguments of `probe`.
 #[derive(Args, Debug)]
 pub struct ProbeTarget {
     /// An http:// URL; asked once, for at most 2 s.

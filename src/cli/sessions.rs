@@ -1,7 +1,7 @@
-//! `doorward sessions`: what an operator can see and end, directly in the configured store.
+//! `doorward sessions`: lists and ends sessions, directly in the configured store.
 //!
 //! Works beside running servers, which receive a revocation made here like every other one. It
-//! needs no token: a session's id is safe to show, and no token can be made from the store.
+//! needs no token: a session's id is safe to print, and no token can be made from the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,7 +153,7 @@ async fn revoke(
 }
 
 fn line(session: &Session) -> String {
-    // Roles come from a provider: a terminal must not obey them.
+    // Roles come from a provider: escape what a terminal would obey.
     let roles: Vec<String> = session.roles.iter().map(|role| role.escape_debug().to_string()).collect();
     format!(
         "{}  {:<9}  {}  {}  {}\n",

@@ -1,4 +1,4 @@
-//! Commands as a person sees them: output, errors and exit codes.
+//! Commands from outside: output, errors and exit codes.
 
 mod sessions;
 
@@ -10,7 +10,7 @@ use std::net::TcpListener;
 use super::{Environment, FAILURE, SUCCESS, USAGE};
 use crate::config::tests::TestDirectory;
 
-/// What a command left behind.
+/// The output and exit code of a command.
 struct CommandOutcome {
     code: u8,
     stdout: String,
@@ -126,7 +126,7 @@ fn probe_is_content_with_200_only() {
 
 #[test]
 fn probe_tells_what_it_cannot_ask() {
-    // Bound and never accepted from: closed again before it is asked, so nobody listens there.
+    // Bound and closed again: nothing listens there.
     let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let probed = run(&["probe", &format!("http://{unused}/")]);
     assert_eq!(probed.code, FAILURE);

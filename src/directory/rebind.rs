@@ -109,13 +109,13 @@ impl Directory {
     /// On any error nothing has changed, unless the commit's own answer was lost.
     pub async fn rebind(
         &self,
-        asked: &RebindRequest,
+        request: &RebindRequest,
         reown: &Reown,
         guest: impl Fn(Generation) -> PrincipalId,
         deadline: Duration,
     ) -> Result<RebindOutcome> {
         let plan = self.plan(reown).await?;
-        let moving = self.rebind_by(asked, &plan, guest, deadline);
+        let moving = self.rebind_by(request, &plan, guest, deadline);
         let ended = tokio::time::timeout(deadline, moving).await;
         let ended = ended.unwrap_or(Err(DirectoryError::TimedOut(deadline)));
         if ended.is_err() {
@@ -127,50 +127,50 @@ impl Directory {
 
     async fn rebind_by(
         &self,
-        asked: &RebindRequest,
+        request: &RebindRequest,
         plan: &ReownPlan,
         guest: impl Fn(Generation) -> PrincipalId,
         deadline: Duration,
     ) -> Result<RebindOutcome> {
         let mut tx = self.pool.begin().await?;
         tx.allow(deadline).await?;
-        let device = match asked.standing(&mut tx).await? {
+        let device = match request.lock_device(&mut tx).await? {
             Ok(device) => device,
-            Err(answer) => return asked.ended(tx, answer).await,
+            Err(answer) => return request.complete(tx, answer).await,
         };
         let guest = guest(Generation(device.generation));
         let owners = Owners {
             from: guest.as_str(),
-            to: asked.user.id.as_str(),
-            from_tenant: asked.tenant.as_str(),
-            to_tenant: asked.user.tenant.as_str(),
+            to: request.user.id.as_str(),
+            from_tenant: request.tenant.as_str(),
+            to_tenant: request.user.tenant.as_str(),
         };
         let rows = plan.run(&mut tx, owners).await?;
-        let moved = asked.record(&mut tx, rows, guest).await?;
-        asked.ended(tx, RebindOutcome::Moved(moved)).await
+        let moved = request.record(&mut tx, rows, guest).await?;
+        request.complete(tx, RebindOutcome::Moved(moved)).await
     }
 
     /// Records that the application is about to be asked; returns the same user's open claim if there is one.
     pub async fn claim_rebind(
         &self,
-        asked: &RebindRequest,
+        request: &RebindRequest,
         guest: impl Fn(Generation) -> PrincipalId,
     ) -> Result<ClaimOutcome> {
         let mut tx = self.pool.begin().await?;
-        let device = match asked.standing(&mut tx).await? {
+        let device = match request.lock_device(&mut tx).await? {
             Ok(device) => device,
-            Err(answer) => return asked.ended(tx, answer).await.map(ClaimOutcome::Answered),
+            Err(answer) => return request.complete(tx, answer).await.map(ClaimOutcome::Answered),
         };
         let key = match device.pending {
-            Some((user, _)) if user != asked.user.id.as_str() => return Ok(ClaimOutcome::Busy),
+            Some((user, _)) if user != request.user.id.as_str() => return Ok(ClaimOutcome::Busy),
             Some((_, key)) => key,
             None => Uuid::now_v7().to_string(),
         };
         let claim = RebindClaim {
-            tenant: asked.tenant.clone(),
-            device: asked.device.clone(),
+            tenant: request.tenant.clone(),
+            device: request.device.clone(),
             guest: guest(Generation(device.generation)),
-            user: asked.user.id.clone(),
+            user: request.user.id.clone(),
             key,
             generation: device.generation,
         };
@@ -178,23 +178,23 @@ impl Directory {
                    set pending_user = $3, pending_key = $4, pending_guest = $5, pending_at = $6 \
                    where tenant = $1 and device = $2";
         let named = [claim.user.as_str().into(), claim.key.as_str().into(), claim.guest.as_str().into()];
-        let [tenant, device] = [asked.tenant.as_str().into(), asked.device.as_str().into()];
-        tx.execute(sql, &[tenant, device, named[0], named[1], named[2], asked.now.into()]).await?;
+        let [tenant, device] = [request.tenant.as_str().into(), request.device.as_str().into()];
+        tx.execute(sql, &[tenant, device, named[0], named[1], named[2], request.now.into()]).await?;
         tx.commit().await?;
         Ok(ClaimOutcome::Claimed(claim))
     }
 
     /// Records that the application has moved a claim's rows.
-    pub async fn finish_claim(&self, asked: &RebindRequest, claim: &RebindClaim, rows: u64) -> Result<RebindOutcome> {
+    pub async fn finish_claim(&self, request: &RebindRequest, claim: &RebindClaim, rows: u64) -> Result<RebindOutcome> {
         let mut tx = self.pool.begin().await?;
-        match asked.standing(&mut tx).await? {
+        match request.lock_device(&mut tx).await? {
             Ok(device) if device.generation == claim.generation => {
-                let moved = asked.record(&mut tx, rows, claim.guest.clone()).await?;
-                asked.ended(tx, RebindOutcome::Moved(moved)).await
+                let moved = request.record(&mut tx, rows, claim.guest.clone()).await?;
+                request.complete(tx, RebindOutcome::Moved(moved)).await
             }
             // Another replica finished the claim, and the device has a new guest since.
-            Ok(_) => asked.ended(tx, RebindOutcome::NoOp).await,
-            Err(answer) => asked.ended(tx, answer).await,
+            Ok(_) => request.complete(tx, RebindOutcome::NoOp).await,
+            Err(answer) => request.complete(tx, answer).await,
         }
     }
 
@@ -236,7 +236,7 @@ impl Directory {
 
 impl RebindRequest {
     /// Locks the device; returns the outcome instead if it is known already.
-    async fn standing(&self, tx: &mut Tx) -> Result<std::result::Result<LockedDevice, RebindOutcome>> {
+    async fn lock_device(&self, tx: &mut Tx) -> Result<std::result::Result<LockedDevice, RebindOutcome>> {
         let key = [self.tenant.as_str().into(), self.device.as_str().into()];
         let columns = "select generation, guest_seen, user_id, pending_user, pending_key \
                        from doorward_devices where tenant = $1 and device = $2";
@@ -275,7 +275,7 @@ impl RebindRequest {
     }
 
     /// Stores the receipt of a success and commits.
-    async fn ended(&self, mut tx: Tx, answer: RebindOutcome) -> Result<RebindOutcome> {
+    async fn complete(&self, mut tx: Tx, answer: RebindOutcome) -> Result<RebindOutcome> {
         let receipt = match &answer {
             RebindOutcome::Replayed(_) | RebindOutcome::OtherUser => return Ok(answer),
             RebindOutcome::NoOp => RebindReceipt { moved: None },

@@ -142,7 +142,7 @@ impl Rebinds {
         device_id: &str,
         idempotency_key: Option<String>,
     ) -> Result<Rebound, RebindError> {
-        let asked = RebindRequest {
+        let request = RebindRequest {
             tenant: self.guests.tenant().clone(),
             device: self.guests.device_key(device_id),
             user: user.clone(),
@@ -153,16 +153,16 @@ impl Rebinds {
         let guest = |generation| self.guests.identity(device_id, generation).subject;
         let answer = match &self.backend {
             RebindBackend::Sql { reown, deadline } => {
-                self.directory.rebind(&asked, reown, guest, *deadline).await.map_err(RebindError::from)
+                self.directory.rebind(&request, reown, guest, *deadline).await.map_err(RebindError::from)
             }
-            RebindBackend::Http(hook) => match self.directory.claim_rebind(&asked, guest).await {
-                Ok(ClaimOutcome::Claimed(claim)) => self.ask(hook, &asked, &claim).await,
+            RebindBackend::Http(hook) => match self.directory.claim_rebind(&request, guest).await {
+                Ok(ClaimOutcome::Claimed(claim)) => self.ask(hook, &request, &claim).await,
                 Ok(ClaimOutcome::Answered(answer)) => Ok(answer),
                 Ok(ClaimOutcome::Busy) => Err(RebindError::Busy),
                 Err(error) => Err(error.into()),
             },
         };
-        self.finish(&asked, answer).await
+        self.finish(&request, answer).await
     }
 
     /// Asks the hook again about open claims, and deletes expired receipts, until the runtime ends.
@@ -197,7 +197,7 @@ impl Rebinds {
 
     async fn resume_claim(&self, hook: &RebindHook, claim: &RebindClaim) {
         let user = Principal { kind: PrincipalKind::User, id: claim.user.clone(), tenant: claim.tenant.clone() };
-        let asked = RebindRequest {
+        let request = RebindRequest {
             tenant: claim.tenant.clone(),
             device: claim.device.clone(),
             user,
@@ -205,8 +205,8 @@ impl Rebinds {
             alias: self.alias,
             now: self.clock.now(),
         };
-        let answer = self.ask(hook, &asked, claim).await;
-        if let Err(error) = self.finish(&asked, answer).await {
+        let answer = self.ask(hook, &request, claim).await;
+        if let Err(error) = self.finish(&request, answer).await {
             tracing::warn!(user.id = %claim.user, error = %with_causes(&error), "A rebind is still not known to have ended");
         }
     }
@@ -214,11 +214,11 @@ impl Rebinds {
     async fn ask(
         &self,
         hook: &RebindHook,
-        asked: &RebindRequest,
+        request: &RebindRequest,
         claim: &RebindClaim,
     ) -> Result<RebindOutcome, RebindError> {
         match hook.call(&claim.guest, &claim.user, &claim.key).await {
-            Ok(rows) => Ok(self.directory.finish_claim(asked, claim, rows).await?),
+            Ok(rows) => Ok(self.directory.finish_claim(request, claim, rows).await?),
             Err(error) => {
                 // Only a refusal proves that nothing was moved.
                 if let HookError::Refused(_) = error {
@@ -231,20 +231,20 @@ impl Rebinds {
 
     async fn finish(
         &self,
-        asked: &RebindRequest,
+        request: &RebindRequest,
         answer: Result<RebindOutcome, RebindError>,
     ) -> Result<Rebound, RebindError> {
         let (outcome, rebound) = match answer {
             Ok(RebindOutcome::Moved(moved)) => {
-                audit(asked, Action::GuestRebound, Some(&moved));
-                self.end_guest(&asked.tenant, &moved).await;
+                audit(request, Action::GuestRebound, Some(&moved));
+                self.end_guest(&request.tenant, &moved).await;
                 ("moved", Ok(Rebound::Moved { rows: moved.rows, guest: moved.guest }))
             }
             Ok(RebindOutcome::Replayed(Some((rows, guest)))) => ("replayed", Ok(Rebound::Moved { rows, guest })),
             Ok(RebindOutcome::Replayed(None)) => ("replayed", Ok(Rebound::NoOp)),
             Ok(RebindOutcome::NoOp) => ("no_op", Ok(Rebound::NoOp)),
             Ok(RebindOutcome::OtherUser) => {
-                audit(asked, Action::RebindDenied, None);
+                audit(request, Action::RebindDenied, None);
                 ("other_user", Err(RebindError::OtherUser))
             }
             Err(error @ RebindError::Hook(HookError::Refused(_))) => ("refused", Err(error)),
@@ -265,11 +265,11 @@ impl Rebinds {
     }
 }
 
-fn audit(asked: &RebindRequest, action: Action, moved: Option<&Moved>) {
+fn audit(request: &RebindRequest, action: Action, moved: Option<&Moved>) {
     Event {
-        user_id: Some(asked.user.id.as_str()),
+        user_id: Some(request.user.id.as_str()),
         guest_id: moved.map(|moved| moved.guest.as_str()),
-        organization_id: Some(asked.user.tenant.as_str()),
+        organization_id: Some(request.user.tenant.as_str()),
         rows: moved.map(|moved| moved.rows),
         ..action.event()
     }

@@ -81,3 +81,21 @@ fn class_of(cat: Option<&Value>) -> Class {
 fn decode_object(part: &str) -> Option<Map<String, Value>> {
     parse_object(&URL_SAFE_NO_PAD.decode(part).ok()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(header: &str, claims: &str) -> Result<(), Reason> {
+        let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part));
+        Jws::parse(&format!("{header}.{claims}.c2ln")).map(drop)
+    }
+
+    #[test]
+    fn a_repeated_key_at_any_depth_is_malformed() {
+        let (header, claims) = (r#"{"alg":"RS256","x":{"a":1}}"#, r#"{"sub":"user_1","data":{"a":1}}"#);
+        assert_eq!(parsed(header, claims), Ok(()));
+        assert_eq!(parsed(r#"{"alg":"RS256","x":{"a":1,"a":2}}"#, claims), Err(Reason::Malformed));
+        assert_eq!(parsed(header, r#"{"sub":"user_1","data":{"a":1,"a":2}}"#), Err(Reason::Malformed));
+    }
+}

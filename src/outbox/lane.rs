@@ -137,7 +137,7 @@ impl EventLane {
     }
 
     async fn deliver(&self, mut lease: Lease) -> LaneRound {
-        // How many events go together, those that go next last: together all that are leased.
+        // Sizes of the batches still to send, the next one last; at first all leased events are one batch.
         let mut sizes = vec![lease.events.len()];
         while let Some(size) = sizes.pop() {
             let mut rest = lease.events.split_off(size);

@@ -1,4 +1,4 @@
-//! A lane on its own, with a destination that does as it is told.
+//! A lane on its own, with a scripted destination.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use crate::time::{SystemClock, Timestamp};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Says how many events it got at once, and then what it was told to say.
+/// Reports the size of each batch and answers with the next scripted outcome.
 struct Scripted {
     got: UnboundedSender<usize>,
     verdicts: Mutex<VecDeque<DeliveryOutcome>>,
@@ -43,7 +43,7 @@ impl Destination for Scripted {
 }
 
 impl Running {
-    /// Starts a lane with `events` in its outbox, which nothing but a call wakes.
+    /// Starts a lane with `events` in its outbox, which only a call of `wake_outbox` wakes.
     async fn start(events: usize, verdicts: Vec<DeliveryOutcome>) -> Self {
         Self::waiting(events, verdicts, Duration::ZERO).await
     }
@@ -82,7 +82,7 @@ impl Running {
     /// Ends the lane; returns how many events it left behind.
     async fn end(self) -> u64 {
         self.stop.send_replace(true);
-        tokio::time::timeout(PATIENCE, self.task).await.expect("it ends when told").unwrap();
+        tokio::time::timeout(PATIENCE, self.task).await.expect("it ends when it is stopped").unwrap();
         self.directory.outbox_depth().await.unwrap().iter().map(|depth| depth.count).sum()
     }
 }
@@ -119,7 +119,7 @@ async fn less_and_less_is_tried_while_the_destination_fails() {
 
 #[tokio::test]
 async fn what_failed_is_tried_when_it_is_due_and_not_when_the_lane_looks_again() {
-    // EventLane and event draw their waits apart: in one of two failures the lane is ready first.
+    // Lane and event draw their waits separately: after half of the failures the lane is ready first.
     let failures = (0..12).map(|_| failed()).collect();
     let mut running = Running::waiting(1, failures, Duration::from_millis(20)).await;
     for _ in 0..13 {

@@ -1,4 +1,4 @@
-//! What is written, in which form, and what never is.
+//! Which lines are written, in which form, and which never are.
 
 use std::io::Write;
 use std::sync::Mutex;

@@ -16,6 +16,7 @@ use crate::api::extract::{bearer, is_jwt_shaped, object};
 use crate::config::rebind::Fields;
 use crate::guests::{RebindError, Rebound};
 use crate::model::{Principal, PrincipalKind};
+use crate::wire::headers::{IDEMPOTENCY_KEY, is_visible_ascii};
 
 /// How long an idempotency key may be.
 const KEY_MAX: usize = 255;
@@ -58,12 +59,9 @@ async fn user(app: &App, headers: &HeaderMap) -> Result<Principal, Error> {
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Error> {
-    let mut values = headers.get_all("idempotency-key").iter();
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let text = value
-        .to_str()
-        .ok()
-        .filter(|text| (1..=KEY_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()));
+    let text = value.to_str().ok().filter(|text| is_visible_ascii(text, KEY_MAX));
     match (text, values.next()) {
         (Some(text), None) => Ok(Some(text.to_owned())),
         _ => Err(Error::new(Kind::Unprocessable, "Idempotency-Key must be 1-255 visible ASCII characters")),

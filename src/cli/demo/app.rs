@@ -1,7 +1,7 @@
-//! The demo's application: keeps notes, and answers every other request with what it received of it.
+//! The demo's application: keeps notes, and echoes every other request.
 //!
-//! It knows nothing of sessions. Whatever identity it knows came in headers; only Doorward, which
-//! shows a secret, may say that one person's notes are another's now.
+//! It has no sessions: the caller's identity comes in headers. Only Doorward, which proves itself by a
+//! secret, may give one person's notes to another.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +18,9 @@ use serde_json::json;
 
 use crate::secret::Secret;
 
-/// Where Doorward says that notes have another owner now.
+/// The rebind hook, where Doorward gives notes to another owner.
 pub const REBIND_PATH: &str = "/rebind";
-/// More notes, or longer ones, are refused: this is a demo.
+/// More notes, or longer ones, are refused, to bound the demo's memory.
 const NOTES_MAX: usize = 1000;
 const NOTE_BYTES_MAX: usize = 1000;
 
@@ -33,7 +33,7 @@ struct DemoApp {
 #[derive(Default)]
 struct KeptNotes {
     notes: Vec<Note>,
-    /// How many notes each rebind moved, by its key: one that is asked for again moves nothing.
+    /// How many notes each rebind moved, by its idempotency key: a repeated one moves nothing.
     rebinds: BTreeMap<String, usize>,
 }
 
@@ -43,7 +43,7 @@ struct Note {
     text: String,
 }
 
-/// What Doorward asks for when a guest has signed in (contracts §12.3).
+/// The body of Doorward's call of the rebind hook (contracts §12.3).
 #[derive(Deserialize)]
 struct RebindCall {
     from: String,
@@ -78,7 +78,7 @@ async fn list(State(app): State<Arc<DemoApp>>, headers: HeaderMap) -> Response {
 
 async fn rebind(State(app): State<Arc<DemoApp>>, headers: HeaderMap, body: Bytes) -> Response {
     let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    // Comparing secrets takes the same time wherever they differ.
+    // In constant time, so that its duration shows nothing of the secret.
     if shown.map(|shown| Secret::new(shown.to_owned())).as_ref() != Some(&app.secret) {
         return StatusCode::FORBIDDEN.into_response();
     }

@@ -41,7 +41,7 @@ pub enum KeyError {
     /// The generator failed.
     #[error("cannot generate an RSA key")]
     Generate,
-    /// What it generated cannot be used.
+    /// The generated key cannot be used.
     #[error("cannot use the generated RSA key")]
     Use(#[from] jsonwebtoken::errors::Error),
 }
@@ -52,7 +52,7 @@ struct User<'a>(&'a str);
 /// `kid` of the one key, shaped as Clerk's.
 const KID: &str = "ins_demo";
 const LIFE_SECONDS: u64 = 60;
-/// Clerk sets `nbf` so long before `iat`.
+/// Clerk sets `nbf` this long before `iat`.
 const SKEW_SECONDS: u64 = 10;
 
 impl DemoIdp {

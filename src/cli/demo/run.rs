@@ -1,4 +1,4 @@
-//! `doorward demo`: everything in one process, nothing left behind.
+//! `doorward demo`: runs everything in one process and deletes its files at the end.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub struct Listeners {
     pub admin: SocketAddr,
 }
 
-/// A directory that goes when the demo does.
+/// A directory that is deleted when the demo ends.
 struct Scratch(PathBuf);
 
 /// Runs the demo until it is interrupted; returns the exit code.
@@ -74,7 +74,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed now is the temporary directory's to clean.
+        // If this fails, the system's cleaning of its temporary directory removes it.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -40,7 +40,7 @@ impl Beside {
         run_with(&arguments, &[("DOORWARD__SESSIONS__STORE", &url)])
     }
 
-    /// Stores a session of `user_1`; returns where it is filed, and its id.
+    /// Stores a session of `user_1`; returns its store key and its id.
     fn start(&self, tenant: &str, roles: &[&str]) -> (Key, Uuid) {
         let principal =
             Principal { kind: PrincipalKind::User, id: "user_1".parse().unwrap(), tenant: tenant.parse().unwrap() };

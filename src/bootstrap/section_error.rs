@@ -1,4 +1,4 @@
-//! Why a section did not come from its source.
+//! Why a source gave no section.
 
 use http::StatusCode;
 
@@ -6,7 +6,7 @@ use crate::directory::DirectoryError;
 use crate::outgoing::{InvalidPath, OutgoingError};
 use crate::telemetry::with_causes;
 
-/// Why a section did not come.
+/// Why a source gave no section.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SectionError {
     #[error("it took too long")]
@@ -30,7 +30,7 @@ pub(super) enum SectionError {
 }
 
 impl SectionError {
-    /// Returns what went wrong, for the log: nothing that a source said.
+    /// Returns what went wrong, for the log, without any text from a source.
     pub(super) fn for_log(&self) -> String {
         match self {
             Self::Directory(error) => error.without_values(),
