@@ -178,7 +178,7 @@ impl Client {
             builder = builder.retry(retry::never());
         }
         builder = match (settings.versions, url.scheme()) {
-            (Versions::Negotiated, "https") | (Versions::Http2, "https") => builder,
+            (Versions::Negotiated | Versions::Http2, "https") => builder,
             (Versions::Http2, _) => builder.http2_prior_knowledge(),
             (Versions::Negotiated | Versions::Http1, _) => builder.http1_only(),
         };
