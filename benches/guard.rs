@@ -14,12 +14,14 @@ use doorward::config::{Auth, Cookie, RouteRule, sessions};
 use doorward::directory::Generation;
 use doorward::guests::Guests;
 use doorward::metrics::Metrics;
-use doorward::model::{Shard, TenantId, TokenKey, TokenKeys, TokenKind};
+use doorward::model::{SessionId, SessionSecret, Shard, TokenKey, TokenKeys, TokenKind};
 use doorward::proxy::guard::{self, Permit, Rejection};
-use doorward::proxy::route::{self, Policy, Route, RouteTable};
-use doorward::session::{self, Refusal, Sessions, Setup, Source};
-use doorward::store::SessionStore;
+use doorward::proxy::path::normalise;
+use doorward::proxy::policy::RoutePolicy;
+use doorward::proxy::route::{Route, RouteTable};
+use doorward::session::{self, Handout, Refusal, Sessions, Setup, Source};
 use doorward::store::sqlite::SqliteStore;
+use doorward::store::{KEEP_ENDED, SessionStore};
 use doorward::time::{Clock, SystemClock, Timestamp};
 use futures_util::FutureExt;
 use http::request::Parts;
@@ -33,7 +35,7 @@ struct Fixture {
     runtime: Runtime,
     sessions: Arc<Sessions>,
     directory: PathBuf,
-    policy: Policy,
+    policy: RoutePolicy,
     cookie: Cookie,
 }
 
@@ -45,19 +47,13 @@ impl Fixture {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let metrics = Arc::new(Metrics::new().expect("metric names are valid"));
         let database = directory.join("sessions.db");
-        let opened = SqliteStore::open(&database, clock.clone(), metrics.clone());
+        let opened = SqliteStore::open(&database, KEEP_ENDED, clock.clone(), metrics.clone());
         let store: Arc<dyn SessionStore> = runtime.block_on(opened).expect("a new database opens");
         let setup = Setup {
             store,
             keys: TokenKeys::new(PREFIX.to_owned(), key(), Vec::new()),
             guest_key: key(),
-            policy: session::Policy {
-                ttl: Duration::from_hours(1),
-                max_per_principal: 100,
-                extendable: false,
-                max_stale: Duration::ZERO,
-                default_tenant: "default".parse::<TenantId>().expect("visible ASCII"),
-            },
+            policy: session::Policy::new(Duration::from_hours(1), 100, "default".parse().expect("visible ASCII")),
             cache: sessions::Cache {
                 capacity: 100_000,
                 max_ttl: Duration::from_hours(1),
@@ -71,7 +67,7 @@ impl Fixture {
             runtime,
             sessions: Sessions::new(setup),
             directory,
-            policy: Policy {
+            policy: RoutePolicy {
                 auth: Auth::Required,
                 allow_anonymous: true,
                 require_any_role: Vec::new(),
@@ -85,8 +81,8 @@ impl Fixture {
     fn token(&self) -> String {
         let guests = Guests::new(key(), self.sessions.default_tenant().clone(), Arc::new(SystemClock::new()));
         let guest = guests.identity("a device of the benchmark", Generation(0));
-        let started = self.runtime.block_on(self.sessions.start(&guest, "anonymous"));
-        started.expect("the store is writable").token.expose().to_owned()
+        let started = self.runtime.block_on(self.sessions.start(&guest, "anonymous", Handout::OPAQUE));
+        started.expect("the store is writable").opaque().expose().to_owned()
     }
 
     /// Decides in one poll: with no I/O.
@@ -146,11 +142,14 @@ fn decisions(criterion: &mut Criterion) {
 fn tokens(criterion: &mut Criterion) {
     let keys = TokenKeys::new(PREFIX.to_owned(), key(), Vec::new());
     let random = SystemRandom::new();
-    let mint = || keys.mint(TokenKind::Access, Shard::of(black_box(7)), Timestamp(1_900_000_000_000), &random);
+    let id = SessionId::new(Timestamp(1_800_000_000_000), Shard::of(7), &[7; 10]);
+    let secret = SessionSecret::new(&random).expect("the system has entropy");
+    let mint = || keys.mint(TokenKind::Access, black_box(id), &secret, Timestamp(1_900_000_000_000), 0);
     criterion.bench_function("token: mint", |bencher| bencher.iter(mint));
-    let (token, minted) = mint().expect("the system has entropy");
-    assert_eq!(keys.parse(TokenKind::Access, token.expose()), Ok(minted));
-    let parse = || keys.parse(TokenKind::Access, black_box(token.expose()));
+    let token = mint();
+    assert_eq!(keys.parse(&[TokenKind::Access], token.expose()).map(|parsed| parsed.session), Ok(id));
+    // The verifier too: every request compares it.
+    let parse = || keys.parse(&[TokenKind::Access], black_box(token.expose())).map(|parsed| parsed.verifier());
     criterion.bench_function("token: parse", |bencher| bencher.iter(parse));
 }
 
@@ -170,7 +169,7 @@ fn routes(criterion: &mut Criterion) {
     let table = RouteTable::new(&rules).expect("the rules are valid");
     let path = "/api/v1/customers/4711/invoices";
     let classify = |path: &str| {
-        let normal = route::normalise(path).expect("an ordinary path");
+        let normal = normalise(path).expect("an ordinary path");
         matches!(table.classify(&Method::GET, &normal), Route::Guard(_))
     };
     assert!(classify(path));

@@ -5,6 +5,7 @@
 //! Nothing a caller sent in secret (token, device id) is ever put into an error or a log line.
 
 pub mod admin;
+pub mod credential;
 pub mod error;
 pub mod extract;
 pub mod limit;

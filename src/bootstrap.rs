@@ -100,7 +100,7 @@ impl BootstrapComposer {
     ) -> Result<Composed, BootstrapError> {
         let call = SourceCall {
             principal: caller.principal.clone(),
-            roles: caller.roles.to_vec(),
+            roles: caller.roles.iter().map(ToString::to_string).collect(),
             headers: headers(caller, (self.identity_headers)(), request_id),
         };
         let [profile, subscription, secrets] = self.config.sections();
@@ -164,15 +164,6 @@ impl BootstrapComposer {
     }
 }
 
-// A role or an actor that no header can carry is left out, here as in no other place: the guard
-// answers 500 for it, and a profile without one is no less a profile.
 fn headers(caller: Caller<'_>, which: IdentityHeaders, request_id: Option<HeaderValue>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, text) in caller.headers(which) {
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            headers.insert(name, value);
-        }
-    }
-    headers.extend(request_id.map(|id| (X_REQUEST_ID, id)));
-    headers
+    caller.headers(which).chain(request_id.map(|id| (X_REQUEST_ID, id))).collect()
 }

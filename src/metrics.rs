@@ -99,6 +99,8 @@ metrics! {
     sessions_created: IntCounterVec = counters("sessions_created_total", &["kind", "method"]);
     /// Sessions ended before their time, by reason.
     sessions_revoked: IntCounterVec = counters("sessions_revoked_total", &["reason"]);
+    /// Refresh tokens used. `result` is next, repeated, ahead or reused.
+    refresh_tokens: IntCounterVec = counters("refresh_tokens_total", &["result"]);
     /// Guests to be made users, by outcome.
     rebinds: IntCounterVec = counters("rebinds_total", &["outcome"]);
     /// Rows of the application that changed hands in rebinds.

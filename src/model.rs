@@ -4,10 +4,12 @@
 
 pub mod identity;
 pub mod principal;
+pub mod role;
 pub mod session;
 pub mod token;
 
 pub use identity::Identity;
-pub use principal::{Principal, PrincipalId, PrincipalKind, TenantId};
-pub use session::{Session, SessionId};
-pub use token::{ParsedToken, SessionToken, Shard, TokenError, TokenId, TokenKey, TokenKeys, TokenKind};
+pub use principal::{ActorId, Principal, PrincipalId, PrincipalKind, TenantId};
+pub use role::Role;
+pub use session::{End, EndReason, Session, SessionId, Shard, Verifier};
+pub use token::{ParsedToken, SessionSecret, SessionToken, TokenError, TokenKey, TokenKeys, TokenKind};

@@ -43,9 +43,8 @@ use self::traces::Tracing;
 use crate::api::admin::{self, Health};
 use crate::config::{Config, Loaded};
 use crate::metrics::Metrics;
-use crate::proxy::Settings;
-use crate::proxy::route::RouteTable;
-use crate::proxy::streams::Streams;
+use crate::proxy::connection::session_watch::SessionWatch;
+use crate::proxy::settings::Settings;
 use crate::session::Policy;
 use crate::telemetry::{Verbosity, with_causes};
 use crate::time::{Clock, SystemClock};
@@ -70,7 +69,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     draining: Arc<AtomicBool>,
-    streams: Arc<Streams>,
+    streams: Arc<SessionWatch>,
     settings: Arc<ArcSwap<Settings>>,
 }
 
@@ -165,7 +164,7 @@ impl Shared {
             random: Arc::new(SystemRandom::new()),
             metrics: Arc::new(metrics),
             draining: Arc::new(AtomicBool::new(false)),
-            streams: Streams::new(),
+            streams: SessionWatch::new(),
             settings: Arc::new(ArcSwap::from_pointee(settings(config)?)),
         })
     }
@@ -190,17 +189,9 @@ impl Shared {
 
 /// Returns what a reload may replace, as a configuration asks for it.
 fn settings(config: &Config) -> Result<Settings, StartError> {
-    let routes = RouteTable::new(&config.routes).map_err(|problems| {
+    Settings::from_config(config).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         StartError(format!("routes: {}", problems.join("; ")))
-    })?;
-    Ok(Settings {
-        routes,
-        identity_headers: config.identity_headers,
-        cookie: config.cookie.clone(),
-        trusted_proxies: config.trusted_proxies.clone(),
-        forward_auth: config.forward_auth.enabled,
-        access_log_sample: config.telemetry.access_log_sample,
     })
 }
 

@@ -1,8 +1,9 @@
 //! The sessions service: the only place that mints tokens and the only place that believes them.
 //!
-//! A token is believed when its MAC is right, no tombstone names it, and a live record of it was
-//! read no longer ago than the revocation bound. "Cannot know" is [`Refusal::Unavailable`] and
-//! never a refusal: callers answer 503, not 401.
+//! A token is believed when its MAC is right, no tombstone names its session, a live record of that
+//! session was read no longer ago than the revocation bound, the record's verifier matches its secret,
+//! and its own deadline has not passed. "Cannot know" is [`Refusal::Unavailable`] and never a refusal:
+//! callers answer 503, not 401.
 
 pub mod audit;
 mod cache;
@@ -10,6 +11,8 @@ mod find;
 pub mod headers;
 mod outcome;
 mod policy;
+mod refresh;
+mod start;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -19,20 +22,20 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand::SecureRandom;
 use prometheus::IntCounter;
-use uuid::Uuid;
 
 use self::cache::SessionCache;
+pub use self::find::Slot;
 pub use self::headers::Caller;
-pub use self::outcome::{Refusal, Source, StartError, Started, StoreCall, Validated};
+pub use self::outcome::{Refusal, Source, StartError, StoreCall, Validated};
 pub use self::policy::Policy;
+pub use self::refresh::Refreshed;
+pub use self::start::{CookieLife, Handout, Started};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::model::{
-    Identity, ParsedToken, Principal, PrincipalId, PrincipalKind, Session, SessionId, TenantId, TokenError, TokenKey,
-    TokenKeys, TokenKind,
+    End, EndReason, Identity, Principal, PrincipalId, PrincipalKind, Session, TenantId, TokenKey, TokenKeys,
 };
-use crate::store::{Created, Key, Revocations, RevokeReason, SessionStore, StoreError, shard_of, shard_of_parts};
-use crate::telemetry::audit::{Action, Event};
+use crate::store::{Revocations, SessionStore, StoreError, Touch, list_live};
 use crate::time::{Clock, Timestamp};
 
 /// The sessions service.
@@ -101,125 +104,74 @@ impl Sessions {
         })
     }
 
-    /// Starts a session for a verified identity. `method` is the metric label of the way in.
-    pub async fn start(&self, identity: &Identity, method: &'static str) -> Result<Started, StartError> {
-        let now = self.clock.now();
-        self.claim_proof(identity, now).await?;
-        let principal = self.principal_of(identity);
-        let shard = shard_of(&principal);
-        let expires_at = whole_seconds(now.plus(self.policy.ttl));
-        let minted = self.keys.load().mint(TokenKind::Access, shard, expires_at, self.random.as_ref());
-        let (token, parsed) = minted.map_err(|_| StartError::Unavailable)?;
-        let session = Session {
-            id: SessionId(Uuid::now_v7()),
-            token_id: parsed.id,
-            principal,
-            roles: identity.roles.clone(),
-            provider_session: identity.provider_session.clone(),
-            actor: identity.actor.clone(),
-            authenticated_at: identity.authenticated_at,
-            created_at: now,
-            expires_at,
-        };
-        let key = Key { id: parsed.id, shard };
-        match self.store.create(key, &session, self.policy.max_per_principal, now).await {
-            Ok(Created::Stored { evicted }) => {
-                self.revocations.revoke(&evicted, expires_at);
-                self.note_evicted(&session, evicted.len() as u64);
-            }
-            Ok(Created::Superseded) => return Err(StartError::Superseded),
-            Err(error) => return Err(unavailable(&error, StartError::Unavailable)),
-        }
-        self.metrics.sessions_created.with_label_values(&[identity.kind.as_str(), method]).inc();
-        Ok(Started { token, expires_in: self.policy.ttl, session: Arc::new(session) })
-    }
-
-    /// Returns the live session behind a caller's token.
-    pub async fn validate(&self, token: &str) -> Result<Validated, Refusal> {
-        self.validate_watched(token, &mut None).await
-    }
-
-    /// As [`validate`](Self::validate); says in `asked` whether and when the store was asked.
-    pub async fn validate_watched(&self, token: &str, asked: &mut Option<StoreCall>) -> Result<Validated, Refusal> {
-        let now = self.clock.now();
-        let parsed = self.parse(token)?;
-        let past_its_time = parsed.nominal_expiry <= now;
-        if past_its_time && !self.policy.extendable {
-            return Err(Refusal::Expired);
-        }
-        let found = self.find(Key { id: parsed.id, shard: parsed.shard }, now, asked).await;
-        // Once a record is gone, only the token's own expiry tells an end from a revocation.
-        found.map_err(|refusal| match refusal {
-            Refusal::Revoked if past_its_time => Refusal::Expired,
-            other => other,
-        })
-    }
-
-    /// Returns the session of an exchange that is under way, if it is still live.
-    pub async fn confirm(&self, session: &Session) -> Result<Validated, Refusal> {
-        self.find(key_of(session), self.clock.now(), &mut None).await
-    }
-
-    /// Returns whether this replica knows that the session has been revoked: no I/O.
-    pub fn is_revoked(&self, session: &Session) -> bool {
-        self.revocations.is_revoked(&session.token_id)
-    }
-
-    /// Moves a session's end to a whole lifetime from now: for routes that hold long streams.
+    /// Moves the end of a session's opaque token to a whole lifetime from now: for routes that hold long
+    /// streams.
     pub async fn extend(&self, session: &Session) -> Result<Arc<Session>, Refusal> {
         let now = self.clock.now();
-        let (key, expires_at) = (key_of(session), whole_seconds(now.plus(self.policy.ttl)));
-        match self.store.extend(key, expires_at, now).await {
-            Ok(true) => {}
-            Ok(false) => return Err(Refusal::Revoked),
-            Err(error) => return Err(unavailable(&error, Refusal::Unavailable)),
+        let extended_until = whole_seconds(now.plus(self.policy.ttl));
+        self.touch(session, Touch { seen: now, extend_to: Some(extended_until) }, now).await?;
+        let expires_at = session.expires_at.max(extended_until);
+        Ok(Arc::new(Session { expires_at, extended_until, last_seen: now, ..session.clone() }))
+    }
+
+    /// Records that a session's cookie was used, so that its idle limit counts from now. Writes at most
+    /// once in [`Policy::touch_every`] and session; a write that is lost shortens the idle limit by no
+    /// more than that. Returns whether it wrote.
+    pub async fn slide(&self, session: &Session) -> Result<bool, Refusal> {
+        let now = self.clock.now();
+        if session.idle.is_none() || now < session.last_seen.plus(self.policy.touch_every) {
+            return Ok(false);
         }
-        self.cache.forget(key.id, self.revocations.stamp(&key.id)).await;
-        Ok(Arc::new(Session { expires_at, ..session.clone() }))
+        self.touch(session, Touch { seen: now, extend_to: None }, now).await.map(|()| true)
     }
 
     /// Ends the session behind a caller's token; when this returns, this replica refuses it.
     ///
-    /// Also while nobody can say whether it is live: then it answers `Unavailable`.
-    pub async fn end(&self, token: &str) -> Result<Arc<Session>, Refusal> {
+    /// Also while it is unknown whether the session lives: then it answers `Unavailable`.
+    pub async fn end_by_token(&self, token: &str) -> Result<Arc<Session>, Refusal> {
         match self.validate(token).await {
             Ok(Validated { session, .. }) => {
-                self.revoke(&session, RevokeReason::Logout).await?;
+                self.end(&session, EndReason::Logout).await?;
                 Ok(session)
             }
             Err(Refusal::Unavailable) => {
                 // Whether it is live is not known, but its holder wants it ended: the token itself
-                // names its place. The store's journal sees to it once the store is back.
-                let ParsedToken { id, shard, .. } = self.parse(token)?;
-                let revoked = self.store.revoke(&[Key { id, shard }], RevokeReason::Logout, self.clock.now()).await;
-                Err(revoked.map_or_else(|error| unavailable(&error, Refusal::Unavailable), |()| Refusal::Unavailable))
+                // names it. The store's journal sees to it once the store is back.
+                let session = self.parse(Slot::Bearer, token)?.session;
+                let end = End { reason: EndReason::Logout, at: self.clock.now() };
+                let ended = self.store.end(&[session], end).await;
+                Err(ended.map_or_else(|error| unavailable(&error, Refusal::Unavailable), |()| Refusal::Unavailable))
             }
             Err(refusal) => Err(refusal),
         }
     }
 
-    /// Ends one session. On `Err` this replica refuses it all the same.
-    pub async fn revoke(&self, session: &Session, reason: RevokeReason) -> Result<(), Refusal> {
-        let revoked = self.store.revoke(&[key_of(session)], reason, self.clock.now()).await;
-        revoked.map_err(|error| unavailable(&error, Refusal::Unavailable))?;
-        self.count_revoked(reason, 1);
+    /// Ends one session and with it every credential of it. On `Err` this replica refuses it all the same.
+    pub async fn end(&self, session: &Session, reason: EndReason) -> Result<(), Refusal> {
+        let ended = self.store.end(&[session.id], End { reason, at: self.clock.now() }).await;
+        ended.map_err(|error| unavailable(&error, Refusal::Unavailable))?;
+        self.count_ended(reason, 1);
         Ok(())
     }
 
     /// Ends every session of a principal, also those whose sign-in is under way; returns how many.
-    pub async fn revoke_principal(&self, tenant: &TenantId, principal: &PrincipalId) -> Result<u64, Refusal> {
-        let shard = shard_of_parts(tenant, principal);
-        let revoked = self.store.revoke_principal(tenant, principal, shard, self.clock.now()).await;
-        let count = revoked.map_err(|error| unavailable(&error, Refusal::Unavailable))?;
-        self.count_revoked(RevokeReason::Principal, count);
+    pub async fn end_principal(&self, tenant: &TenantId, principal: &PrincipalId) -> Result<u64, Refusal> {
+        let end = End { reason: EndReason::Principal, at: self.clock.now() };
+        let ended = self.store.end_principal(tenant, principal, end).await;
+        let count = ended.map_err(|error| unavailable(&error, Refusal::Unavailable))?;
+        self.count_ended(EndReason::Principal, count);
         Ok(count)
     }
 
     /// Returns the principal's live sessions, newest first.
     pub async fn list(&self, tenant: &TenantId, principal: &PrincipalId) -> Result<Vec<Session>, Refusal> {
-        let shard = shard_of_parts(tenant, principal);
-        let listed = self.store.list(tenant, principal, shard, self.clock.now()).await;
+        let listed = list_live(self.store.as_ref(), tenant, principal, self.clock.now()).await;
         listed.map_err(|error| unavailable(&error, Refusal::Unavailable))
+    }
+
+    /// Returns whether this replica knows that the session has ended: no I/O.
+    pub fn is_revoked(&self, session: &Session) -> bool {
+        self.revocations.is_revoked(&session.id)
     }
 
     /// Returns whether a session's end may be moved; if not, its time is up when its time is up.
@@ -265,7 +217,7 @@ impl Sessions {
         let mut tick = tokio::time::interval(HOUSEKEEPING);
         loop {
             tokio::select! {
-                heard = changes.changed() => if heard.is_err() { return },
+                changed = changes.changed() => if changed.is_err() { return },
                 _ = tick.tick() => {
                     self.revocations.prune();
                     self.publish_gauges();
@@ -280,33 +232,17 @@ impl Sessions {
         }
     }
 
-    fn parse(&self, token: &str) -> Result<ParsedToken, Refusal> {
-        self.keys.load().parse(TokenKind::Access, token).map_err(|error| match error {
-            TokenError::Malformed => Refusal::Malformed,
-            TokenError::Forged => Refusal::Unknown,
-        })
-    }
-
-    async fn claim_proof(&self, identity: &Identity, now: Timestamp) -> Result<(), StartError> {
-        let Some(proof) = &identity.proof_id else { return Ok(()) };
-        let digest = self.guest_key.digest("proof", &[identity.issuer.as_bytes(), proof.as_bytes()]);
-        let until = now.plus(PROOF_MEMORY);
-        match self.store.claim_once(&digest, until, now).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(StartError::AlreadyUsed),
-            Err(error) => Err(unavailable(&error, StartError::Unavailable)),
+    async fn touch(&self, session: &Session, touch: Touch, now: Timestamp) -> Result<(), Refusal> {
+        match self.store.touch(session.id, touch, now).await {
+            Ok(true) => {}
+            Ok(false) => return Err(Refusal::Revoked),
+            Err(error) => return Err(unavailable(&error, Refusal::Unavailable)),
         }
+        self.cache.forget(session.id, self.revocations.stamp(&session.id)).await;
+        Ok(())
     }
 
-    fn note_evicted(&self, by: &Session, count: u64) {
-        self.count_revoked(RevokeReason::Evicted, count);
-        if count > 0 {
-            let evicted = Event { session_id: None, actor_id: None, ..audit::event(Action::SessionsEvicted, by) };
-            Event { sessions_ended: Some(count), ..evicted }.write();
-        }
-    }
-
-    fn count_revoked(&self, reason: RevokeReason, count: u64) {
+    fn count_ended(&self, reason: EndReason, count: u64) {
         self.metrics.sessions_revoked.with_label_values(&[reason.as_str()]).inc_by(count);
     }
 
@@ -316,22 +252,14 @@ impl Sessions {
     }
 }
 
-/// How long a single-use proof is remembered: longer than any Clerk session JWT lives.
-const PROOF_MEMORY: Duration = Duration::from_hours(24);
-
 // Every reachable combination exists from the start, so that `rate()` has a zero to begin from.
 fn create_series(metrics: &Metrics) {
     for (kind, method) in [(PrincipalKind::User, "clerk"), (PrincipalKind::Anonymous, "anonymous")] {
         metrics.sessions_created.with_label_values(&[kind.as_str(), method]);
     }
-    for reason in [RevokeReason::Logout, RevokeReason::Admin, RevokeReason::Principal, RevokeReason::Evicted] {
+    for reason in [EndReason::Logout, EndReason::Admin, EndReason::Principal, EndReason::Evicted] {
         metrics.sessions_revoked.with_label_values(&[reason.as_str()]);
     }
-}
-
-/// Returns where a session is filed.
-pub fn key_of(session: &Session) -> Key {
-    Key { id: session.token_id, shard: shard_of(&session.principal) }
 }
 
 // On whole seconds a record and its token end at the same instant.

@@ -1,8 +1,14 @@
 //! Durable homes of sessions, and what each replica knows of revocations.
 
-use async_trait::async_trait;
+use std::time::Duration;
 
-use crate::model::{Principal, PrincipalId, Session, Shard, TenantId, TokenId};
+use async_trait::async_trait;
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::model::session::AgentMark;
+use crate::model::{End, PrincipalId, Session, SessionId, Shard, TenantId, Verifier};
 use crate::time::Timestamp;
 
 #[cfg(test)]
@@ -14,37 +20,84 @@ pub mod sqlite;
 
 pub use revocations::{Revocations, Stamp};
 
+/// How long ended sessions stay known to operations that show them. No surface does so yet.
+pub const KEEP_ENDED: Duration = Duration::ZERO;
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where a session is filed: its token id, and the slot that the token itself names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    /// The keyed hash of the token.
-    pub id: TokenId,
-    /// The principal's slot.
-    pub shard: Shard,
+/// A page of a principal's sessions, newest first.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Which sessions.
+    pub which: Which,
+    /// The last session of the page before; sessions made before it follow.
+    pub after: Option<SessionId>,
+    /// How many at most.
+    pub limit: usize,
 }
 
-/// Why a session came to be refused before its time. One name per metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RevokeReason {
-    /// Its holder signed out.
-    Logout,
-    /// An operator or an API call ended it.
-    Admin,
-    /// All sessions of its principal were ended at once.
-    Principal,
-    /// A newer session took its place under the per-principal cap.
-    Evicted,
+/// Which sessions a list shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those that live.
+    Live,
+    /// Those that ended no longer ago than `sessions.keep_ended`.
+    Ended,
+}
+
+/// A session as a list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The record as it was last.
+    pub session: Session,
+    /// Why and when it ended, if it did.
+    pub ended: Option<End>,
+}
+
+/// What changes in a live session because it was used.
+#[derive(Clone, Copy, Debug)]
+pub struct Touch {
+    /// When it was used; never moves back.
+    pub seen: Timestamp,
+    /// The new end of its opaque token, where a `stream` route extends it; never moves back.
+    pub extend_to: Option<Timestamp>,
+}
+
+/// A refresh token as presented, its MAC already proven right.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented {
+    /// The turn that it carries.
+    pub turn: u32,
+    /// What the record must hold.
+    pub verifier: Verifier,
+    /// Which user agent presents it.
+    pub agent: AgentMark,
+    /// How long after a turn its predecessor gets the same answer again; zero for never.
+    pub grace: Duration,
+}
+
+/// The answer to [`SessionStore::rotate`]; the session is as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rotated {
+    /// It was due: the next turn has begun.
+    Next(Session),
+    /// It had just been replaced, by the same user agent: its answer is given again, nothing changed.
+    Repeated(Session),
+    /// It is genuine and ahead of the record, which lost turns in a fail-over: adopted, and the next turn has begun.
+    Ahead(Session),
+    /// It was replaced longer ago or is presented by another user agent: it was stolen. Nothing changed.
+    Reused(Session),
+    /// There is no live session with this secret.
+    Gone,
 }
 
 /// The answer to [`SessionStore::create`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// Stored; the named older sessions of the principal were revoked to stay within the cap.
+    /// Stored; the named older sessions of the principal were ended to stay within the cap.
     Stored {
         /// What had to go, oldest first.
-        evicted: Vec<TokenId>,
+        evicted: Vec<SessionId>,
     },
     /// The principal was revoked as a whole at or after the identity was authenticated.
     Superseded,
@@ -70,39 +123,38 @@ pub enum StoreError {
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
     /// Stores a session, ending the principal's oldest ones beyond `cap`.
-    async fn create(&self, key: Key, session: &Session, cap: u32, now: Timestamp) -> Result<Created, StoreError>;
+    async fn create(&self, session: &Session, cap: u32, now: Timestamp) -> Result<Created, StoreError>;
 
-    /// Returns the live session filed under `key`.
+    /// Returns the live session with this id.
     ///
-    /// `stamp` was read before the call. An implementation that hears of revocations over a
-    /// connection must read through that same connection, and refuse as unavailable when the
-    /// stamp's generation is no longer its own: then no read predates its subscription.
-    async fn find(&self, key: Key, stamp: Stamp, now: Timestamp) -> Result<Option<Session>, StoreError>;
+    /// `stamp` was read before the call. An implementation that hears of ends over a connection must
+    /// read through that same connection, and refuse as unavailable when the stamp's generation is no
+    /// longer its own: then no read predates its subscription.
+    async fn find(&self, id: SessionId, stamp: Stamp, now: Timestamp) -> Result<Option<Session>, StoreError>;
 
-    /// Moves the end of a live session to `expires_at`; `false` if it is gone.
-    async fn extend(&self, key: Key, expires_at: Timestamp, now: Timestamp) -> Result<bool, StoreError>;
+    /// Records that a live session was used; `false` if it is gone. Never makes a record.
+    async fn touch(&self, id: SessionId, touch: Touch, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Moves a session to its next refresh token, in one step: of concurrent attempts with one token,
+    /// one begins the next turn. The grace is measured by the store's clock; a negative age is within it.
+    async fn rotate(&self, id: SessionId, presented: Presented, now: Timestamp) -> Result<Rotated, StoreError>;
 
     /// Ends sessions. `Ok` means durable and published; on `Err` this replica refuses them anyway
     /// and goes on trying to tell the store.
-    async fn revoke(&self, keys: &[Key], reason: RevokeReason, now: Timestamp) -> Result<(), StoreError>;
+    async fn end(&self, ids: &[SessionId], end: End) -> Result<(), StoreError>;
 
     /// Ends every session of a principal, also those whose sign-in is under way; returns how many.
-    async fn revoke_principal(
-        &self,
-        tenant: &TenantId,
-        principal: &PrincipalId,
-        shard: Shard,
-        now: Timestamp,
-    ) -> Result<u64, StoreError>;
+    async fn end_principal(&self, tenant: &TenantId, principal: &PrincipalId, end: End) -> Result<u64, StoreError>;
 
-    /// Returns the principal's live sessions, newest first.
+    /// Returns a page of the principal's sessions, newest first. Only operations that show sessions
+    /// call it, never the guard.
     async fn list(
         &self,
         tenant: &TenantId,
         principal: &PrincipalId,
-        shard: Shard,
+        page: Page,
         now: Timestamp,
-    ) -> Result<Vec<Session>, StoreError>;
+    ) -> Result<Vec<Listed>, StoreError>;
 
     /// Remembers a digest until `until`; `false` if it was remembered already.
     async fn claim_once(&self, digest: &[u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError>;
@@ -111,26 +163,44 @@ pub trait SessionStore: Send + Sync + 'static {
     fn revocations(&self) -> &std::sync::Arc<Revocations>;
 }
 
-/// Returns the slot that a principal's sessions live in: the same on every replica and release.
-pub fn shard_of(principal: &Principal) -> Shard {
-    shard_of_parts(&principal.tenant, &principal.id)
+/// Returns all live sessions of a principal, newest first, page by page.
+pub async fn list_live(
+    store: &dyn SessionStore,
+    tenant: &TenantId,
+    principal: &PrincipalId,
+    now: Timestamp,
+) -> Result<Vec<Session>, StoreError> {
+    const PAGE: usize = 500;
+    let (mut sessions, mut after): (Vec<Session>, _) = (Vec::new(), None);
+    loop {
+        let page = Page { which: Which::Live, after, limit: PAGE };
+        let listed = store.list(tenant, principal, page, now).await?;
+        after = listed.last().map(|last| last.session.id);
+        let last_page = listed.len() < PAGE;
+        sessions.extend(listed.into_iter().map(|listed| listed.session));
+        if last_page {
+            return Ok(sessions);
+        }
+    }
 }
 
-/// As [`shard_of`], for callers that have the parts only.
-pub fn shard_of_parts(tenant: &TenantId, principal: &PrincipalId) -> Shard {
+/// Returns the slot that a principal's sessions live in: the same on every replica and release.
+pub fn shard_of(tenant: &TenantId, principal: &PrincipalId) -> Shard {
     // FNV-1a: stable for ever, unlike the standard library's hasher.
     let bytes = tenant.as_str().bytes().chain(std::iter::once(0)).chain(principal.as_str().bytes());
     Shard::of(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
 }
 
-impl RevokeReason {
-    /// Returns the stable name used in messages and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Logout => "logout",
-            Self::Admin => "admin",
-            Self::Principal => "principal",
-            Self::Evicted => "evicted",
-        }
-    }
+/// Returns what a principal's index is called: 22 base64url characters for 16 bytes of SHA-256.
+fn handle(tenant: &TenantId, principal: &PrincipalId) -> [u8; record::HANDLE] {
+    // Identifiers are visible ASCII (model::principal): NUL cannot occur in them, so it separates.
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(tenant.as_str().as_bytes());
+    context.update(&[0]);
+    context.update(principal.as_str().as_bytes());
+    let digest = context.finish();
+    let text = URL_SAFE_NO_PAD.encode(digest.as_ref().get(..16).unwrap_or_default());
+    let mut handle = [0; record::HANDLE];
+    handle.iter_mut().zip(text.bytes()).for_each(|(into, from)| *into = from);
+    handle
 }

@@ -143,7 +143,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// Returns a duration in whole milliseconds, saturating.
+/// Returns a duration in whole milliseconds, at most `u64::MAX`.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,17 +1,30 @@
 -- Times are milliseconds since the Unix epoch.
 
 CREATE TABLE sessions (
-    token_id   BLOB    NOT NULL PRIMARY KEY,
+    -- Sorts by when the session was made.
+    id         BLOB    NOT NULL PRIMARY KEY,
     tenant     TEXT    NOT NULL,
     principal  TEXT    NOT NULL,
-    created_at INTEGER NOT NULL,
-    -- Authoritative: a session is extended here and not in its record.
+    -- The same as in the record's head, for what is chosen by time.
     expires_at INTEGER NOT NULL,
     record     BLOB    NOT NULL
 ) STRICT;
 
-CREATE INDEX sessions_by_principal ON sessions (tenant, principal, created_at);
+CREATE INDEX sessions_by_principal ON sessions (tenant, principal, id);
 CREATE INDEX sessions_by_end ON sessions (expires_at);
+
+-- Sessions that ended before their time, for operations that show them.
+CREATE TABLE ended_sessions (
+    id         BLOB    NOT NULL PRIMARY KEY,
+    tenant     TEXT    NOT NULL,
+    principal  TEXT    NOT NULL,
+    ended_at   INTEGER NOT NULL,
+    -- Why and when, and the record as it was last.
+    record     BLOB    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX ended_sessions_by_principal ON ended_sessions (tenant, principal, id);
+CREATE INDEX ended_sessions_by_end ON ended_sessions (ended_at);
 
 -- Sign-ins at or before this moment are void: the principal was revoked as a whole. Rows stay: how
 -- long a proof of an old sign-in can still be presented is the provider's to decide.

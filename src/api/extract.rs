@@ -48,7 +48,7 @@ impl RequestId {
     }
 
     /// Returns a number in [0, 1) that depends on nothing but the id: for sampling.
-    pub fn dice(self) -> f64 {
+    pub fn sample_value(self) -> f64 {
         // The upper 53 bits, as many as a double holds exactly.
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
         let upper = (self.0 >> 11) as f64;

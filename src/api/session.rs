@@ -148,7 +148,7 @@ fn answer(
     }
     let started = outcome?;
     audit(Action::SessionStarted, &started.session, client);
-    let body = StartedBody { token: started.token.expose().to_owned(), expires_in: started.expires_in.as_secs() };
+    let body = StartedBody { token: started.opaque().expose().to_owned(), expires_in: started.expires_in.as_secs() };
     Ok(Json(body))
 }
 

@@ -7,7 +7,9 @@ use http::Method;
 
 use super::{ConfigFiles, Environment, FAILURE, SUCCESS, USAGE, print};
 use crate::config::{Auth, Config};
-use crate::proxy::route::{Policy, Route, RouteTable, Rule, Surface, normalise};
+use crate::proxy::path::normalise;
+use crate::proxy::policy::RoutePolicy;
+use crate::proxy::route::{Route, RouteTable, Rule, Surface};
 
 /// Which request to explain.
 #[derive(Args, Debug)]
@@ -58,7 +60,7 @@ fn explained(table: &RouteTable, config: &Config, method: &Method, path: &str) -
     }
     match table.classify(method, path) {
         Route::Terminate(Surface::Reserved) => lines.push("answered 404: nothing is there".to_owned()),
-        Route::Terminate(Surface::Verify) if !config.forward_auth.enabled => {
+        Route::Terminate(Surface::ForwardAuth) if !config.forward_auth.enabled => {
             lines.push("answered 404: forward_auth.enabled is false".to_owned());
         }
         Route::Terminate(_) => {
@@ -88,7 +90,7 @@ fn rule_line(rule: &Rule, config: &Config) -> String {
     }
 }
 
-fn policy_lines(policy: &Policy) -> Vec<String> {
+fn policy_lines(policy: &RoutePolicy) -> Vec<String> {
     let mut lines = Vec::new();
     lines.push(match policy.auth {
         Auth::None => "forwarded to anybody, without an identity".to_owned(),

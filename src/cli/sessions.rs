@@ -13,10 +13,10 @@ use super::{ConfigFiles, Environment, SUCCESS, block_on, print};
 use crate::config::Config;
 use crate::config::sessions::StoreUrl;
 use crate::metrics::Metrics;
-use crate::model::{PrincipalId, Session, TenantId};
+use crate::model::{End, EndReason, PrincipalId, Session, TenantId, role};
 use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Key, RevokeReason, SessionStore, shard_of, shard_of_parts};
+use crate::store::{KEEP_ENDED, SessionStore, list_live};
 use crate::time::{Clock, Timestamp};
 
 /// How long to try to reach Redis.
@@ -95,11 +95,11 @@ pub fn run(command: &SessionsCommand, clock: &Arc<dyn Clock>, environment: &mut 
 async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn SessionStore>, SessionsCommandError> {
     let metrics = Arc::new(Metrics::new().map_err(|error| SessionsCommandError::new(&error))?);
     if let StoreUrl::Sqlite(path) = &config.sessions.store {
-        let store = SqliteStore::open_beside(path, clock.clone(), metrics).await;
+        let store = SqliteStore::open_beside(path, KEEP_ENDED, clock.clone(), metrics).await;
         return Ok(store.map_err(|error| SessionsCommandError::new(&error))?);
     }
-    let store = RedisStore::connect(&config.sessions, clock.clone(), metrics)
-        .map_err(|error| SessionsCommandError::new(&error))?;
+    let store = RedisStore::connect(&config.sessions, KEEP_ENDED, clock.clone(), metrics);
+    let store = store.map_err(|error| SessionsCommandError::new(&error))?;
     tokio::spawn(store.clone().run());
     let connected = async {
         let mut every = tokio::time::interval(CONNECT_POLL);
@@ -117,9 +117,7 @@ async fn list(
     principal: &PrincipalId,
     now: Timestamp,
 ) -> Result<String, SessionsCommandError> {
-    let shard = shard_of_parts(tenant, principal);
-    let sessions =
-        store.list(tenant, principal, shard, now).await.map_err(|error| SessionsCommandError::new(&error))?;
+    let sessions = list_live(store, tenant, principal, now).await.map_err(|error| SessionsCommandError::new(&error))?;
     if sessions.is_empty() {
         return Ok(format!("{principal} in tenant {tenant} has no live session\n"));
     }
@@ -135,33 +133,29 @@ async fn revoke(
     session: Option<Uuid>,
     now: Timestamp,
 ) -> Result<String, SessionsCommandError> {
-    let shard = shard_of_parts(tenant, principal);
     let Some(id) = session else {
-        let ended = store.revoke_principal(tenant, principal, shard, now).await;
+        let ended = store.end_principal(tenant, principal, End { reason: EndReason::Principal, at: now }).await;
         let ended = ended.map_err(|error| SessionsCommandError::new(&error))?;
         let plural = if ended == 1 { "" } else { "s" };
         return Ok(format!("ended {ended} session{plural} of {principal} in tenant {tenant}\n"));
     };
-    let sessions =
-        store.list(tenant, principal, shard, now).await.map_err(|error| SessionsCommandError::new(&error))?;
-    let found = sessions.iter().find(|session| session.id.0 == id);
+    let sessions = list_live(store, tenant, principal, now).await.map_err(|error| SessionsCommandError::new(&error))?;
+    let found = sessions.iter().find(|session| session.id.uuid() == id);
     let session =
         found.ok_or_else(|| SessionsCommandError::NoSuchSession(format!("{principal} in tenant {tenant}"), id))?;
-    let key = Key { id: session.token_id, shard: shard_of(&session.principal) };
-    store.revoke(&[key], RevokeReason::Admin, now).await.map_err(|error| SessionsCommandError::new(&error))?;
+    let end = End { reason: EndReason::Admin, at: now };
+    store.end(&[session.id], end).await.map_err(|error| SessionsCommandError::new(&error))?;
     Ok(format!("ended session {id} of {principal} in tenant {tenant}\n"))
 }
 
 fn line(session: &Session) -> String {
-    // Roles come from a provider: escape what a terminal would obey.
-    let roles: Vec<String> = session.roles.iter().map(|role| role.escape_debug().to_string()).collect();
     format!(
         "{}  {:<9}  {}  {}  {}\n",
-        session.id.0,
+        session.id,
         session.principal.kind.as_str(),
-        session.created_at.rfc3339_seconds(),
+        session.id.created_at().rfc3339_seconds(),
         session.expires_at.rfc3339_seconds(),
-        roles.join(",")
+        role::join(&session.roles)
     )
 }
 

@@ -55,7 +55,7 @@ impl Directory {
     ///
     /// From then on whoever ends the user's sessions looks for them in that tenant too.
     pub async fn sign_in(&self, identity: &Identity, tenant: &TenantId, now: Timestamp) -> Result<Standing> {
-        let roles = identity.roles.join(",");
+        let roles = crate::model::role::join(&identity.roles);
         let row = self.standing_row(identity, tenant).await?;
         // Most users come back: they need no write.
         if row.maybe_int(1)?.is_some() && row.maybe_text(3)?.as_deref() == Some(&roles) {
@@ -206,7 +206,7 @@ mod tests {
             kind: PrincipalKind::User,
             subject: "user_alice".parse().unwrap(),
             tenant: None,
-            roles: vec!["org:admin".to_owned(), "org:owner".to_owned()],
+            roles: vec!["org:admin".parse().unwrap(), "org:owner".parse().unwrap()],
             provider_session: Some("sess_1".to_owned()),
             actor: None,
             authenticated_at: Timestamp(NOON.0 + authenticated_at),

@@ -257,7 +257,7 @@ impl Rebinds {
     // The event is deleted only after the sessions have ended; until then every replica's outbox may deliver it.
     async fn end_guest(&self, tenant: &TenantId, moved: &Moved) {
         self.metrics.rebound_rows.inc_by(moved.rows);
-        let ended = self.sessions.revoke_principal(tenant, &moved.guest).await;
+        let ended = self.sessions.end_principal(tenant, &moved.guest).await;
         if ended.is_err() || self.directory.forget_event(&moved.revocation).await.is_err() {
             tracing::warn!(guest.id = %moved.guest, "The guest's sessions will be ended later");
         }

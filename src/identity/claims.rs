@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{IdentityError, Reason};
 use crate::config::Issuer;
-use crate::model::{Identity, PrincipalId, PrincipalKind, TenantId};
+use crate::model::{ActorId, Identity, PrincipalId, PrincipalKind, Role, TenantId};
 use crate::time::Timestamp;
 use crate::wire::headers::is_visible_ascii;
 
@@ -100,18 +100,18 @@ pub fn subject_of(subject_prefix: &str, id: &str) -> Option<PrincipalId> {
 }
 
 /// Rule 14.
-fn actor(rules: &Issuer, claims: &Claims) -> Result<Option<String>, Reason> {
+fn actor(rules: &Issuer, claims: &Claims) -> Result<Option<ActorId>, Reason> {
     let Some(act) = claims.get("act") else { return Ok(None) };
     if !rules.allow_impersonation {
         return Err(Reason::ImpersonationNotAllowed);
     }
-    let actor = act.get("sub").and_then(Value::as_str).filter(|sub| is_visible_ascii(sub, TEXT_BYTES_MAX));
-    actor.map(|sub| Some(sub.to_owned())).ok_or(Reason::Malformed)
+    let actor = act.get("sub").and_then(Value::as_str).and_then(|sub| sub.parse().ok());
+    actor.map(Some).ok_or(Reason::Malformed)
 }
 
 /// Returns the organisation as tenant and the role in it as `org:<role>` (contracts §11.2): claim
 /// `o` in version 2, `org_id` and `org_role` before.
-fn organization(claims: &Claims) -> Result<(Option<TenantId>, Option<String>), Reason> {
+fn organization(claims: &Claims) -> Result<(Option<TenantId>, Option<Role>), Reason> {
     let version = match claims.get("v") {
         None => 1,
         Some(version) => version.as_u64().ok_or(Reason::Malformed)?,
@@ -131,11 +131,10 @@ fn organization(claims: &Claims) -> Result<(Option<TenantId>, Option<String>), R
     Ok((Some(tenant), optional_text(role)?.map(role_name).transpose()?))
 }
 
-// Roles end up in a header, separated by commas.
-fn role_name(role: &str) -> Result<String, Reason> {
+fn role_name(role: &str) -> Result<Role, Reason> {
     let name = role.strip_prefix("org:").unwrap_or(role);
-    let fits = is_visible_ascii(name, TEXT_BYTES_MAX) && !name.contains(',');
-    if fits { Ok(format!("org:{name}")) } else { Err(Reason::Malformed) }
+    let role = format!("org:{name}").parse().ok().filter(|_| !name.is_empty());
+    role.ok_or(Reason::Malformed)
 }
 
 fn text<'a>(claims: &'a Claims, name: &str) -> Option<&'a str> {

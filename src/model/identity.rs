@@ -1,6 +1,6 @@
 //! What a provider asserted about a caller.
 
-use crate::model::{PrincipalId, PrincipalKind, TenantId};
+use crate::model::{ActorId, PrincipalId, PrincipalKind, Role, TenantId};
 use crate::time::Timestamp;
 
 /// A proof from outside that a caller is who they say, already verified.
@@ -15,11 +15,11 @@ pub struct Identity {
     /// The tenant that the provider asserted; the deployment's default when absent.
     pub tenant: Option<TenantId>,
     /// Roles inside the tenant, in the provider's spelling.
-    pub roles: Vec<String>,
+    pub roles: Vec<Role>,
     /// The provider's own session (Clerk `sid`), so that its end can end ours.
     pub provider_session: Option<String>,
     /// Who acts in the caller's name, when the provider says so (Clerk `act.sub`).
-    pub actor: Option<String>,
+    pub actor: Option<ActorId>,
     /// When the provider authenticated the caller; a later revoke-all refuses earlier logins.
     pub authenticated_at: Timestamp,
     /// Identifies this very proof, so that a provider can be configured for single use.

@@ -25,6 +25,11 @@ pub struct PrincipalId(String);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TenantId(String);
 
+/// Who acts in a principal's name (Clerk `act.sub`), exactly as in `X-Actor-ID`: 1 to 256 visible
+/// ASCII bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ActorId(String);
+
 /// Who a session acts for, always within a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Principal {
@@ -88,6 +93,21 @@ impl TenantId {
 }
 
 impl FromStr for TenantId {
+    type Err = InvalidIdentifier;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        header_safe(text).map(Self)
+    }
+}
+
+impl ActorId {
+    /// Returns the identifier as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ActorId {
     type Err = InvalidIdentifier;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

@@ -34,7 +34,7 @@ impl Destination for GuestSessions {
             return DeliveryOutcome::Refused("the event is not one that Doorward wrote".to_owned());
         };
         for (tenant, guest) in &guests {
-            let Ok(ended) = self.sessions.revoke_principal(tenant, guest).await else {
+            let Ok(ended) = self.sessions.end_principal(tenant, guest).await else {
                 return DeliveryOutcome::Failed { error: "the session store cannot be asked".to_owned(), after: None };
             };
             let (user_id, organization_id) = (Some(guest.as_str()), Some(tenant.as_str()));

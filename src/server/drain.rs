@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::api::admin::Health;
 use crate::metrics::Metrics;
-use crate::proxy::streams::Streams;
+use crate::proxy::connection::session_watch::SessionWatch;
 
 /// How often the drain looks whether everything has ended.
 const LOOK: Duration = Duration::from_millis(10);
@@ -51,7 +51,7 @@ enum Asked {
 pub(super) struct Drain {
     pub(super) signals: Arc<Mutex<Signals>>,
     pub(super) delay: Duration,
-    pub(super) streams: Arc<Streams>,
+    pub(super) streams: Arc<SessionWatch>,
     pub(super) health: Arc<Health>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) draining: Arc<AtomicBool>,
@@ -142,7 +142,7 @@ pub(super) async fn listener_closed(mut phases: Receiver<ExecutionPhase>) {
 }
 
 /// Waits until the listener is closed and nothing is under way any more, for at most `at_most`.
-pub(super) async fn idle(phases: Receiver<ExecutionPhase>, streams: Arc<Streams>, at_most: Duration) {
+pub(super) async fn idle(phases: Receiver<ExecutionPhase>, streams: Arc<SessionWatch>, at_most: Duration) {
     listener_closed(phases).await;
     let settled = async {
         let mut quiet = Duration::ZERO;

@@ -23,8 +23,9 @@ use super::listener::{bind_tcp, bind_unix};
 use super::worker::Worker;
 use super::{StartError, drain, start_error};
 use crate::config::{Address, Config};
-use crate::proxy::Gateway;
-use crate::proxy::verify::{Asker, Doorkeeper};
+use crate::proxy::forward_auth::grpc::{ExtAuthzService, PeerFilter};
+use crate::proxy::forwarded::Peer;
+use crate::proxy::gateway::Gateway;
 
 /// Questions under way on one connection; Envoy opens another one beyond.
 const QUESTIONS_MAX: u32 = 1024;
@@ -51,7 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 /// An accepted connection, which has its place among those that may be open.
 struct Connection {
     socket: Box<dyn Socket>,
-    asker: Asker,
+    peer: Peer,
     _place: OwnedSemaphorePermit,
 }
 
@@ -69,8 +70,8 @@ impl ExtAuthz {
             .http2_max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX))
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT));
-        let server = server.add_service(gateway.checker());
-        let incoming = connections(listener, places, gateway.doorkeeper());
+        let server = server.add_service(ExtAuthzService::server(gateway.state.clone()));
+        let incoming = connections(listener, places, PeerFilter::new(gateway.state.clone()));
         let worker = Worker::start(background, FINISH, |mut stopped| async move {
             let told = async move {
                 // The sender is gone only with the server.
@@ -110,15 +111,15 @@ impl Listener {
         })
     }
 
-    async fn accept(&self) -> io::Result<(Box<dyn Socket>, Asker)> {
+    async fn accept(&self) -> io::Result<(Box<dyn Socket>, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (socket, peer) = listener.accept().await?;
                 socket.set_nodelay(true)?;
                 let peer: IpAddr = peer.ip().to_canonical();
-                Ok((Box::new(socket), Asker::Address(peer)))
+                Ok((Box::new(socket), Peer::Address(peer)))
             }
-            Self::Unix(listener) => Ok((Box::new(listener.accept().await?.0), Asker::Socket)),
+            Self::Unix(listener) => Ok((Box::new(listener.accept().await?.0), Peer::Socket)),
         }
     }
 }
@@ -126,17 +127,17 @@ impl Listener {
 fn connections(
     listener: Listener,
     places: Arc<Semaphore>,
-    doorkeeper: Doorkeeper,
+    filter: PeerFilter,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    stream::unfold((listener, places, doorkeeper), |(listener, places, doorkeeper)| async move {
+    stream::unfold((listener, places, filter), |(listener, places, filter)| async move {
         loop {
             match listener.accept().await {
                 // A stranger gets no answer and takes no place: silent ones would leave none for Envoy.
-                Ok((_, asker)) if !doorkeeper.admits(asker) => {}
-                Ok((socket, asker)) => {
+                Ok((_, peer)) if !filter.admits(peer) => {}
+                Ok((socket, peer)) => {
                     // Closed by nobody.
                     let place = places.clone().acquire_owned().await.ok()?;
-                    return Some((Ok(Connection { socket, asker, _place: place }), (listener, places, doorkeeper)));
+                    return Some((Ok(Connection { socket, peer, _place: place }), (listener, places, filter)));
                 }
                 Err(error) => {
                     tracing::warn!(error = %error, "Cannot accept a connection for ext_authz");
@@ -148,10 +149,10 @@ fn connections(
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Asker;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> Asker {
-        self.asker
+    fn connect_info(&self) -> Peer {
+        self.peer
     }
 }
 

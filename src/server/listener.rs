@@ -21,8 +21,9 @@ use socket2::{Domain, Socket, Type};
 
 use super::{Shared, StartError, start_error, tls};
 use crate::config::{Address, Config};
-use crate::proxy::edge::Edge;
-use crate::proxy::{ATTEMPTS, Gateway};
+use crate::proxy::connection::Edge;
+use crate::proxy::forward::upstream::ATTEMPTS;
+use crate::proxy::gateway::Gateway;
 
 /// Bytes of a TLS connection read at once. pingora's 64 KiB would be held by every idle connection.
 /// In clear, the edge reads ahead itself.

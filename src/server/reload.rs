@@ -16,7 +16,7 @@ use super::{Reread, settings};
 use crate::config::sessions::TokenKey;
 use crate::config::{Config, Loaded};
 use crate::metrics::Metrics;
-use crate::proxy::Settings;
+use crate::proxy::settings::Settings;
 use crate::telemetry::Verbosity;
 use crate::telemetry::audit::{Action, Event};
 use crate::time::Clock;

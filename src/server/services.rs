@@ -14,15 +14,15 @@ use crate::directory::Directory;
 use crate::guests::{Guests, Rebinds};
 use crate::identity::Providers;
 use crate::model::{TokenKey, TokenKeys};
-use crate::proxy::Gateway;
-use crate::proxy::direct::Direct;
-use crate::proxy::exchange::RequestIds;
-use crate::proxy::series;
-use crate::proxy::tally::Tallies;
-use crate::proxy::upstream::Upstream;
+use crate::proxy::forward::fast_path::FastPath;
+use crate::proxy::forward::upstream::Upstream;
+use crate::proxy::gateway::Gateway;
+use crate::proxy::metrics::{MetricHandles, create_series};
+use crate::proxy::state::GatewayState;
 use crate::secret::{Rotating, random_bytes};
 use crate::session::{Policy, Sessions, Setup};
 use crate::store::redis::RedisStore;
+use crate::telemetry::id_sequence::IdSequence;
 use crate::telemetry::traces::Tracer;
 
 /// The services of a running server.
@@ -79,7 +79,7 @@ impl Services {
         tracer: Option<Arc<Tracer>>,
         shared: &Shared,
     ) -> Result<Gateway, StartError> {
-        series::create(&shared.metrics);
+        create_series(&shared.metrics);
         let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| start_error("cannot start", &error))?;
         let settings = shared.settings.clone();
         let identity_headers = Box::new(move || settings.load().identity_headers);
@@ -109,19 +109,20 @@ impl Services {
             random: shared.random.clone(),
         };
         Ok(Gateway {
-            settings: shared.settings.clone(),
-            sessions: self.sessions.clone(),
+            state: Arc::new(GatewayState {
+                settings: shared.settings.clone(),
+                sessions: self.sessions.clone(),
+                session_watch: shared.streams.clone(),
+                request_ids: IdSequence::new(u64::from_ne_bytes(*seed)),
+                handles: MetricHandles::new(shared.metrics.clone()),
+                tracer,
+            }),
             session_exchange: Arc::new(router(app)),
             webhooks: Arc::new(webhooks::router(webhooks)),
             upstream: self.upstream.clone(),
-            direct: Direct::new(&listener::server_conf(config)),
-            streams: shared.streams.clone(),
+            fast_path: FastPath::new(&listener::server_conf(config)),
             limits: config.limits.clone(),
             draining: shared.draining.clone(),
-            request_ids: Arc::new(RequestIds::new(u64::from_ne_bytes(*seed))),
-            metrics: shared.metrics.clone(),
-            tracer,
-            tallies: Tallies::new(shared.metrics.clone()),
         })
     }
 }

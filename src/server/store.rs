@@ -8,9 +8,9 @@ use super::{Shared, StartError, start_error};
 use crate::config::Config;
 use crate::config::sessions::StoreUrl;
 use crate::model::{TokenKey, TokenKeys};
-use crate::store::SessionStore;
 use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{KEEP_ENDED, SessionStore};
 
 /// A store, and what it takes to keep it going.
 pub(super) enum Store {
@@ -57,13 +57,13 @@ pub(super) fn configured_keys(config: &Config) -> Result<Option<(TokenKeys, Toke
 pub(super) async fn open_store(config: &Config, shared: &Shared) -> Result<(Store, (TokenKeys, TokenKey)), StartError> {
     let configured = configured_keys(config)?;
     let StoreUrl::Sqlite(path) = &config.sessions.store else {
-        let store = RedisStore::connect(&config.sessions, shared.clock.clone(), shared.metrics.clone());
+        let store = RedisStore::connect(&config.sessions, KEEP_ENDED, shared.clock.clone(), shared.metrics.clone());
         let store = store.map_err(|error| start_error("sessions.redis", &error))?;
         let keys =
             configured.ok_or_else(|| StartError("sessions.token.keys: several replicas need a key".to_owned()))?;
         return Ok((Store::Redis(store), keys));
     };
-    let store = SqliteStore::open(path, shared.clock.clone(), shared.metrics.clone()).await;
+    let store = SqliteStore::open(path, KEEP_ENDED, shared.clock.clone(), shared.metrics.clone()).await;
     let store = store.map_err(|error| start_error("sessions.store", &error))?;
     let keys = match configured {
         Some(keys) => keys,

@@ -1,6 +1,6 @@
 //! The in-process session cache.
 //!
-//! An answer is filed under its token id *and* the stamp read before the store was asked. There is
+//! An answer is filed under its session's id *and* the stamp read before the store was asked. There is
 //! no invalidation to race with: a revocation moves the stamp, and what was filed under the old
 //! one can never be found again. Identity is cached, never a verdict: policy runs on every hit.
 
@@ -13,17 +13,17 @@ use moka::notification::RemovalCause;
 
 use crate::config::sessions::Cache as Settings;
 use crate::metrics::Metrics;
-use crate::model::{Session, TokenId};
+use crate::model::{Session, SessionId};
 use crate::store::revocations::IdHasher;
 use crate::store::{Stamp, StoreError};
 
-type Filed = (TokenId, Stamp);
+type Filed = (SessionId, Stamp);
 type Hasher = BuildHasherDefault<IdHasher>;
 
 /// The in-process session cache.
 pub(super) struct SessionCache {
     live: Cache<Filed, Arc<Session>, Hasher>,
-    /// What the store said is not there, so that a dead token in a loop costs one question.
+    /// What the store said is not there, so that a dead token in a loop is looked up once.
     gone: Cache<Filed, (), Hasher>,
 }
 
@@ -58,20 +58,20 @@ impl SessionCache {
     }
 
     /// Returns the session filed under exactly this stamp.
-    pub(super) async fn find(&self, id: TokenId, stamp: Stamp) -> Option<Arc<Session>> {
+    pub(super) async fn find(&self, id: SessionId, stamp: Stamp) -> Option<Arc<Session>> {
         self.live.get(&(id, stamp)).await
     }
 
     /// Returns whether the store said, under exactly this stamp, that it has none.
-    pub(super) fn is_gone(&self, id: TokenId, stamp: Stamp) -> bool {
+    pub(super) fn is_gone(&self, id: SessionId, stamp: Stamp) -> bool {
         self.gone.contains_key(&(id, stamp))
     }
 
     /// Returns the session filed under this stamp, asking `fill` once however many callers wait.
     ///
-    /// The flight is keyed by the stamp too, so nobody who comes after a revocation can join a
-    /// question that was asked before it.
-    pub(super) async fn find_or_fill<F>(&self, id: TokenId, stamp: Stamp, fill: F) -> Result<Arc<Session>, Miss>
+    /// The flight is keyed by the stamp too, so a caller that comes after a revocation cannot join a
+    /// look-up that began before it.
+    pub(super) async fn find_or_fill<F>(&self, id: SessionId, stamp: Stamp, fill: F) -> Result<Arc<Session>, Miss>
     where
         F: Future<Output = Result<Option<Session>, StoreError>> + Send + 'static,
     {
@@ -96,7 +96,7 @@ impl SessionCache {
     }
 
     /// Drops one answer, so that the next caller asks the store.
-    pub(super) async fn forget(&self, id: TokenId, stamp: Stamp) {
+    pub(super) async fn forget(&self, id: SessionId, stamp: Stamp) {
         self.live.invalidate(&(id, stamp)).await;
         self.gone.invalidate(&(id, stamp)).await;
     }

@@ -1,22 +1,10 @@
 //! What the service answers.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{Session, SessionToken};
-
-/// A session just started: the only moment at which its token's text is known.
-#[derive(Debug)]
-pub struct Started {
-    /// The secret to hand to the caller.
-    pub token: SessionToken,
-    /// How long it lives.
-    pub expires_in: Duration,
-    /// The record behind it.
-    pub session: Arc<Session>,
-}
+use crate::model::Session;
 
 /// Where an accepted session came from: the label of the guard's duration histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +17,7 @@ pub enum Source {
     Stale,
 }
 
-/// When the store was asked, by whoever waited for its answer: for traces.
+/// When the store was asked by the request that waited for its answer: for traces.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreCall {
     /// The question.
@@ -82,7 +70,7 @@ pub enum Refusal {
     /// It was ended before its time.
     #[error("Invalid token: session revoked")]
     Revoked,
-    /// Nobody can say now.
+    /// It cannot be known now.
     #[error("Session store unavailable")]
     Unavailable,
 }

@@ -7,16 +7,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::{Created, Key, RevokeReason, SessionStore, shard_of, shard_of_parts};
-use crate::model::{Principal, PrincipalId, PrincipalKind, Session, SessionId, TenantId, TokenId};
+use super::{Created, Listed, Page, Presented, Rotated, SessionStore, Touch, Which, list_live, shard_of};
+use crate::model::session::{AgentMark, ClientInfo};
+use crate::model::{End, EndReason, Principal, PrincipalId, PrincipalKind, Session, SessionId, TenantId, Verifier};
 use crate::time::{Clock, SystemClock, Timestamp};
 
 const CAP: u32 = 100;
 const MINUTE: u64 = 60_000;
+const GRACE: Duration = Duration::from_hours(1);
 
 /// A fresh tenant in a store, and a present moment.
 #[derive(Clone)]
@@ -42,10 +45,28 @@ pub(crate) async fn run(make: impl AsyncFn() -> Arc<dyn SessionStore>) {
     revoke_principal_bars_sign_ins_under_way(Case::new(make().await)).await;
     principals_and_tenants_do_not_mix(Case::new(make().await)).await;
     the_list_is_newest_first_and_live_only(Case::new(make().await)).await;
-    extend_moves_the_end_of_a_live_session_only(Case::new(make().await)).await;
+    pages_follow_each_other_without_a_gap(Case::new(make().await)).await;
+    touch_moves_forward_only_and_in_a_live_session_only(Case::new(make().await)).await;
+    an_extension_does_not_shorten_a_longer_session(Case::new(make().await)).await;
+    refresh_tokens_take_turns(Case::new(make().await)).await;
+    a_grace_ends(Case::new(make().await)).await;
+    a_turn_ahead_of_the_record_is_adopted(Case::new(make().await)).await;
+    only_a_live_session_with_this_secret_is_rotated(Case::new(make().await)).await;
+    concurrent_rotations_give_one_successor(Case::new(make().await)).await;
+    ended_sessions_are_forgotten_where_nothing_shows_them(Case::new(make().await)).await;
     a_proof_is_claimed_once_until_it_lapses(Case::new(make().await)).await;
     concurrent_creates_stay_within_the_cap(Case::new(make().await)).await;
     nothing_is_found_after_revoke_returned(Case::new(make().await)).await;
+}
+
+/// Runs the cases of stores from `make` that keep ended sessions for an hour.
+pub(crate) async fn run_keeping_ended(make: impl AsyncFn() -> Arc<dyn SessionStore>) {
+    ended_sessions_stay_known_with_their_reason(Case::new(make().await)).await;
+    the_cap_evicts_the_oldest(Case::new(make().await)).await;
+    an_expired_session_takes_no_place_under_the_cap(Case::new(make().await)).await;
+    revoke_principal_ends_all_and_counts(Case::new(make().await)).await;
+    touch_moves_forward_only_and_in_a_live_session_only(Case::new(make().await)).await;
+    concurrent_creates_stay_within_the_cap(Case::new(make().await)).await;
 }
 
 impl Case {
@@ -61,19 +82,10 @@ impl Case {
     // Each session is a millisecond newer than the one before, and ends as much later.
     fn session_of(&self, tenant: &TenantId, principal: &str) -> Session {
         let order = self.sessions.fetch_add(1, Ordering::SeqCst);
-        let mut token_id = [0; 24];
-        token_id[..16].copy_from_slice(Uuid::new_v4().as_bytes());
-        Session {
-            id: SessionId(Uuid::now_v7()),
-            token_id: TokenId(token_id),
-            principal: Principal { kind: PrincipalKind::User, id: principal.parse().unwrap(), tenant: tenant.clone() },
-            roles: Vec::new(),
-            provider_session: None,
-            actor: None,
-            authenticated_at: Timestamp(self.now.0 - MINUTE + order),
-            created_at: Timestamp(self.now.0 - MINUTE + order),
-            expires_at: self.after(10 * MINUTE + order),
-        }
+        let principal = Principal { kind: PrincipalKind::User, id: principal.parse().unwrap(), tenant: tenant.clone() };
+        let shard = shard_of(tenant, &principal.id);
+        let made = Timestamp(self.now.0 - MINUTE + order);
+        Session::plain(principal, shard, made, self.after(10 * MINUTE + order))
     }
 
     fn session(&self, principal: &str) -> Session {
@@ -85,7 +97,7 @@ impl Case {
     }
 
     async fn create(&self, session: &Session, cap: u32) -> Created {
-        self.store.create(key(session), session, cap, self.now).await.unwrap()
+        self.store.create(session, cap, self.now).await.unwrap()
     }
 
     async fn stored(&self, principal: &str) -> Session {
@@ -95,8 +107,8 @@ impl Case {
     }
 
     async fn find_at(&self, session: &Session, now: Timestamp) -> Option<Session> {
-        let stamp = self.store.revocations().stamp(&session.token_id);
-        self.store.find(key(session), stamp, now).await.unwrap()
+        let stamp = self.store.revocations().stamp(&session.id);
+        self.store.find(session.id, stamp, now).await.unwrap()
     }
 
     async fn find(&self, session: &Session) -> Option<Session> {
@@ -104,47 +116,61 @@ impl Case {
     }
 
     async fn revoke(&self, sessions: &[&Session]) {
-        let keys: Vec<Key> = sessions.iter().map(|session| key(session)).collect();
-        self.store.revoke(&keys, RevokeReason::Logout, self.now).await.unwrap();
+        let ids: Vec<SessionId> = sessions.iter().map(|session| session.id).collect();
+        self.store.end(&ids, self.end(EndReason::Logout)).await.unwrap();
     }
 
     async fn revoke_principal_at(&self, principal: &str, now: Timestamp) -> u64 {
         let principal: PrincipalId = principal.parse().unwrap();
-        let shard = shard_of_parts(&self.tenant, &principal);
-        self.store.revoke_principal(&self.tenant, &principal, shard, now).await.unwrap()
+        let end = End { reason: EndReason::Principal, at: now };
+        self.store.end_principal(&self.tenant, &principal, end).await.unwrap()
     }
 
     async fn list_at(&self, tenant: &TenantId, principal: &str, now: Timestamp) -> Vec<Session> {
         let principal: PrincipalId = principal.parse().unwrap();
-        self.store.list(tenant, &principal, shard_of_parts(tenant, &principal), now).await.unwrap()
+        list_live(self.store.as_ref(), tenant, &principal, now).await.unwrap()
+    }
+
+    async fn page(&self, principal: &str, which: Which, after: Option<&Session>, limit: usize) -> Vec<Listed> {
+        let page = Page { which, after: after.map(|session| session.id), limit };
+        self.store.list(&self.tenant, &principal.parse().unwrap(), page, self.now).await.unwrap()
+    }
+
+    fn end(&self, reason: EndReason) -> End {
+        End { reason, at: self.now }
+    }
+
+    async fn rotate(&self, session: &Session, turn: u32, agent: &[u8; 4], grace: Duration) -> Rotated {
+        let presented = Presented { turn, verifier: session.verifier, agent: AgentMark(*agent), grace };
+        self.store.rotate(session.id, presented, self.now).await.unwrap()
     }
 
     async fn list(&self, principal: &str) -> Vec<Session> {
         self.list_at(&self.tenant, principal, self.now).await
     }
 
-    // Gone from the store, and refused whatever the store says.
+    // Gone from the store, and refused also where the store would still have it.
     async fn assert_revoked(&self, session: &Session) {
         assert_eq!(self.find(session).await, None);
-        assert!(self.store.revocations().is_revoked(&session.token_id));
+        assert!(self.store.revocations().is_revoked(&session.id));
     }
 
     async fn assert_live(&self, session: &Session) {
         assert_eq!(self.find(session).await.as_ref(), Some(session));
-        assert!(!self.store.revocations().is_revoked(&session.token_id));
+        assert!(!self.store.revocations().is_revoked(&session.id));
     }
-}
-
-fn key(session: &Session) -> Key {
-    Key { id: session.token_id, shard: shard_of(&session.principal) }
 }
 
 async fn a_created_session_is_found_whole(case: Case) {
     let bare = case.stored("bare").await;
     let full = Session {
-        roles: vec!["org:admin".to_owned(), "Grüße".to_owned()],
+        roles: vec!["org:admin".parse().unwrap(), "viewer".parse().unwrap()],
         provider_session: Some("sess_1".to_owned()),
-        actor: Some("user_op".to_owned()),
+        actor: Some("user_op".parse().unwrap()),
+        method: "clerk".to_owned(),
+        idle: Some(Duration::from_hours(168)),
+        device: Some("client_1".to_owned()),
+        client: ClientInfo { ip: Some("2001:db8::1".to_owned()), user_agent: Some("Grüße".to_owned()) },
         principal: Principal { kind: PrincipalKind::Anonymous, ..case.session("anon:1").principal },
         ..case.session("anon:1")
     };
@@ -157,7 +183,7 @@ async fn an_unknown_session_is_not_found(case: Case) {
     case.stored("somebody").await;
     let never_stored = case.session("somebody");
     assert_eq!(case.find(&never_stored).await, None);
-    assert!(!case.store.revocations().is_revoked(&never_stored.token_id));
+    assert!(!case.store.revocations().is_revoked(&never_stored.id));
     assert_eq!(case.list("nobody").await, []);
 }
 
@@ -170,10 +196,10 @@ async fn an_expired_session_is_not_found(case: Case) {
 
 async fn a_revoked_session_is_gone_and_remembered(case: Case) {
     let (ended, kept) = (case.stored("leaver").await, case.stored("leaver").await);
-    let before = case.store.revocations().stamp(&ended.token_id);
+    let before = case.store.revocations().stamp(&ended.id);
     case.revoke(&[&ended]).await;
     case.assert_revoked(&ended).await;
-    assert_ne!(case.store.revocations().stamp(&ended.token_id), before, "an answer from before could be found again");
+    assert_ne!(case.store.revocations().stamp(&ended.id), before, "an answer from before could be found again");
     case.assert_live(&kept).await;
     assert_eq!(case.list("leaver").await, [kept]);
 }
@@ -203,7 +229,7 @@ async fn the_cap_evicts_the_oldest(case: Case) {
         assert_eq!(case.create(session, 3).await, Created::Stored { evicted: Vec::new() });
     }
     // The cap was lowered meanwhile: two have to go at once.
-    let evicted = vec![sessions[0].token_id, sessions[1].token_id];
+    let evicted = vec![sessions[0].id, sessions[1].id];
     assert_eq!(case.create(&sessions[3], 2).await, Created::Stored { evicted });
     case.assert_revoked(&sessions[0]).await;
     case.assert_revoked(&sessions[1]).await;
@@ -215,19 +241,19 @@ async fn an_expired_session_takes_no_place_under_the_cap(case: Case) {
     let old = case.stored("seldom").await;
     let later = old.expires_at;
     let new = Session { expires_at: Timestamp(later.0 + MINUTE), ..case.session("seldom") };
-    let created = case.store.create(key(&new), &new, 1, later).await.unwrap();
+    let created = case.store.create(&new, 1, later).await.unwrap();
     assert_eq!(created, Created::Stored { evicted: Vec::new() });
     assert_eq!(case.find_at(&new, later).await, Some(new));
 }
 
 async fn revoke_principal_ends_all_and_counts(case: Case) {
     let sessions = [case.stored("stolen").await, case.stored("stolen").await, case.stored("stolen").await];
-    let before = case.store.revocations().stamp(&sessions[0].token_id);
+    let before = case.store.revocations().stamp(&sessions[0].id);
     assert_eq!(case.revoke_principal_at("stolen", case.now).await, 3);
     for session in &sessions {
         case.assert_revoked(session).await;
     }
-    assert_ne!(case.store.revocations().stamp(&sessions[0].token_id), before);
+    assert_ne!(case.store.revocations().stamp(&sessions[0].id), before);
     assert_eq!(case.list("stolen").await, []);
     assert_eq!(case.revoke_principal_at("stolen", case.now).await, 0);
 }
@@ -272,7 +298,7 @@ async fn principals_and_tenants_do_not_mix(case: Case) {
     case.store(&target).await;
     assert_eq!(case.list("a:b").await, std::slice::from_ref(&target));
     let newer = case.session("a:b");
-    assert_eq!(case.create(&newer, 1).await, Created::Stored { evicted: vec![target.token_id] });
+    assert_eq!(case.create(&newer, 1).await, Created::Stored { evicted: vec![target.id] });
     assert_eq!(case.revoke_principal_at("a:b", case.now).await, 1);
     for session in &bystanders {
         case.assert_live(session).await;
@@ -292,20 +318,167 @@ async fn the_list_is_newest_first_and_live_only(case: Case) {
     assert_eq!(case.list_at(&case.tenant, "busy", brief.expires_at).await, [third, first]);
 }
 
-async fn extend_moves_the_end_of_a_live_session_only(case: Case) {
+async fn pages_follow_each_other_without_a_gap(case: Case) {
+    let mut newest_first = Vec::new();
+    for _ in 0..7 {
+        newest_first.insert(0, case.stored("busy").await);
+    }
+    let (mut listed, mut after) = (Vec::new(), None);
+    for expected in [3, 3, 1, 0] {
+        let page = case.page("busy", Which::Live, after.as_ref(), 3).await;
+        assert_eq!(page.len(), expected);
+        assert!(page.iter().all(|listed| listed.ended.is_none()));
+        after = page.last().map(|listed| listed.session.clone()).or(after);
+        listed.extend(page.into_iter().map(|listed| listed.session));
+    }
+    assert_eq!(listed, newest_first);
+}
+
+async fn ended_sessions_stay_known_with_their_reason(case: Case) {
+    let (first, second, third) =
+        (case.stored("leaver").await, case.stored("leaver").await, case.stored("leaver").await);
+    let lives = case.stored("leaver").await;
+    let evicted = case.stored("evicted").await;
+    let brief = Session { expires_at: case.now, ..case.session("leaver") };
+    assert_eq!(case.store.create(&brief, CAP, Timestamp(case.now.0 - 1)).await.unwrap(), stored_without_evictions());
+    case.store.end(&[first.id], case.end(EndReason::Logout)).await.unwrap();
+    case.store.end(&[second.id, third.id], case.end(EndReason::Reuse)).await.unwrap();
+    let newer = case.session("evicted");
+    assert_eq!(case.create(&newer, 1).await, Created::Stored { evicted: vec![evicted.id] });
+
+    let ended = |session: &Session, reason| Listed { session: session.clone(), ended: Some(case.end(reason)) };
+    let expected = [
+        ended(&brief, EndReason::Expired),
+        ended(&third, EndReason::Reuse),
+        ended(&second, EndReason::Reuse),
+        ended(&first, EndReason::Logout),
+    ];
+    assert_eq!(case.page("leaver", Which::Ended, None, 10).await, expected);
+    assert_eq!(case.page("leaver", Which::Ended, Some(&third), 1).await, expected[2..3]);
+    assert_eq!(case.page("evicted", Which::Ended, None, 10).await, [ended(&evicted, EndReason::Evicted)]);
+    assert_eq!(case.list("leaver").await, [lives.clone()]);
+    assert_eq!(case.revoke_principal_at("leaver", case.now).await, 1);
+    assert_eq!(case.page("leaver", Which::Ended, Some(&brief), 1).await, [ended(&lives, EndReason::Principal)]);
+    for gone in [&first, &brief, &lives, &evicted] {
+        assert_eq!(case.find(gone).await, None, "what is known of it lets it in again");
+    }
+}
+
+async fn ended_sessions_are_forgotten_where_nothing_shows_them(case: Case) {
+    let session = case.stored("leaver").await;
+    case.revoke(&[&session]).await;
+    case.stored("leaver").await;
+    case.revoke_principal_at("leaver", case.now).await;
+    assert_eq!(case.page("leaver", Which::Ended, None, 10).await, []);
+}
+
+async fn touch_moves_forward_only_and_in_a_live_session_only(case: Case) {
     let session = case.stored("walker").await;
+    let touch = async |session: &Session, touch: Touch, now| case.store.touch(session.id, touch, now).await.unwrap();
+    let seen = |seen| Touch { seen, extend_to: None };
+    assert!(touch(&session, seen(case.after(5)), case.now).await);
+    assert!(touch(&session, seen(case.now), case.now).await, "a replica whose clock is behind");
+    let used = Session { last_seen: case.after(5), ..session.clone() };
+    assert_eq!(case.find(&session).await, Some(used.clone()), "the end does not move because it was used");
+
     let later = case.after(20 * MINUTE);
-    assert!(case.store.extend(key(&session), later, case.now).await.unwrap());
-    let extended = Session { expires_at: later, ..session.clone() };
+    let extend = |to| Touch { seen: case.now, extend_to: Some(to) };
+    assert!(touch(&session, extend(later), case.now).await);
+    assert!(touch(&session, extend(case.after(MINUTE)), case.now).await, "an earlier end");
+    let extended = Session { expires_at: later, extended_until: later, ..used };
     assert_eq!(case.find_at(&session, session.expires_at).await, Some(extended.clone()));
     assert_eq!(case.list_at(&case.tenant, "walker", session.expires_at).await, [extended]);
     assert_eq!(case.find_at(&session, later).await, None);
     let (expired, later_still) = (later, case.after(40 * MINUTE));
-    assert!(!case.store.extend(key(&session), later_still, expired).await.unwrap(), "an expired session was revived");
+    assert!(!touch(&session, extend(later_still), expired).await, "an expired session was revived");
     case.revoke(&[&session]).await;
-    assert!(!case.store.extend(key(&session), later_still, case.now).await.unwrap(), "a revoked session was revived");
-    assert!(!case.store.extend(key(&case.session("walker")), later_still, case.now).await.unwrap());
+    assert!(!touch(&session, extend(later_still), case.now).await, "a revoked session was revived");
+    assert!(!touch(&case.session("walker"), extend(later_still), case.now).await, "a session was made");
     case.assert_revoked(&session).await;
+}
+
+async fn an_extension_does_not_shorten_a_longer_session(case: Case) {
+    let session = case.stored("walker").await;
+    let extend = Touch { seen: case.now, extend_to: Some(case.after(MINUTE)) };
+    assert!(case.store.touch(session.id, extend, case.now).await.unwrap());
+    let expected = Session { extended_until: case.after(MINUTE), last_seen: case.now, ..session.clone() };
+    assert_eq!(case.find(&session).await, Some(expected));
+}
+
+async fn refresh_tokens_take_turns(case: Case) {
+    let session = case.stored("walker").await;
+    let Rotated::Next(first) = case.rotate(&session, 0, b"safa", GRACE).await else { panic!("it was due") };
+    assert_eq!((first.refresh.turn, first.refresh.agent), (1, AgentMark(*b"safa")));
+    assert_eq!(Session { refresh: session.refresh, ..first.clone() }, session, "nothing else changes");
+    assert_eq!(case.find(&session).await.as_ref(), Some(&first));
+    assert_eq!(case.rotate(&session, 0, b"safa", GRACE).await, Rotated::Repeated(first.clone()));
+    assert_eq!(case.rotate(&session, 0, b"curl", GRACE).await, Rotated::Reused(first.clone()), "another user agent");
+    assert_eq!(case.rotate(&session, 0, b"safa", Duration::ZERO).await, Rotated::Reused(first.clone()), "no grace");
+    let Rotated::Next(second) = case.rotate(&session, 1, b"curl", GRACE).await else { panic!("it was due") };
+    assert_eq!(second.refresh.turn, 2);
+    assert_eq!(case.rotate(&session, 0, b"curl", GRACE).await, Rotated::Reused(second.clone()), "two turns old");
+    assert_eq!(case.find(&session).await, Some(second), "a stolen token changes nothing by itself");
+}
+
+async fn a_grace_ends(case: Case) {
+    let session = case.stored("walker").await;
+    case.rotate(&session, 0, b"safa", GRACE).await;
+    let millisecond = Duration::from_millis(1);
+    let ended = async {
+        while !matches!(case.rotate(&session, 0, b"safa", millisecond).await, Rotated::Reused(_)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the store's clock goes on");
+}
+
+async fn a_turn_ahead_of_the_record_is_adopted(case: Case) {
+    let session = case.stored("walker").await;
+    let Rotated::Ahead(adopted) = case.rotate(&session, 5, b"safa", GRACE).await else { panic!("it was ahead") };
+    assert_eq!(adopted.refresh.turn, 6);
+    assert_eq!(case.rotate(&session, 5, b"safa", GRACE).await, Rotated::Repeated(adopted.clone()), "its retry");
+    assert_eq!(case.rotate(&session, 0, b"safa", GRACE).await, Rotated::Reused(adopted));
+}
+
+async fn only_a_live_session_with_this_secret_is_rotated(case: Case) {
+    let session = case.stored("walker").await;
+    let forged = Session { verifier: Verifier([8; 24]), ..session.clone() };
+    assert_eq!(case.rotate(&forged, 0, b"safa", GRACE).await, Rotated::Gone, "another secret");
+    assert_eq!(case.rotate(&case.session("walker"), 0, b"safa", GRACE).await, Rotated::Gone, "never stored");
+    assert_eq!(case.rotate(&session, u32::MAX, b"safa", GRACE).await, Rotated::Gone, "there is no next turn");
+    let presented = Presented { turn: 0, verifier: session.verifier, agent: AgentMark::default(), grace: GRACE };
+    let expired = case.store.rotate(session.id, presented, session.expires_at).await.unwrap();
+    assert_eq!(expired, Rotated::Gone, "its time has passed");
+    case.assert_live(&session).await;
+    case.revoke(&[&session]).await;
+    assert_eq!(case.rotate(&session, 0, b"safa", GRACE).await, Rotated::Gone, "it has ended");
+}
+
+async fn concurrent_rotations_give_one_successor(case: Case) {
+    let session = case.stored("racer").await;
+    let rotations = (0..50).map(|_| {
+        let (case, session) = (case.clone(), session.clone());
+        tokio::spawn(async move { case.rotate(&session, 0, b"safa", GRACE).await })
+    });
+    let rotations: Vec<_> = rotations.collect();
+    let (mut first, mut successors) = (0, Vec::new());
+    for rotated in join_all(rotations).await {
+        match rotated.unwrap() {
+            Rotated::Next(session) => {
+                first += 1;
+                successors.push(session);
+            }
+            Rotated::Repeated(session) => successors.push(session),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((first, successors.len()), (1, 50));
+    assert!(successors.iter().all(|session| *session == successors[0]), "they got different answers");
+    assert_eq!(successors[0].refresh.turn, 1);
+}
+
+fn stored_without_evictions() -> Created {
+    Created::Stored { evicted: Vec::new() }
 }
 
 async fn a_proof_is_claimed_once_until_it_lapses(case: Case) {
@@ -325,7 +498,7 @@ async fn concurrent_creates_stay_within_the_cap(case: Case) {
     });
     let mut evicted = Vec::new();
     for created in join_all(creates).await {
-        let Created::Stored { evicted: ids } = created.unwrap() else { panic!("superseded by nobody") };
+        let Created::Stored { evicted: ids } = created.unwrap() else { panic!("nothing superseded it") };
         evicted.extend(ids);
     }
     let live = case.list("busy").await;

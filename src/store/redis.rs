@@ -1,4 +1,4 @@
-//! Sessions in Redis, shared by all replicas, and the bus on which they hear of revocations.
+//! Sessions in Redis, shared by all replicas, and the channel on which they learn of revocations.
 //!
 //! Reads go over the connection that is subscribed to revocations, and only in the generation of
 //! the caller's stamp: no answer is older than the subscription. Writes are Lua scripts on a
@@ -16,23 +16,25 @@ use uuid::Uuid;
 
 use self::client::{Deadlines, Target};
 use self::journal::{Filing, Journal, Revocation};
-use self::keys::Keys;
+use self::keys::{Keys, id_text, parse_id};
 use self::link::{Cause, Link, Op, Sender};
 use self::scripts::Scripts;
-use super::{Created, Key, RevokeReason, SessionStore, Stamp, StoreError, record, revocations::Revocations};
+use super::revocations::Revocations;
+use super::{Created, Listed, Page, Presented, Rotated, SessionStore, Stamp, StoreError, Touch, record};
 use crate::config;
 use crate::metrics::Metrics;
-use crate::model::{PrincipalId, Session, Shard, TenantId, TokenId};
-use crate::time::{Clock, Timestamp};
+use crate::model::{End, EndReason, PrincipalId, Session, SessionId, TenantId};
+use crate::time::{Clock, Timestamp, millis};
 
 mod apply;
 mod client;
-mod hearing;
 mod journal;
 mod keys;
 mod link;
+mod list;
 mod message;
 mod scripts;
+mod subscriber;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -41,7 +43,7 @@ pub use client::RedisConfigError;
 
 /// How long sign-ins from before a principal's revocation stay void.
 const NOT_BEFORE_KEPT: Duration = Duration::from_hours(30 * 24);
-/// Tombstones outlive every token; a token's end is not known where it is revoked by id.
+/// Tombstones outlive every credential, whose end is not known where its session is ended by id.
 const TOMBSTONE_MIN: Duration = Duration::from_hours(1);
 /// A cluster's bus promises nothing, so answers must not be kept long.
 const CLUSTER_CACHE_TTL: Duration = Duration::from_secs(5);
@@ -65,7 +67,10 @@ pub struct RedisStore {
     deadlines: Deadlines,
     heartbeat: Duration,
     lease: Duration,
-    token_life: Duration,
+    /// How long the longest credential lives.
+    credential_life: Duration,
+    /// How long ended sessions stay known; zero for not at all.
+    keep_ended: Duration,
     wait_replicas: u32,
     wait_at_most: Duration,
     /// Tells this replica's script runs from others'. Not a secret, so not from a given source.
@@ -75,9 +80,10 @@ pub struct RedisStore {
 
 impl RedisStore {
     /// Returns the store that the configuration names, not yet connected: [`run`](Self::run) does
-    /// that. Fails only for what no Redis could mend.
+    /// that. What ended stays known for `keep_ended`. Fails only for what no Redis could mend.
     pub fn connect(
         config: &config::Sessions,
+        keep_ended: Duration,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, RedisConfigError> {
@@ -96,7 +102,8 @@ impl RedisStore {
             deadlines,
             heartbeat,
             lease: config.revocation.lease,
-            token_life: config.ttl.max(TOMBSTONE_MIN),
+            credential_life: config.ttl.max(TOMBSTONE_MIN),
+            keep_ended,
             wait_replicas: config.revocation.wait_replicas,
             wait_at_most: config.redis.timeout / 2,
             instance: Uuid::new_v4().simple().to_string(),
@@ -120,7 +127,7 @@ impl RedisStore {
         self.rotated.notify_one();
     }
 
-    /// Returns how long at most an answer may be cached; `None` where revocations are certain to be heard.
+    /// Returns how long at most an answer may be cached; `None` where every revocation is certain to be received.
     pub fn cache_ttl_cap(&self) -> Option<Duration> {
         self.target.load().is_cluster().then_some(CLUSTER_CACHE_TTL)
     }
@@ -133,8 +140,14 @@ impl RedisStore {
         format!("{}-{}", self.instance, self.runs.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn token_end(&self, revoked_at: Timestamp) -> Timestamp {
-        revoked_at.plus(self.token_life)
+    // When the credentials of a session have ended by themselves that was ended at `at`.
+    fn credentials_end(&self, at: Timestamp) -> Timestamp {
+        at.plus(self.credential_life)
+    }
+
+    // Redis refuses a lifetime of zero. A record outlives its session by as long as an ended one is kept.
+    fn ttl(&self, expires_at: Timestamp, now: Timestamp) -> u64 {
+        millis(expires_at.since(now) + self.keep_ended).max(1)
     }
 
     async fn carry_out(&self, op: Op, filing: Filing<'_>) -> Result<u64, StoreError> {
@@ -147,40 +160,46 @@ impl RedisStore {
         Ok(ended)
     }
 
-    // What this replica refuses is gone for it, also while Redis could not be told to delete it.
-    async fn read(&self, op: Op, link: &Link, key: Key, now: Timestamp) -> Result<Option<Session>, StoreError> {
-        let lane = if op == Op::Find { &link.read } else { &link.write };
-        let mut command = redis::cmd("GET");
-        command.arg(self.keys.session(key));
-        let mut connection = lane.connection();
-        let sending = async move { command.query_async::<Option<Vec<u8>>>(&mut connection).await };
-        let found = self.sender.send(op, link, lane, sending).await?;
-        let session = found.map(|bytes| record::decode(key.id, &bytes)).transpose()?;
-        Ok(session.filter(|session| !session.is_expired(now) && !self.revocations.is_revoked(&key.id)))
+    async fn run_rotation(&self, id: SessionId, presented: Presented, now: Timestamp) -> Result<Rotated, StoreError> {
+        let link = self.linked(Op::Rotate)?;
+        let mut script = self.scripts.rotate.key(self.keys.session(id));
+        script.arg(presented.turn).arg(&presented.verifier.0[..]).arg(&presented.agent.0[..]);
+        script.arg(millis(presented.grace)).arg(now.0);
+        let mut connection = link.write.connection();
+        let sending = async move { script.invoke_async::<(String, Option<Vec<u8>>)>(&mut connection).await };
+        let (word, record) = self.sender.send(Op::Rotate, &link, &link.write, sending).await?;
+        let Some(record) = record else { return Ok(Rotated::Gone) };
+        let session = record::decode(id, &record)?;
+        match word.as_str() {
+            "next" => Ok(Rotated::Next(session)),
+            "repeated" => Ok(Rotated::Repeated(session)),
+            "ahead" => Ok(Rotated::Ahead(session)),
+            "reused" => Ok(Rotated::Reused(session)),
+            _ => Err(Cause::Answer.into()),
+        }
     }
 }
 
 #[async_trait]
 impl SessionStore for RedisStore {
-    async fn create(&self, key: Key, session: &Session, cap: u32, now: Timestamp) -> Result<Created, StoreError> {
+    async fn create(&self, session: &Session, cap: u32, now: Timestamp) -> Result<Created, StoreError> {
         let link = self.linked(Op::Create)?;
-        let (shard, tenant, principal) = (key.shard, &session.principal.tenant, &session.principal.id);
-        let expires_at = self.token_end(now);
-        let mut script = self.scripts.create.key(self.keys.session(key));
-        script.key(self.keys.index(shard, tenant, principal)).key(self.keys.not_before(shard, tenant, principal));
+        let (shard, tenant, principal) = (session.id.shard(), &session.principal.tenant, &session.principal.id);
+        let expires_at = self.credentials_end(now);
+        let mut script = self.scripts.create.key(self.keys.session(session.id));
+        script.key(self.keys.index(tenant, principal)).key(self.keys.not_before(tenant, principal));
         script.key(self.keys.control(shard));
-        script.arg(record::encode(session)?).arg(ttl(session.expires_at, now)).arg(now.0);
-        script.arg(session.authenticated_at.0).arg(cap).arg(key.id.to_text()).arg(index_entry(session));
-        script.arg(self.keys.session_prefix(shard)).arg(self.keys.channel()).arg(self.nonce());
-        script.arg(message::Message::head(self.clock.now(), shard, expires_at));
+        script.arg(record::encode(session)?).arg(self.ttl(session.expires_at, now)).arg(now.0);
+        script.arg(session.authenticated_at.0).arg(cap).arg(id_text(session.id));
+        script.arg(self.keys.channel()).arg(self.nonce()).arg(self.head(expires_at));
+        self.filing(&mut script, shard, End { reason: EndReason::Evicted, at: now });
         let mut connection = link.write.connection();
         let sending = async move { script.invoke_async::<Vec<String>>(&mut connection).await };
         let answer = self.sender.send(Op::Create, &link, &link.write, sending).await?;
         match answer.split_first() {
             Some((word, evicted)) if word == "stored" => {
-                let evicted: Vec<TokenId> = evicted.iter().filter_map(|id| TokenId::from_text(id)).collect();
-                let keys: Vec<Key> = evicted.iter().map(|id| Key { id: *id, shard }).collect();
-                self.deny(&keys, expires_at);
+                let evicted: Vec<SessionId> = evicted.iter().filter_map(|id| parse_id(id)).collect();
+                self.deny(&evicted, expires_at);
                 Ok(Created::Stored { evicted })
             }
             Some((word, _)) if word == "superseded" => Ok(Created::Superseded),
@@ -189,87 +208,77 @@ impl SessionStore for RedisStore {
         }
     }
 
-    async fn find(&self, key: Key, stamp: Stamp, now: Timestamp) -> Result<Option<Session>, StoreError> {
+    // What this replica refuses is gone for it, also while Redis could not be told to delete it.
+    async fn find(&self, id: SessionId, stamp: Stamp, now: Timestamp) -> Result<Option<Session>, StoreError> {
         let link = self.linked(Op::Find)?;
         if link.generation != stamp.generation || !self.revocations.is_current() {
             return Err(self.sender.refuse(Op::Find, Cause::NotConnected));
         }
-        self.read(Op::Find, &link, key, now).await
+        let mut command = redis::cmd("GET");
+        command.arg(self.keys.session(id));
+        let mut connection = link.read.connection();
+        let sending = async move { command.query_async::<Option<Vec<u8>>>(&mut connection).await };
+        let found = self.sender.send(Op::Find, &link, &link.read, sending).await?;
+        let session = found.map(|bytes| record::decode(id, &bytes)).transpose()?;
+        Ok(session.filter(|session| !session.is_expired(now) && !self.revocations.is_revoked(&id)))
     }
 
-    async fn extend(&self, key: Key, expires_at: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
-        let link = self.linked(Op::Extend)?;
-        let Some(mut session) = self.read(Op::Extend, &link, key, now).await? else { return Ok(false) };
-        session.expires_at = expires_at;
-        let (tenant, principal) = (&session.principal.tenant, &session.principal.id);
-        let mut script = self.scripts.extend.key(self.keys.session(key));
-        script.key(self.keys.index(key.shard, tenant, principal));
-        script.arg(record::encode(&session)?).arg(ttl(expires_at, now));
-        script.arg(key.id.to_text()).arg(index_entry(&session));
+    async fn touch(&self, id: SessionId, touch: Touch, now: Timestamp) -> Result<bool, StoreError> {
+        if self.revocations.is_revoked(&id) {
+            return Ok(false);
+        }
+        let link = self.linked(Op::Touch)?;
+        let mut script = self.scripts.touch.key(self.keys.session(id));
+        script.arg(touch.seen.0).arg(touch.extend_to.unwrap_or_default().0).arg(now.0);
+        script.arg(millis(self.keep_ended)).arg(self.keys.index_prefix(id.shard()));
         let mut connection = link.write.connection();
-        let sending = async move { script.invoke_async::<u8>(&mut connection).await };
-        Ok(self.sender.send(Op::Extend, &link, &link.write, sending).await? == 1)
+        let sending = async move { script.invoke_async::<i64>(&mut connection).await };
+        match self.sender.send(Op::Touch, &link, &link.write, sending).await? {
+            0 => Ok(false),
+            1 => Ok(true),
+            newer => Err(StoreError::NewerRecord(u8::try_from(-newer).unwrap_or(u8::MAX))),
+        }
     }
 
-    async fn revoke(&self, keys: &[Key], _reason: RevokeReason, now: Timestamp) -> Result<(), StoreError> {
-        let expires_at = self.token_end(now);
-        self.deny(keys, expires_at);
-        let sessions = keys.iter().map(|key| (*key, expires_at)).collect();
-        let filings: Vec<_> = apply::by_shard(sessions).into_iter().map(|one| self.journal.file(one)).collect();
+    async fn rotate(&self, id: SessionId, presented: Presented, now: Timestamp) -> Result<Rotated, StoreError> {
+        if self.revocations.is_revoked(&id) || presented.turn == u32::MAX {
+            return Ok(Rotated::Gone);
+        }
+        self.run_rotation(id, presented, now).await
+    }
+
+    async fn end(&self, ids: &[SessionId], end: End) -> Result<(), StoreError> {
+        let expires_at = self.credentials_end(end.at);
+        self.deny(ids, expires_at);
+        let sessions = ids.iter().map(|id| (*id, expires_at)).collect();
+        let filings: Vec<_> = apply::by_shard(sessions, end).into_iter().map(|one| self.journal.file(one)).collect();
         // After one failure the rest is left to the journal: the caller's time is bounded.
         for filing in filings {
-            self.carry_out(Op::Revoke, filing).await?;
+            self.carry_out(Op::End, filing).await?;
         }
         Ok(())
     }
 
-    async fn revoke_principal(
-        &self,
-        tenant: &TenantId,
-        principal: &PrincipalId,
-        shard: Shard,
-        now: Timestamp,
-    ) -> Result<u64, StoreError> {
-        let (tenant, principal) = (tenant.clone(), principal.clone());
-        let revocation = Revocation::Principal { tenant, principal, shard, not_before: now };
-        self.carry_out(Op::RevokePrincipal, self.journal.file(revocation)).await
+    async fn end_principal(&self, tenant: &TenantId, principal: &PrincipalId, end: End) -> Result<u64, StoreError> {
+        let revocation = Revocation::Principal { tenant: tenant.clone(), principal: principal.clone(), end };
+        self.carry_out(Op::EndPrincipal, self.journal.file(revocation)).await
     }
 
     async fn list(
         &self,
         tenant: &TenantId,
         principal: &PrincipalId,
-        shard: Shard,
+        page: Page,
         now: Timestamp,
-    ) -> Result<Vec<Session>, StoreError> {
-        let link = self.linked(Op::List)?;
-        let mut names = redis::cmd("HKEYS");
-        names.arg(self.keys.index(shard, tenant, principal));
-        let mut connection = link.write.connection();
-        let sending = async move { names.query_async::<Vec<String>>(&mut connection).await };
-        let ids = self.sender.send(Op::List, &link, &link.write, sending).await?;
-        let ids: Vec<TokenId> = ids.iter().filter_map(|id| TokenId::from_text(id)).collect();
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut records = redis::cmd("MGET");
-        for id in &ids {
-            records.arg(self.keys.session(Key { id: *id, shard }));
-        }
-        let mut connection = link.write.connection();
-        let sending = async move { records.query_async::<Vec<Option<Vec<u8>>>>(&mut connection).await };
-        let records = self.sender.send(Op::List, &link, &link.write, sending).await?;
-        let found = ids.into_iter().zip(records).filter_map(|(id, bytes)| Some(record::decode(id, &bytes?)));
-        let mut sessions = found.collect::<Result<Vec<_>, _>>()?;
-        sessions.retain(|session| !session.is_expired(now) && !self.revocations.is_revoked(&session.token_id));
-        sessions.sort_by_key(|session| std::cmp::Reverse(session.created_at));
-        Ok(sessions)
+    ) -> Result<Vec<Listed>, StoreError> {
+        self.list_page(tenant, principal, page, now).await
     }
 
     async fn claim_once(&self, digest: &[u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
         let link = self.linked(Op::Claim)?;
+        let lifetime = millis(until.since(now)).max(1);
         let mut command = redis::cmd("SET");
-        command.arg(self.keys.claim(digest)).arg("").arg("NX").arg("PX").arg(ttl(until, now));
+        command.arg(self.keys.claim(digest)).arg("").arg("NX").arg("PX").arg(lifetime);
         let mut connection = link.write.connection();
         let sending = async move { command.query_async::<Option<String>>(&mut connection).await };
         Ok(self.sender.send(Op::Claim, &link, &link.write, sending).await?.is_some())
@@ -278,17 +287,4 @@ impl SessionStore for RedisStore {
     fn revocations(&self) -> &Arc<Revocations> {
         &self.revocations
     }
-}
-
-// Redis refuses a lifetime of zero.
-fn ttl(expires_at: Timestamp, now: Timestamp) -> u64 {
-    millis(expires_at.since(now)).max(1)
-}
-
-fn index_entry(session: &Session) -> String {
-    format!("{}:{}", session.created_at.0, session.expires_at.0)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,7 @@
 //! What one replica knows of revocations: stamps, lease, tombstones.
 //!
 //! The correctness rule is stamps, not deletes. A cache files an answer under the stamp it read
-//! *before* asking the store. A revocation moves the stripe of its token, a lost connection or an
+//! *before* asking the store. A revocation moves the stripe of its session, a lost connection or an
 //! anomaly moves the generation, and counters only grow: an answer that predates either can never
 //! be found again. Nothing here does I/O; a store's connection supervisor writes, validation reads.
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::model::TokenId;
+use crate::model::SessionId;
 use crate::time::{Clock, Monotonic, Timestamp};
 
 const STRIPES: usize = 4096;
@@ -27,7 +27,7 @@ const TOMBSTONES_MAX: usize = 200_000;
 pub struct Stamp {
     /// Moves with every lost connection, lapsed lease or anomaly.
     pub generation: u64,
-    /// Moves with every revocation that falls into the token's stripe.
+    /// Moves with every revocation that falls into the session's stripe.
     pub stripe: u64,
 }
 
@@ -67,10 +67,10 @@ pub struct Revocations {
     changes: watch::Sender<u64>,
 }
 
-/// Revoked token ids, each with when its token ends by itself.
-type Tombstones = HashMap<TokenId, Timestamp, BuildHasherDefault<IdHasher>>;
+/// Ended sessions, each with when its credentials end by themselves.
+type Tombstones = HashMap<SessionId, Timestamp, BuildHasherDefault<IdHasher>>;
 
-/// Token ids are uniformly distributed already: eight of their bytes are the hash.
+/// Half of a session id is random: its bytes are the hash.
 #[derive(Default)]
 pub struct IdHasher(u64);
 
@@ -103,7 +103,7 @@ impl Revocations {
     }
 
     /// Returns the stamp to file an answer about `id` under. Read it before asking.
-    pub fn stamp(&self, id: &TokenId) -> Stamp {
+    pub fn stamp(&self, id: &SessionId) -> Stamp {
         Stamp {
             generation: self.generation(),
             stripe: self.stripe(id).map_or(0, |stripe| stripe.load(Ordering::SeqCst)),
@@ -111,7 +111,7 @@ impl Revocations {
     }
 
     /// Returns the stamp under which answers were filed while this replica last vouched for them.
-    pub fn last_vouched_stamp(&self, id: &TokenId) -> Stamp {
+    pub fn last_vouched_stamp(&self, id: &SessionId) -> Stamp {
         Stamp { generation: self.vouched_generation(), ..self.stamp(id) }
     }
 
@@ -162,12 +162,12 @@ impl Revocations {
     }
 
     /// Returns whether `id` is known to be revoked. Authoritative, whatever any store says.
-    pub fn is_revoked(&self, id: &TokenId) -> bool {
+    pub fn is_revoked(&self, id: &SessionId) -> bool {
         self.tombstone_count.load(Ordering::SeqCst) > 0 && self.tombstones_read().contains_key(id)
     }
 
-    /// Records that sessions were revoked. `expires_at` is when their tokens end by themselves.
-    pub fn revoke(&self, ids: &[TokenId], expires_at: Timestamp) {
+    /// Records that sessions were revoked. `expires_at` is when their credentials end by themselves.
+    pub fn revoke(&self, ids: &[SessionId], expires_at: Timestamp) {
         {
             let mut tombstones = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
             tombstones.extend(ids.iter().map(|id| (*id, expires_at)));
@@ -271,7 +271,7 @@ impl Revocations {
         }
     }
 
-    /// Drops tombstones whose tokens have ended by themselves.
+    /// Drops tombstones whose credentials have ended by themselves.
     pub fn prune(&self) {
         let now = self.clock.now();
         let mut tombstones = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
@@ -308,8 +308,9 @@ impl Revocations {
         self.moving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stripe(&self, id: &TokenId) -> Option<&AtomicU64> {
-        let [low, high, ..] = id.0;
+    fn stripe(&self, id: &SessionId) -> Option<&AtomicU64> {
+        // Random bits of the id; its first bytes are a time and its last ones name a shard.
+        let [.., high, low, _] = *id.as_bytes();
         self.stripes.get(usize::from(u16::from_be_bytes([high, low])) % STRIPES)
     }
 
@@ -379,8 +380,8 @@ mod tests {
     use super::*;
     use crate::time::ManualClock;
 
-    fn id(seed: u8) -> TokenId {
-        TokenId([seed; 24])
+    fn id(seed: u8) -> SessionId {
+        SessionId::from_bytes([seed; 16])
     }
 
     fn sole() -> (Arc<ManualClock>, Arc<Revocations>) {
@@ -399,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tombstone_lasts_until_its_token_ends() {
+    fn a_tombstone_lasts_until_its_session_ends() {
         let (clock, state) = sole();
         state.revoke(&[id(1)], Timestamp(9_000));
         state.prune();
@@ -496,11 +497,11 @@ mod tests {
     #[test]
     fn mass_revocation_keeps_the_tombstones_that_matter_longest() {
         let (_, state) = sole();
-        let ids: Vec<TokenId> = (0..=TOMBSTONES_MAX as u64)
+        let ids: Vec<SessionId> = (0..=TOMBSTONES_MAX as u64)
             .map(|number| {
-                let mut bytes = [0; 24];
-                bytes[..8].copy_from_slice(&number.to_be_bytes());
-                TokenId(bytes)
+                let mut bytes = [0; 16];
+                bytes[8..].copy_from_slice(&number.to_be_bytes());
+                SessionId::from_bytes(bytes)
             })
             .collect();
         let (late, early) = ids.split_at(10);

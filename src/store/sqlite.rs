@@ -4,7 +4,7 @@
 //! a sign-in and never undoes a revocation. A revocation is recorded in [`Revocations`] before its
 //! commit, so that a failure refuses, and again after it, because an answer read from a snapshot
 //! older than the commit must not be filed under a stamp younger than it. A second server on the
-//! same file is refused; operators' tools open it beside the server, which hears of what they end
+//! same file is refused; operators' tools open it beside the server, which notices what they end
 //! within a second.
 
 use std::collections::HashSet;
@@ -18,12 +18,15 @@ use aws_lc_rs::rand::SecureRandom;
 use sqlx::{Sqlite, Transaction};
 use zeroize::Zeroizing;
 
-use super::{Created, Key, Revocations, RevokeReason, SessionStore, Stamp, StoreError, record};
+use super::{
+    Created, Listed, Page, Presented, Revocations, Rotated, SessionStore, Stamp, StoreError, Touch, Which, record,
+};
 use crate::metrics::Metrics;
-use crate::model::{PrincipalId, Session, Shard, TenantId, TokenId};
+use crate::model::{End, EndReason, PrincipalId, Session, SessionId, TenantId};
 use crate::secret::random_bytes;
 use crate::time::{Clock, Timestamp};
 
+mod change;
 mod journal;
 mod open;
 mod statements;
@@ -46,37 +49,47 @@ pub struct SqliteStore {
     gate: tokio::sync::Mutex<()>,
     revocations: Arc<Revocations>,
     journal: Journal,
-    outside_heard: AtomicI64,
+    /// The count of ends by other processes that this one knows of.
+    outside_seen: AtomicI64,
+    /// How long ended sessions stay known; zero for not at all.
+    keep_ended: Duration,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     /// Held by the server; absent in a tool beside it, whose revocations must therefore be announced.
     lock: Option<std::fs::File>,
 }
 
-/// A session that a transaction deletes.
+/// A session that a transaction ends.
 struct Ended {
-    id: TokenId,
+    id: SessionId,
     expires_at: Timestamp,
 }
 
 impl SqliteStore {
     /// Opens the store for a server, making the file if it is missing; refused while another server has it.
-    pub async fn open(path: &Path, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Arc<Self>, OpenError> {
+    /// What ended stays known for `keep_ended`.
+    pub async fn open(
+        path: &Path,
+        keep_ended: Duration,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, OpenError> {
         let lock = open::claim(path)?;
         let connections = open::connect(path).await?;
         open::migrate(path, &connections.durable).await?;
-        Self::assemble(path, connections, Some(lock), clock, metrics).await
+        Self::assemble(path, connections, Some(lock), keep_ended, clock, metrics).await
     }
 
     /// Opens an existing store for a tool, whether or not a server has it.
     pub async fn open_beside(
         path: &Path,
+        keep_ended: Duration,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, OpenError> {
         let connections = open::connect(path).await?;
         open::verify(path, &connections.readers).await?;
-        Self::assemble(path, connections, None, clock, metrics).await
+        Self::assemble(path, connections, None, keep_ended, clock, metrics).await
     }
 
     /// Returns the MAC key for tokens, made from `random` on first use and kept.
@@ -93,6 +106,7 @@ impl SqliteStore {
         path: &Path,
         connections: open::Connections,
         lock: Option<std::fs::File>,
+        keep_ended: Duration,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, OpenError> {
@@ -106,7 +120,8 @@ impl SqliteStore {
             gate: tokio::sync::Mutex::default(),
             revocations: Revocations::sole(clock.clone()),
             journal: Journal::new(metrics.revocation_journal_depth.clone()),
-            outside_heard: AtomicI64::new(outside),
+            outside_seen: AtomicI64::new(outside),
+            keep_ended,
             clock,
             metrics,
             lock,
@@ -135,7 +150,7 @@ impl SqliteStore {
         if self.lock.is_none() {
             statements::announce_outside_revocation(&mut transaction).await?;
         }
-        let ids: Vec<TokenId> = ended.iter().map(|session| session.id).collect();
+        let ids: Vec<SessionId> = ended.iter().map(|session| session.id).collect();
         self.revocations.revoke(&ids, last_end);
         transaction.commit().await?;
         self.revocations.revoke(&ids, last_end);
@@ -151,34 +166,39 @@ impl SqliteStore {
             transaction.rollback().await?;
             return Ok(Created::Superseded);
         }
-        let evicted = statements::delete_oldest(&mut transaction, tenant, principal, cap, now).await?;
+        let filing = self.filing(End { reason: EndReason::Evicted, at: now });
+        let evicted = statements::end_oldest(&mut transaction, tenant, principal, cap, filing).await?;
         statements::insert(&mut transaction, session, record).await?;
         self.commit(transaction, &evicted).await?;
         Ok(Created::Stored { evicted: evicted.into_iter().map(|session| session.id).collect() })
     }
 
-    async fn delete(&self, ids: &[TokenId], now: Timestamp) -> sqlx::Result<()> {
+    fn filing(&self, end: End) -> statements::Filing {
+        statements::Filing { end, keep: !self.keep_ended.is_zero() }
+    }
+
+    async fn end_within(&self, ids: &[SessionId], end: End) -> sqlx::Result<()> {
         let _turn = self.gate.lock().await;
         let mut transaction = self.connections.durable.begin_with("BEGIN IMMEDIATE").await?;
-        let ended = statements::delete(&mut transaction, ids).await?;
+        let ended = statements::end(&mut transaction, ids, self.filing(end)).await?;
         self.commit(transaction, &ended).await?;
         // What was not there needs no refusal that lasts; it had one without an end until now.
-        let present: HashSet<TokenId> = ended.iter().map(|session| session.id).collect();
-        let absent: Vec<TokenId> = ids.iter().copied().filter(|id| !present.contains(id)).collect();
-        self.revocations.revoke(&absent, now.plus(ABSENT_REFUSED_FOR));
+        let present: HashSet<SessionId> = ended.iter().map(|session| session.id).collect();
+        let absent: Vec<SessionId> = ids.iter().copied().filter(|id| !present.contains(id)).collect();
+        self.revocations.revoke(&absent, end.at.plus(ABSENT_REFUSED_FOR));
         Ok(())
     }
 
-    async fn delete_principal(
+    async fn end_principal_within(
         &self,
         tenant: &TenantId,
         principal: &PrincipalId,
-        now: Timestamp,
+        end: End,
     ) -> sqlx::Result<Vec<Ended>> {
         let _turn = self.gate.lock().await;
         let mut transaction = self.connections.durable.begin_with("BEGIN IMMEDIATE").await?;
-        statements::raise_not_before(&mut transaction, tenant, principal, now).await?;
-        let ended = statements::delete_principal(&mut transaction, tenant, principal).await?;
+        statements::raise_not_before(&mut transaction, tenant, principal, end.at).await?;
+        let ended = statements::end_principal(&mut transaction, tenant, principal, self.filing(end)).await?;
         self.commit(transaction, &ended).await?;
         Ok(ended)
     }
@@ -197,68 +217,70 @@ impl SqliteStore {
 
 #[async_trait]
 impl SessionStore for SqliteStore {
-    async fn create(&self, _key: Key, session: &Session, cap: u32, now: Timestamp) -> Result<Created, StoreError> {
+    async fn create(&self, session: &Session, cap: u32, now: Timestamp) -> Result<Created, StoreError> {
         let record = record::encode(session)?;
         let work = self.create_within(session, &record, cap, now);
         self.measured("create", async { work.await.map_err(unavailable) }).await
     }
 
-    async fn find(&self, key: Key, _stamp: Stamp, now: Timestamp) -> Result<Option<Session>, StoreError> {
-        if self.revocations.is_revoked(&key.id) {
+    async fn find(&self, id: SessionId, _stamp: Stamp, now: Timestamp) -> Result<Option<Session>, StoreError> {
+        if self.revocations.is_revoked(&id) {
             return Ok(None);
         }
-        self.measured("find", statements::find(&self.connections.readers, key.id, now)).await
+        self.measured("find", statements::find(&self.connections.readers, id, now)).await
     }
 
-    async fn extend(&self, key: Key, expires_at: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
-        if self.revocations.is_revoked(&key.id) {
+    async fn touch(&self, id: SessionId, touch: Touch, now: Timestamp) -> Result<bool, StoreError> {
+        if self.revocations.is_revoked(&id) {
             return Ok(false);
         }
-        let work = async {
-            let _turn = self.gate.lock().await;
-            statements::extend(&self.connections.relaxed, key.id, expires_at, now).await.map_err(unavailable)
-        };
-        self.measured("extend", work).await
+        self.measured("touch", change::touch(self, id, touch, now)).await
     }
 
-    async fn revoke(&self, keys: &[Key], _reason: RevokeReason, now: Timestamp) -> Result<(), StoreError> {
-        let ids: Vec<TokenId> = keys.iter().map(|key| key.id).collect();
-        let attempt = self.journal.attempt(ids.iter().copied().map(Pending::Session).collect());
-        self.revocations.revoke(&ids, NEVER);
-        self.measured("revoke", async { self.delete(&ids, now).await.map_err(unavailable) }).await?;
+    async fn rotate(&self, id: SessionId, presented: Presented, now: Timestamp) -> Result<Rotated, StoreError> {
+        if self.revocations.is_revoked(&id) || presented.turn == u32::MAX {
+            return Ok(Rotated::Gone);
+        }
+        self.measured("rotate", change::rotate(self, id, presented, now)).await
+    }
+
+    async fn end(&self, ids: &[SessionId], end: End) -> Result<(), StoreError> {
+        let attempt = self.journal.attempt(ids.iter().copied().map(Pending::Session).collect(), end);
+        self.revocations.revoke(ids, NEVER);
+        self.measured("end", async { self.end_within(ids, end).await.map_err(unavailable) }).await?;
         attempt.confirm();
         Ok(())
     }
 
-    async fn revoke_principal(
-        &self,
-        tenant: &TenantId,
-        principal: &PrincipalId,
-        _shard: Shard,
-        now: Timestamp,
-    ) -> Result<u64, StoreError> {
-        let attempt = self.journal.attempt(vec![Pending::Principal(tenant.clone(), principal.clone(), now)]);
-        let work = async { self.delete_principal(tenant, principal, now).await.map_err(unavailable) };
-        let ended = self.measured("revoke_principal", work).await;
+    async fn end_principal(&self, tenant: &TenantId, principal: &PrincipalId, end: End) -> Result<u64, StoreError> {
+        let attempt = self.journal.attempt(vec![Pending::Principal(tenant.clone(), principal.clone())], end);
+        let work = async { self.end_principal_within(tenant, principal, end).await.map_err(unavailable) };
+        let ended = self.measured("end_principal", work).await;
         if ended.is_err() {
             self.refuse_principal(tenant, principal).await;
         }
         let ended = ended?;
         attempt.confirm();
-        Ok(ended.iter().map(|session| u64::from(session.expires_at > now)).sum())
+        Ok(ended.iter().map(|session| u64::from(session.expires_at > end.at)).sum())
     }
 
     async fn list(
         &self,
         tenant: &TenantId,
         principal: &PrincipalId,
-        _shard: Shard,
+        page: Page,
         now: Timestamp,
-    ) -> Result<Vec<Session>, StoreError> {
-        let mut sessions =
-            self.measured("list", statements::list(&self.connections.readers, tenant, principal, now)).await?;
-        sessions.retain(|session| !self.revocations.is_revoked(&session.token_id));
-        Ok(sessions)
+    ) -> Result<Vec<Listed>, StoreError> {
+        let readers = &self.connections.readers;
+        let work = async {
+            match page.which {
+                Which::Live => statements::list_live(readers, tenant, principal, page, now).await,
+                Which::Ended => statements::list_ended(readers, tenant, principal, page, now).await,
+            }
+        };
+        let mut listed = self.measured("list", work).await?;
+        listed.retain(|listed| listed.ended.is_some() || !self.revocations.is_revoked(&listed.session.id));
+        Ok(listed)
     }
 
     async fn claim_once(&self, digest: &[u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError> {

@@ -14,6 +14,10 @@ pub enum Action {
     SessionStarted,
     /// A caller ended a session (logout).
     SessionEnded,
+    /// A refresh token that had just been used got the same answer again.
+    RefreshRepeated,
+    /// A refresh token was used that had been replaced: it was stolen, and its session has ended.
+    RefreshReused,
     /// The oldest sessions of a principal made room for a new one.
     SessionsEvicted,
     /// A sign-in was refused.
@@ -87,10 +91,12 @@ pub struct Event<'a> {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Started,
         Self::SessionStarted,
         Self::SessionEnded,
+        Self::RefreshRepeated,
+        Self::RefreshReused,
         Self::SessionsEvicted,
         Self::LoginDenied,
         Self::GuestRebound,
@@ -115,6 +121,8 @@ impl Action {
             Self::Started => "started",
             Self::SessionStarted => "session-started",
             Self::SessionEnded => "session-ended",
+            Self::RefreshRepeated => "refresh-repeated",
+            Self::RefreshReused => "refresh-reused",
             Self::SessionsEvicted => "sessions-evicted",
             Self::LoginDenied => "login-denied",
             Self::GuestRebound => "guest-rebound",

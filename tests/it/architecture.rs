@@ -23,8 +23,8 @@ const CONFINED: [(&str, &[&str]); 7] = [
     ("reqwest", &["src/outgoing"]),
     ("redis", &["src/store/redis"]),
     ("sqlx", &["src/store/sqlite", "src/directory"]),
-    ("envoy_types", &["src/proxy/verify"]),
-    ("tonic", &["src/proxy/verify", "src/server"]),
+    ("envoy_types", &["src/proxy/forward_auth"]),
+    ("tonic", &["src/proxy/forward_auth", "src/server"]),
     ("axum", &["src/api", "src/proxy", "src/server", "src/cli", "src/identity/tests"]),
 ];
 

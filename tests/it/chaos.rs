@@ -10,10 +10,10 @@ use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use doorward::model::{PrincipalId, Session, Shard, TenantId};
+use doorward::model::{End, EndReason, PrincipalId, Session, SessionId, TenantId};
 use doorward::session::Refusal;
 use doorward::store::redis::RedisStore;
-use doorward::store::{Created, Key, Revocations, RevokeReason, SessionStore, Stamp, StoreError};
+use doorward::store::{Created, Listed, Page, Presented, Revocations, Rotated, SessionStore, Stamp, StoreError, Touch};
 use doorward::time::Timestamp;
 use moka::future::Cache;
 use tokio::sync::Semaphore;
@@ -75,7 +75,7 @@ impl Field {
 
     async fn sign_in(&self, number: usize) -> Option<Arc<Entry>> {
         let started = self.revoking.try_sign_in(&format!("device {number}")).await?;
-        let (token, session) = (started.token.expose().to_owned(), started.session);
+        let (token, session) = (started.opaque().expose().to_owned(), started.session);
         let entry = Arc::new(Entry { token, session, revoked: OnceLock::new(), revoked_there: AtomicBool::new(false) });
         self.entries.write().expect("no holder panics").push(entry.clone());
         Some(entry)
@@ -109,7 +109,7 @@ impl Field {
                 return;
             }
             let Some(entry) = self.entries().get(number - SESSIONS).cloned() else { return };
-            if self.revoking.sessions.revoke(&entry.session, RevokeReason::Logout).await.is_ok() {
+            if self.revoking.sessions.end(&entry.session, EndReason::Logout).await.is_ok() {
                 entry.revoked.get_or_init(Instant::now);
                 entry.revoked_there.store(true, Ordering::SeqCst);
                 self.tally.revoked.fetch_add(1, Ordering::Relaxed);
@@ -301,12 +301,12 @@ struct Gate {
 
 #[async_trait]
 impl SessionStore for Gate {
-    async fn create(&self, key: Key, session: &Session, cap: u32, now: Timestamp) -> Result<Created, StoreError> {
-        self.store.create(key, session, cap, now).await
+    async fn create(&self, session: &Session, cap: u32, now: Timestamp) -> Result<Created, StoreError> {
+        self.store.create(session, cap, now).await
     }
 
-    async fn find(&self, key: Key, stamp: Stamp, now: Timestamp) -> Result<Option<Session>, StoreError> {
-        let found = self.store.find(key, stamp, now).await;
+    async fn find(&self, id: SessionId, stamp: Stamp, now: Timestamp) -> Result<Option<Session>, StoreError> {
+        let found = self.store.find(id, stamp, now).await;
         if self.closed.load(Ordering::SeqCst) {
             self.arrived.add_permits(1);
             self.opened.acquire().await.expect("it is never closed").forget();
@@ -314,32 +314,30 @@ impl SessionStore for Gate {
         found
     }
 
-    async fn extend(&self, key: Key, expires_at: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
-        self.store.extend(key, expires_at, now).await
+    async fn touch(&self, id: SessionId, touch: Touch, now: Timestamp) -> Result<bool, StoreError> {
+        self.store.touch(id, touch, now).await
     }
 
-    async fn revoke(&self, keys: &[Key], reason: RevokeReason, now: Timestamp) -> Result<(), StoreError> {
-        self.store.revoke(keys, reason, now).await
+    async fn rotate(&self, id: SessionId, presented: Presented, now: Timestamp) -> Result<Rotated, StoreError> {
+        self.store.rotate(id, presented, now).await
     }
 
-    async fn revoke_principal(
-        &self,
-        tenant: &TenantId,
-        principal: &PrincipalId,
-        shard: Shard,
-        now: Timestamp,
-    ) -> Result<u64, StoreError> {
-        self.store.revoke_principal(tenant, principal, shard, now).await
+    async fn end(&self, ids: &[SessionId], end: End) -> Result<(), StoreError> {
+        self.store.end(ids, end).await
+    }
+
+    async fn end_principal(&self, tenant: &TenantId, principal: &PrincipalId, end: End) -> Result<u64, StoreError> {
+        self.store.end_principal(tenant, principal, end).await
     }
 
     async fn list(
         &self,
         tenant: &TenantId,
         principal: &PrincipalId,
-        shard: Shard,
+        page: Page,
         now: Timestamp,
-    ) -> Result<Vec<Session>, StoreError> {
-        self.store.list(tenant, principal, shard, now).await
+    ) -> Result<Vec<Listed>, StoreError> {
+        self.store.list(tenant, principal, page, now).await
     }
 
     async fn claim_once(&self, digest: &[u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
@@ -367,8 +365,8 @@ async fn an_answer_from_before_is_found_by_a_cache_that_deletes_and_not_by_one_t
     .await;
     let gate = gate.expect("the replica has a store");
     let started = replica.sign_in("device").await;
-    let (token, id) = (started.token.expose().to_owned(), started.session.token_id);
-    let deleting: Cache<doorward::model::TokenId, Arc<Session>> = Cache::new(100);
+    let (token, id) = (started.opaque().expose().to_owned(), started.session.id);
+    let deleting: Cache<SessionId, Arc<Session>> = Cache::new(100);
 
     gate.closed.store(true, Ordering::SeqCst);
     let (sessions, asked) = (replica.sessions.clone(), token.clone());

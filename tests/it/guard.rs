@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use aws_lc_rs::rand::SystemRandom;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use doorward::model::{Shard, TokenKey, TokenKeys, TokenKind};
+use doorward::model::{TokenKey, TokenKeys, TokenKind};
 use doorward::time::{Clock, SystemClock, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,6 +16,7 @@ use crate::support::dice::Dice;
 use crate::support::doorward::Doorward;
 use crate::support::redis::Redis;
 use crate::support::stage::{Stage, USER};
+use crate::support::tokens::stray;
 use crate::support::upstream::Upstream;
 use crate::support::{eventually, within};
 
@@ -34,8 +34,7 @@ fn keys_of(secret: &str) -> TokenKeys {
 }
 
 fn mint(expires_at: Timestamp) -> String {
-    let minted = keys_of(REDIS_SECRET).mint(TokenKind::Access, Shard::of(3), expires_at, &SystemRandom::new());
-    minted.expect("there is entropy").0.expose().to_owned()
+    stray(&keys_of(REDIS_SECRET), TokenKind::Access, expires_at)
 }
 
 fn in_an_hour() -> Timestamp {

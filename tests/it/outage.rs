@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aws_lc_rs::rand::SystemRandom;
-use doorward::model::{Shard, TokenKey, TokenKeys, TokenKind};
+use doorward::model::{TokenKey, TokenKeys, TokenKind};
 use doorward::time::{Clock, SystemClock};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -19,6 +18,7 @@ use crate::support::doorward::Doorward;
 use crate::support::eventually;
 use crate::support::redis::Redis;
 use crate::support::temp::TempDir;
+use crate::support::tokens::stray;
 use crate::support::upstream::Upstream;
 
 /// Generous: an answer takes about the store's timeout, 150 ms, on an idle machine.
@@ -92,8 +92,7 @@ fn token_of_nobody() -> String {
     let key = TokenKey::new(1, b"integration-tests-only-0123456789abcdef").expect("it is long enough");
     let keys = TokenKeys::new("dw_".to_owned(), key, Vec::new());
     let end = SystemClock::new().now().plus(Duration::from_mins(10));
-    let minted = keys.mint(TokenKind::Access, Shard::of(3), end, &SystemRandom::new());
-    minted.expect("the system has entropy").0.expose().to_owned()
+    stray(&keys, TokenKind::Access, end)
 }
 
 impl Patient {

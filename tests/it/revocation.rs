@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use doorward::session::{Refusal, StartError};
+use doorward::model::EndReason;
+use doorward::model::session::AgentMark;
+use doorward::session::{CookieLife, Handout, Refusal, StartError};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
@@ -14,7 +16,7 @@ use crate::support::client::{RawConnection, Response};
 use crate::support::doorward::Doorward;
 use crate::support::redis::Redis;
 use crate::support::replica::Replica;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{FIRST_EVENT, Upstream};
 use crate::support::{eventually, within};
 
 /// The default lease.
@@ -213,20 +215,20 @@ async fn sessions_ended_while_connections_to_redis_are_killed_are_refused_within
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_principal_ended_on_one_replica_is_refused_by_the_other_whole_and_nobody_else() {
+async fn a_principal_ended_on_one_replica_is_refused_by_the_other_whole_and_no_other() {
     let redis = Redis::start().await;
     let url = redis.url();
     let (one, two) = tokio::join!(Replica::live(&url), Replica::live(&url));
     let mut tokens = Vec::new();
     let early = one.guest("shared");
     for _ in 0..20 {
-        tokens.push(one.sign_in("shared").await.token.expose().to_owned());
+        tokens.push(one.sign_in("shared").await.opaque().expose().to_owned());
     }
-    let other = one.sign_in("other").await.token.expose().to_owned();
+    let other = one.sign_in("other").await.opaque().expose().to_owned();
     for token in tokens.iter().chain([&other]) {
         assert!(two.sessions.validate(token).await.is_ok());
     }
-    let ended = one.sessions.revoke_principal(one.sessions.default_tenant(), &early.subject).await;
+    let ended = one.sessions.end_principal(one.sessions.default_tenant(), &early.subject).await;
     assert_eq!(ended, Ok(20));
     for token in &tokens {
         assert_eq!(one.sessions.validate(token).await.err(), Some(Refusal::Revoked));
@@ -234,6 +236,64 @@ async fn a_principal_ended_on_one_replica_is_refused_by_the_other_whole_and_nobo
         eventually("the other replica to refuse it", refused).await;
     }
     assert!(two.sessions.validate(&other).await.is_ok());
-    // Whoever proved who they are before that moment does not get in with that proof after it.
-    assert_eq!(two.sessions.start(&early, "anonymous").await.err(), Some(StartError::Superseded));
+    // A proof from before that moment opens nothing after it.
+    assert_eq!(two.sessions.start(&early, "anonymous", Handout::OPAQUE).await.err(), Some(StartError::Superseded));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_credential_of_a_session_and_its_stream_die_in_one_end_on_another_replica() {
+    let (redis, upstream) = (Redis::start().await, Upstream::start().await);
+    let url = redis.url();
+    let (one, two) = tokio::join!(Replica::live(&url), Replica::live(&url));
+    let doorward = Doorward::builder().store(&url).upstream(upstream.url()).start().await;
+    let handout = Handout { opaque: true, cookie: Some(CookieLife::Sliding), refresh: true };
+    let guest = one.guest("everything");
+    let started = one.sessions.start(&guest, "anonymous", handout).await.expect("the store answers");
+    let (opaque, cookie) = (started.opaque().expose().to_owned(), started.cookie().expose().to_owned());
+    let agent = AgentMark(*b"test");
+    let refresh = two.sessions.rotate(started.refresh().expose(), agent).await.expect("it is due").refresh;
+
+    let status =
+        async |field: (&str, String)| doorward.client().get("/app").header(field.0, &field.1).send().await.status;
+    let bearer = || ("authorization", format!("Bearer {opaque}"));
+    let in_cookie = || ("cookie", format!("session={cookie}"));
+    assert_eq!((status(bearer()).await, status(in_cookie()).await), (200, 200));
+    assert_eq!(status(("authorization", format!("Bearer {cookie}"))).await, 401, "a cookie is no bearer token");
+    assert_eq!(status(("authorization", format!("Bearer {}", refresh.expose()))).await, 401);
+    assert_eq!(status(("cookie", format!("session={}", refresh.expose()))).await, 401);
+    let mut events = doorward.client().get("/sse").bearer(&opaque).stream().await;
+    assert!(events.next().await.expect("an event").starts_with(FIRST_EVENT.as_bytes()));
+
+    one.sessions.end(&started.session, EndReason::Logout).await.expect("Redis answers");
+    let ended = Instant::now();
+    assert!(!events.ended().await, "it must not look complete");
+    let refused = async || (status(bearer()).await == 401 && status(in_cookie()).await == 401).then_some(());
+    eventually("both to be refused", refused).await;
+    let refresh_refused = async || {
+        let rotated = two.sessions.rotate(refresh.expose(), agent).await;
+        (rotated.err() == Some(Refusal::Revoked)).then_some(())
+    };
+    eventually("the refresh token to be refused", refresh_refused).await;
+    assert!(ended.elapsed() <= LEASE, "took {:?}", ended.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_rotations_on_two_replicas_give_one_successor() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let (one, two) = tokio::join!(Replica::live(&url), Replica::live(&url));
+    let handout = Handout { opaque: false, cookie: None, refresh: true };
+    let guest = one.guest("racer");
+    let started = one.sessions.start(&guest, "anonymous", handout).await.expect("the store answers");
+    let (agent, presented) = (AgentMark(*b"test"), started.refresh().expose().to_owned());
+    let mut tasks = JoinSet::new();
+    for number in 0..50 {
+        let sessions = if number % 2 == 0 { one.sessions.clone() } else { two.sessions.clone() };
+        let presented = presented.clone();
+        tasks.spawn(async move { sessions.rotate(&presented, agent).await.map(|next| (next.refresh, next.repeated)) });
+    }
+    let rotated: Vec<_> = tasks.join_all().await.into_iter().map(|next| next.expect("it is due")).collect();
+    assert_eq!(rotated.iter().filter(|(_, repeated)| !repeated).count(), 1);
+    let texts: std::collections::HashSet<&str> = rotated.iter().map(|(refresh, _)| refresh.expose()).collect();
+    assert_eq!(texts.len(), 1, "one successor");
 }

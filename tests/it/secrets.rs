@@ -6,7 +6,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use doorward::model::{TokenId, TokenKind};
+use doorward::model::TokenKind;
 use doorward::time::Timestamp;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,6 +25,9 @@ const TEXT: &str = "telemetry: { log_level: trace, log_format: text }";
 const TRACE: &str = "telemetry: { log_level: trace }";
 const ROUTES: &str = "routes: [{ path: '/open/**', auth: none }, { path: '/maybe/**', auth: optional }, \
                       { path: '/roles', auth: required, require_any_role: ['org:nobody'] }]";
+
+/// Where a token carries its secret (`model::token`).
+const SECRET_OF_TOKEN: std::ops::Range<usize> = 26..42;
 
 /// What must not come out, and what did come out.
 struct Watch {
@@ -58,20 +61,21 @@ impl Watch {
         jwt
     }
 
-    /// A token is given away by its text, and may be correlated by its id.
+    /// A token is given away by its text and by its secret, and a record by the digest of that.
     fn token(&mut self, name: &str, token: String) -> String {
         self.know(name, token.trim_start_matches("dw_"));
-        let parsed = [TokenKind::Access, TokenKind::Refresh].map(|kind| key_ring().parse(kind, &token));
-        if let Some(TokenId(id)) = parsed.into_iter().find_map(Result::ok).map(|parsed| parsed.id) {
-            // A part of it would do, as `Debug` shows it.
-            let hex = hex(&id[..12]);
-            let list = id.map(|byte| byte.to_string())[..12].join(", ");
-            let start = &TokenId(id).to_text()[..8];
-            for (form, text) in [("hex", hex.as_str()), ("list", &list), ("base64url", start)] {
-                self.secrets.push((format!("id of {name} as {form}"), text.to_owned()));
+        if let Ok(parsed) = key_ring().parse(&[TokenKind::Access, TokenKind::Refresh], &token) {
+            let raw = URL_SAFE_NO_PAD.decode(token.trim_start_matches("dw_")).expect("it was parsed");
+            for (what, bytes) in [("secret", &raw[SECRET_OF_TOKEN]), ("verifier", &parsed.verifier().0[..])] {
+                // A part of it would do.
+                let part = &bytes[..12];
+                let list = part.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+                let base64url = URL_SAFE_NO_PAD.encode(part);
+                for (form, text) in [("hex", hex(part)), ("list", list), ("base64url", base64url)] {
+                    self.secrets.push((format!("{what} of {name} as {form}"), text));
+                }
+                self.secrets.push((format!("{what} of {name} in base64"), STANDARD.encode(part)));
             }
-            let standard = STANDARD.encode(&id[..12]);
-            self.secrets.push((format!("id of {name} in base64"), standard));
         }
         token
     }
@@ -470,12 +474,13 @@ async fn nothing_secret_is_logged_when_doorward_is_misconfigured() {
 fn the_watch_finds_what_it_watches_for() {
     let mut watch = Watch::new();
     let token = watch.token("a token", stray_token(TokenKind::Access, Timestamp(now().0 + 60_000)));
-    let Ok(parsed) = key_ring().parse(TokenKind::Access, &token) else { panic!("a good token") };
-    let TokenId(id) = parsed.id;
-    for text in
-        [format!("x{token}x"), format!("{:?}", id.to_vec()), hex(&id), URL_SAFE_NO_PAD.encode(id), STANDARD.encode(id)]
-    {
-        assert!(watch.secrets.iter().any(|(_, secret)| text.contains(secret.as_str())), "{text}");
+    let Ok(parsed) = key_ring().parse(&[TokenKind::Access], &token) else { panic!("a good token") };
+    let raw = URL_SAFE_NO_PAD.decode(&token["dw_".len()..]).expect("base64url");
+    for bytes in [parsed.verifier().0.to_vec(), raw[SECRET_OF_TOKEN].to_vec()] {
+        let forms = [format!("{bytes:?}"), hex(&bytes), URL_SAFE_NO_PAD.encode(&bytes), STANDARD.encode(&bytes)];
+        for text in forms.into_iter().chain([format!("x{token}x")]) {
+            assert!(watch.secrets.iter().any(|(_, secret)| text.contains(secret.as_str())), "{text}");
+        }
     }
     let unrelated = URL_SAFE_NO_PAD.encode(digest(&SHA256, token.as_bytes()));
     watch.assert_kept("an unrelated text", &unrelated);

@@ -24,6 +24,7 @@ pub mod stage;
 pub mod svix;
 pub mod temp;
 pub mod tls;
+pub mod tokens;
 pub mod upstream;
 pub mod volume;
 

@@ -14,7 +14,7 @@ use crate::api::error::{Error, Kind};
 use crate::api::extract::{ClientAddr, object};
 use crate::api::limit::Network;
 use crate::model::Identity;
-use crate::session::{StartError, Started};
+use crate::session::{Handout, StartError, Started};
 
 /// The longest device id, in Unicode scalar values.
 const DEVICE_ID_MAX: usize = 200;
@@ -49,7 +49,7 @@ async fn sign_in(app: &App, device_id: &str) -> Result<Result<Started, StartErro
     let device = app.guests.device_key(device_id);
     let generation = app.directory.see_guest(app.guests.tenant(), &device, asked_at).await?;
     let guest = Identity { authenticated_at: asked_at, ..app.guests.identity(device_id, generation) };
-    Ok(app.sessions.start(&guest, Method::Anonymous.label()).await)
+    Ok(app.sessions.start(&guest, Method::Anonymous.label(), Handout::OPAQUE).await)
 }
 
 /// Returns the device that a body names; `required` is what a body without one is told.

@@ -36,7 +36,7 @@ pub(super) async fn handle(
     let identity = app.verify_login(token).await?;
     let principal = app.sessions.principal_of(&identity);
     let caller =
-        Caller { principal: &principal, roles: &identity.roles, actor: identity.actor.as_deref(), session: None };
+        Caller { principal: &principal, roles: &identity.roles, actor: identity.actor.as_ref(), session: None };
     compose(&app, caller, request_id).await.map(answer)
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn handle(
     if is_jwt_shaped(token) {
         return Err(Error::new(Kind::InvalidToken, "Invalid token: expected a session token"));
     }
-    let session = app.sessions.end(token).await?;
+    let session = app.sessions.end_by_token(token).await?;
     audit(Action::SessionEnded, &session, client.map(|Extension(client)| client));
     Ok(Json(Ended { revoked: true }))
 }

@@ -8,9 +8,8 @@
 use super::{App, Method};
 use crate::api::error::{Error, Kind};
 use crate::directory::Standing;
-use crate::model::Identity;
-use crate::session::Started;
-use crate::store::RevokeReason;
+use crate::model::{EndReason, Identity};
+use crate::session::{Handout, Started};
 
 impl App {
     /// Returns the login that a JWT proves, unless its user or provider session is gone: for endpoints
@@ -32,7 +31,7 @@ impl App {
 pub(super) async fn start(app: &App, identity: &Identity, method: Method) -> Result<Started, Error> {
     let tenant = app.sessions.tenant_of(identity);
     if !app.hears_of_ends {
-        let started = app.sessions.start(identity, method.label()).await?;
+        let started = app.sessions.start(identity, method.label(), Handout::OPAQUE).await?;
         app.directory.note_sign_in(identity.clone(), tenant.clone(), app.clock.now());
         return Ok(started);
     }
@@ -40,13 +39,13 @@ pub(super) async fn start(app: &App, identity: &Identity, method: Method) -> Res
     if !matches!(before, Standing::Good(_)) {
         return Err(refusal(before));
     }
-    let started = app.sessions.start(identity, method.label()).await?;
+    let started = app.sessions.start(identity, method.label(), Handout::OPAQUE).await?;
     let after = app.directory.find_standing(identity, tenant, app.clock.now()).await;
     if after.as_ref().is_ok_and(|after| *after == before) {
         return Ok(started);
     }
     // Nobody knows its token, and nobody will; it only should not be counted among the live ones.
-    let _ = app.sessions.revoke(&started.session, RevokeReason::Admin).await;
+    let _ = app.sessions.end(&started.session, EndReason::Admin).await;
     Err(after.map_or_else(Error::from, refusal))
 }
 

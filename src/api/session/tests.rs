@@ -16,8 +16,9 @@ use crate::api::extract::RequestId;
 use crate::api::limit::Network;
 use crate::config;
 use crate::config::telemetry::Level;
-use crate::model::{Principal, PrincipalKind, SessionId, TokenId, TokenKey, TokenKeys};
+use crate::model::{Principal, PrincipalKind, SessionId, Shard, TokenKey, TokenKeys};
 use crate::session::{Policy, Setup};
+use crate::store::KEEP_ENDED;
 use crate::store::redis::RedisStore;
 use crate::telemetry::tests::json_lines;
 use crate::time::{Clock, ManualClock, Timestamp};
@@ -36,7 +37,7 @@ fn app() -> App {
     let config = config::Config::load(&[], &environment).unwrap().config;
     let key = TokenKey::new(1, &[7; 32]).unwrap();
     let sessions = Sessions::new(Setup {
-        store: RedisStore::connect(&config.sessions, clock.clone(), metrics.clone()).unwrap(),
+        store: RedisStore::connect(&config.sessions, KEEP_ENDED, clock.clone(), metrics.clone()).unwrap(),
         keys: TokenKeys::new("dw_".to_owned(), key.clone(), Vec::new()),
         guest_key: key.clone(),
         policy: Policy::from_config(&config),
@@ -264,15 +265,10 @@ fn the_audit_log_names_ids_only() {
     let principal =
         Principal { kind: PrincipalKind::User, id: "user_2b".parse().unwrap(), tenant: "default".parse().unwrap() };
     let session = Session {
-        id: SessionId(uuid::Uuid::nil()),
-        token_id: TokenId([7; 24]),
-        principal,
-        roles: vec!["org:admin".to_owned()],
+        id: SessionId::from(uuid::Uuid::nil()),
+        roles: vec!["org:admin".parse().unwrap()],
         provider_session: Some("sess_1".to_owned()),
-        actor: None,
-        authenticated_at: Timestamp(0),
-        created_at: Timestamp(0),
-        expires_at: Timestamp(1),
+        ..Session::plain(principal, Shard::of(0), Timestamp(0), Timestamp(1))
     };
     let client = ClientAddr("192.0.2.1".parse().unwrap());
     let lines = json_lines(Level::Error, |_| audit(Action::SessionEnded, &session, Some(client)));

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::App;
 use super::payload::Event;
 use crate::api::error::Error;
+use crate::model::EndReason;
 use crate::model::{PrincipalId, TenantId};
-use crate::store::RevokeReason;
 use crate::telemetry::audit::{Action, Event as Audited};
 
 /// How long the login of an ended provider session is refused (contracts §10).
@@ -49,7 +49,7 @@ pub(super) async fn apply(app: &App, event: &Event) -> Result<(), Error> {
         }
         Event::MembershipEnded { user, tenant } => {
             app.directory.end_membership(user, tenant, now).await?;
-            let ended = app.sessions.revoke_principal(tenant, user).await?;
+            let ended = app.sessions.end_principal(tenant, user).await?;
             audit(Action::MembershipEnded, user, &Effect { tenant: Some(tenant), ended: Some(ended), login: None });
         }
         Event::Ignored => {}
@@ -60,7 +60,7 @@ pub(super) async fn apply(app: &App, event: &Event) -> Result<(), Error> {
 async fn end_everywhere(app: &App, user: &PrincipalId) -> Result<u64, Error> {
     let mut ended = 0;
     for tenant in tenants_of(app, user).await? {
-        ended += app.sessions.revoke_principal(&tenant, user).await?;
+        ended += app.sessions.end_principal(&tenant, user).await?;
     }
     Ok(ended)
 }
@@ -70,7 +70,7 @@ async fn end_login(app: &App, user: &PrincipalId, login: &str) -> Result<u64, Er
     for tenant in tenants_of(app, user).await? {
         let sessions = app.sessions.list(&tenant, user).await?;
         for session in sessions.iter().filter(|session| session.provider_session.as_deref() == Some(login)) {
-            app.sessions.revoke(session, RevokeReason::Admin).await?;
+            app.sessions.end(session, EndReason::Admin).await?;
             ended += 1;
         }
     }

@@ -8,7 +8,7 @@ use super::*;
 use crate::identity::clerk::Clerk;
 use crate::identity::jwks::{KeyCache, Source};
 use crate::identity::jws::Jws;
-use crate::model::PrincipalKind;
+use crate::model::{PrincipalKind, Role};
 
 const REMOVED: &str = "(removed)";
 
@@ -412,7 +412,10 @@ async fn an_accepted_jwt_becomes_an_identity() {
 
     let actor = KEY.sign(&header(KID), &with(claims_at(START), &json!({"act": {"sub": "user_admin", "iss": "x"}})));
     let rules_with_actor = Issuer { allow_impersonation: true, ..rules() };
-    assert_eq!(judge.verify(&rules_with_actor, &actor).await.unwrap().actor.as_deref(), Some("user_admin"));
+    assert_eq!(
+        judge.verify(&rules_with_actor, &actor).await.unwrap().actor.map(|actor| actor.as_str().to_owned()).as_deref(),
+        Some("user_admin")
+    );
 }
 
 #[tokio::test]
@@ -433,7 +436,7 @@ async fn a_login_is_never_dated_after_now() {
 async fn tenant_and_role_come_from_the_claims_of_the_tokens_version() {
     let judge = Judge::new().await;
     let some = |tenant: &str, roles: &[&str]| {
-        Ok((Some(tenant.to_owned()), roles.iter().map(|role| (*role).to_owned()).collect::<Vec<_>>()))
+        Ok((Some(tenant.to_owned()), roles.iter().map(|role| role.parse::<Role>().unwrap()).collect::<Vec<_>>()))
     };
     let none = || Ok((None, Vec::new()));
     let malformed = || Err(IdentityError::Invalid(Reason::Malformed));

@@ -1,6 +1,6 @@
 //! How to reach Redis: one server, the primary that Sentinel names, or a cluster.
 //!
-//! Refuses at start what cannot be right whatever Redis does: URLs and certificate files that do
+//! Refuses at start what no Redis could make right: URLs and certificate files that do
 //! not parse, TLS without verification. Whether Redis answers is found out later. Connections are
 //! plain: they never reconnect by themselves and never make a request wait for one.
 
@@ -60,7 +60,7 @@ pub(super) enum Target {
     Single(Client),
     /// The primary that Sentinel names.
     Sentinel { client: Mutex<SentinelClient>, sentinels: u32, credentials: RedisCredentials },
-    /// A cluster: data goes to the owners of slots, revocations are heard from any node.
+    /// A cluster: data goes to the owners of slots, revocations are received from any node.
     Cluster { data: ClusterClient, nodes: Vec<Client>, next: AtomicUsize },
 }
 
@@ -76,8 +76,8 @@ pub(super) enum Connection {
 /// What one attempt to connect made.
 pub(super) struct Opened {
     /// Receives pushes; nothing is subscribed yet.
-    pub(super) ears: MultiplexedConnection,
-    /// Carries reads: the ears themselves, except in a cluster.
+    pub(super) subscription: MultiplexedConnection,
+    /// Carries reads: the same connection, except in a cluster.
     pub(super) read: Connection,
     /// Carries writes and scripts.
     pub(super) write: Connection,
@@ -148,7 +148,7 @@ impl Target {
         deadlines.connect.max(PATIENCE_MIN).saturating_mul(2).saturating_mul(servers)
     }
 
-    /// Connects; `push` is called from the driver of the ears.
+    /// Connects; `push` is called from the driver of the subscribed connection.
     pub(super) async fn open(
         &self,
         deadlines: Deadlines,
@@ -171,9 +171,9 @@ impl Target {
             Self::Cluster { data, nodes, next } => {
                 let node = next.fetch_add(1, Ordering::Relaxed) % nodes.len().max(1);
                 let node = nodes.get(node).ok_or((redis::ErrorKind::InvalidClientConfig, "no node"))?;
-                let ears = node.get_multiplexed_async_connection_with_config(&pushing).await?;
+                let subscription = node.get_multiplexed_async_connection_with_config(&pushing).await?;
                 let data = Connection::Cluster(data.get_async_connection().await?);
-                Ok(Opened { ears, read: data.clone(), write: data })
+                Ok(Opened { subscription, read: data.clone(), write: data })
             }
         }
     }
@@ -212,9 +212,9 @@ async fn open_single(
     pushing: &AsyncConnectionConfig,
     plain: &AsyncConnectionConfig,
 ) -> RedisResult<Opened> {
-    let ears = client.get_multiplexed_async_connection_with_config(pushing).await?;
+    let subscription = client.get_multiplexed_async_connection_with_config(pushing).await?;
     let write = Connection::Single(client.get_multiplexed_async_connection_with_config(plain).await?);
-    Ok(Opened { read: Connection::Single(ears.clone()), ears, write })
+    Ok(Opened { read: Connection::Single(subscription.clone()), subscription, write })
 }
 
 fn single(

@@ -11,8 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::metrics::Metrics;
-use crate::model::{PrincipalId, Shard, TenantId};
-use crate::store::Key;
+use crate::model::{End, PrincipalId, SessionId, Shard, TenantId};
 use crate::time::{Clock, Monotonic, Timestamp};
 
 const RECENT_MAX: usize = 10_000;
@@ -26,8 +25,10 @@ pub(super) enum Revocation {
         /// The shard.
         shard: Shard,
         /// Sessions filed there.
-        keys: Vec<Key>,
-        /// When their tokens have ended by themselves.
+        ids: Vec<SessionId>,
+        /// Why, and when that was asked for.
+        end: End,
+        /// When their credentials have ended by themselves.
         expires_at: Timestamp,
     },
     /// Every session of a principal, and sign-ins up to a time.
@@ -36,10 +37,8 @@ pub(super) enum Revocation {
         tenant: TenantId,
         /// The principal.
         principal: PrincipalId,
-        /// Where its sessions are filed.
-        shard: Shard,
-        /// Sign-ins authenticated up to here are void.
-        not_before: Timestamp,
+        /// Why, and when that was asked for: sign-ins authenticated up to then are void.
+        end: End,
     },
 }
 
@@ -62,8 +61,8 @@ pub(super) struct Journal {
     added: Notify,
 }
 
-/// A revocation under way: it is filed as unconfirmed unless it is confirmed, also if whoever
-/// asked for it goes away half-way.
+/// A revocation under way: it is filed as unconfirmed unless it is confirmed, also when the caller
+/// that asked for it goes away half-way.
 pub(super) struct Filing<'journal> {
     journal: &'journal Journal,
     revocation: Option<Revocation>,
@@ -71,9 +70,9 @@ pub(super) struct Filing<'journal> {
 
 #[derive(Clone, Copy)]
 struct Recent {
-    key: Key,
+    id: SessionId,
     expires_at: Timestamp,
-    heard_at: Monotonic,
+    noted_at: Monotonic,
 }
 
 impl Journal {
@@ -83,24 +82,24 @@ impl Journal {
         Arc::new(Self { clock, metrics, window, recent, unconfirmed, added: Notify::new() })
     }
 
-    /// Notes revocations made or heard.
-    pub(super) fn remember(&self, keys: impl Iterator<Item = Key>, expires_at: Timestamp) {
-        let heard_at = self.clock.monotonic();
+    /// Notes revocations made here or received.
+    pub(super) fn remember(&self, ids: impl Iterator<Item = SessionId>, expires_at: Timestamp) {
+        let noted_at = self.clock.monotonic();
         let mut recent = lock(&self.recent);
-        recent.extend(keys.map(|key| Recent { key, expires_at, heard_at }));
+        recent.extend(ids.map(|id| Recent { id, expires_at, noted_at }));
         let excess = recent.len().saturating_sub(RECENT_MAX);
         recent.drain(..excess);
-        while recent.front().is_some_and(|oldest| heard_at.since(oldest.heard_at) > self.window) {
+        while recent.front().is_some_and(|oldest| noted_at.since(oldest.noted_at) > self.window) {
             recent.pop_front();
         }
     }
 
-    /// Returns the revocations of the recent past whose tokens have not ended by themselves.
-    pub(super) fn recent(&self) -> Vec<(Key, Timestamp)> {
+    /// Returns the revocations of the recent past whose credentials have not ended by themselves.
+    pub(super) fn recent(&self) -> Vec<(SessionId, Timestamp)> {
         let (now, wall) = (self.clock.monotonic(), self.clock.now());
         let recent = lock(&self.recent);
-        let fresh = |entry: &&Recent| now.since(entry.heard_at) <= self.window && entry.expires_at > wall;
-        recent.iter().filter(fresh).map(|entry| (entry.key, entry.expires_at)).collect()
+        let fresh = |entry: &&Recent| now.since(entry.noted_at) <= self.window && entry.expires_at > wall;
+        recent.iter().filter(fresh).map(|entry| (entry.id, entry.expires_at)).collect()
     }
 
     /// Returns the guard of a revocation that is about to be applied.
@@ -187,7 +186,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TokenId;
+    use crate::model::EndReason;
     use crate::time::ManualClock;
 
     fn journal() -> (Arc<ManualClock>, Arc<Metrics>, Arc<Journal>) {
@@ -196,22 +195,23 @@ mod tests {
         (clock.clone(), metrics.clone(), Journal::new(clock, metrics, Duration::from_mins(1)))
     }
 
-    fn key(seed: u8) -> Key {
-        Key { id: TokenId([seed; 24]), shard: Shard::of(1) }
+    fn id(seed: u8) -> SessionId {
+        SessionId::new(Timestamp(1), Shard::of(1), &[seed; 10])
     }
 
     fn sessions(seed: u8, expires_at: Timestamp) -> Revocation {
-        Revocation::Sessions { shard: Shard::of(1), keys: vec![key(seed)], expires_at }
+        let end = End { reason: EndReason::Admin, at: Timestamp(1) };
+        Revocation::Sessions { shard: Shard::of(1), ids: vec![id(seed)], end, expires_at }
     }
 
     #[test]
     fn the_recent_past_ends_with_the_window_or_the_token() {
         let (clock, _, journal) = journal();
-        journal.remember([key(1)].into_iter(), Timestamp(500_000));
-        journal.remember([key(2)].into_iter(), Timestamp(20_000));
+        journal.remember([id(1)].into_iter(), Timestamp(500_000));
+        journal.remember([id(2)].into_iter(), Timestamp(20_000));
         assert_eq!(journal.recent().len(), 2);
         clock.advance(Duration::from_secs(30));
-        assert_eq!(journal.recent(), [(key(1), Timestamp(500_000))]);
+        assert_eq!(journal.recent(), [(id(1), Timestamp(500_000))]);
         clock.advance(Duration::from_secs(31));
         assert_eq!(journal.recent(), []);
     }
@@ -219,10 +219,10 @@ mod tests {
     #[test]
     fn the_recent_past_is_bounded_and_keeps_the_newest() {
         let (_, _, journal) = journal();
-        journal.remember([key(1)].into_iter(), Timestamp(500_000));
-        journal.remember(std::iter::repeat_n(key(2), RECENT_MAX), Timestamp(500_000));
+        journal.remember([id(1)].into_iter(), Timestamp(500_000));
+        journal.remember(std::iter::repeat_n(id(2), RECENT_MAX), Timestamp(500_000));
         assert_eq!(journal.recent().len(), RECENT_MAX);
-        assert!(journal.recent().iter().all(|(recent, _)| *recent == key(2)));
+        assert!(journal.recent().iter().all(|(recent, _)| *recent == id(2)));
     }
 
     #[test]

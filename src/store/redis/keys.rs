@@ -2,17 +2,20 @@
 //!
 //! All keys of a principal carry one hash tag, so that a script may touch them together in a
 //! cluster. The 64 tags are spread evenly over the 16384 slots and never change: they are part of
-//! what neighbouring releases share.
+//! what neighbouring releases share. Session ids are written in an alphabet that sorts as the ids do,
+//! so an index is in the order in which sessions were made.
 
-use aws_lc_rs::digest;
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet::CRYPT;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
 
-use crate::model::token::SHARDS;
-use crate::model::{PrincipalId, Shard, TenantId};
-use crate::store::Key;
+use crate::model::session::SHARDS;
+use crate::model::{PrincipalId, SessionId, Shard, TenantId};
+use crate::store::{handle, shard_of};
 
 const SLOTS: u16 = 16384;
+/// Its characters are in the order of their codes.
+const SORTABLE: GeneralPurpose = GeneralPurpose::new(&CRYPT, NO_PAD);
 
 /// Names of keys under one prefix.
 pub(super) struct Keys {
@@ -28,28 +31,48 @@ impl Keys {
     }
 
     /// Returns the key of a session's record.
-    pub(super) fn session(&self, key: Key) -> String {
-        self.session_of(key.shard, &key.id.to_text())
-    }
-
-    /// Returns the key of the record of the session with this id in text.
-    pub(super) fn session_of(&self, shard: Shard, id: &str) -> String {
-        format!("{}{id}", self.session_prefix(shard))
+    pub(super) fn session(&self, id: SessionId) -> String {
+        format!("{}{}", self.session_prefix(id.shard()), id_text(id))
     }
 
     /// Returns what the keys of a shard's sessions begin with.
     pub(super) fn session_prefix(&self, shard: Shard) -> String {
-        format!("{}:{{{}}}:s:", self.prefix, self.tag(shard))
+        self.of_kind(shard, "s")
     }
 
-    /// Returns the key of the hash `id -> created:expires` of a principal's sessions.
-    pub(super) fn index(&self, shard: Shard, tenant: &TenantId, principal: &PrincipalId) -> String {
-        format!("{}:{{{}}}:u:{}", self.prefix, self.tag(shard), handle(tenant, principal))
+    /// Returns the key of the record of a session that has ended.
+    pub(super) fn ended(&self, id: SessionId) -> String {
+        format!("{}{}", self.ended_prefix(id.shard()), id_text(id))
+    }
+
+    /// Returns what the keys of a shard's ended sessions begin with.
+    pub(super) fn ended_prefix(&self, shard: Shard) -> String {
+        self.of_kind(shard, "e")
+    }
+
+    /// Returns the key of the sorted set of a principal's sessions.
+    pub(super) fn index(&self, tenant: &TenantId, principal: &PrincipalId) -> String {
+        self.of_principal("u", tenant, principal)
+    }
+
+    /// Returns what the keys of a shard's indexes begin with.
+    pub(super) fn index_prefix(&self, shard: Shard) -> String {
+        self.of_kind(shard, "u")
+    }
+
+    /// Returns the key of the sorted set of a principal's ended sessions.
+    pub(super) fn ended_index(&self, tenant: &TenantId, principal: &PrincipalId) -> String {
+        self.of_principal("x", tenant, principal)
+    }
+
+    /// Returns what the keys of a shard's indexes of ended sessions begin with.
+    pub(super) fn ended_index_prefix(&self, shard: Shard) -> String {
+        self.of_kind(shard, "x")
     }
 
     /// Returns the key of the time before which a principal's sign-ins are void.
-    pub(super) fn not_before(&self, shard: Shard, tenant: &TenantId, principal: &PrincipalId) -> String {
-        format!("{}:{{{}}}:n:{}", self.prefix, self.tag(shard), handle(tenant, principal))
+    pub(super) fn not_before(&self, tenant: &TenantId, principal: &PrincipalId) -> String {
+        self.of_principal("n", tenant, principal)
     }
 
     /// Returns the key that stands for a proof already used.
@@ -82,19 +105,29 @@ impl Keys {
         format!("{}:rev", self.prefix)
     }
 
+    fn of_kind(&self, shard: Shard, kind: &str) -> String {
+        format!("{}:{{{}}}:{kind}:", self.prefix, self.tag(shard))
+    }
+
+    fn of_principal(&self, kind: &str, tenant: &TenantId, principal: &PrincipalId) -> String {
+        let handle = handle(tenant, principal);
+        let handle = std::str::from_utf8(&handle).unwrap_or_default();
+        format!("{}{handle}", self.of_kind(shard_of(tenant, principal), kind))
+    }
+
     fn tag(&self, shard: Shard) -> &str {
         self.tags.get(usize::from(shard.index())).map_or("", String::as_str)
     }
 }
 
-// Identifiers are visible ASCII (model::principal): NUL cannot occur in them, so it separates.
-fn handle(tenant: &TenantId, principal: &PrincipalId) -> String {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(tenant.as_str().as_bytes());
-    context.update(&[0]);
-    context.update(principal.as_str().as_bytes());
-    let digest = context.finish();
-    URL_SAFE_NO_PAD.encode(digest.as_ref().get(..16).unwrap_or_default())
+/// Returns a session's id as 22 characters that sort as ids do.
+pub(super) fn id_text(id: SessionId) -> String {
+    SORTABLE.encode(id.as_bytes())
+}
+
+/// Returns the id that [`id_text`] wrote; `None` for any other text.
+pub(super) fn parse_id(text: &str) -> Option<SessionId> {
+    SORTABLE.decode(text).ok()?.try_into().ok().map(SessionId::from_bytes)
 }
 
 // The first number whose slot falls into each sixty-fourth of the slots.
@@ -133,7 +166,7 @@ mod tests {
     use redis::cluster_routing::Slot;
 
     use super::*;
-    use crate::model::TokenId;
+    use crate::time::Timestamp;
 
     #[test]
     fn tags_are_spread_over_all_slots_and_never_change() {
@@ -150,15 +183,36 @@ mod tests {
     fn keys_of_a_principal_share_a_slot() {
         let (tenant, principal) = ("acme".parse().unwrap(), "user_2b".parse().unwrap());
         let keys = Keys::new("dw", true);
-        let shard = Shard::of(17);
-        let id = TokenId([7; 24]);
+        let shard = shard_of(&tenant, &principal);
+        let id = SessionId::new(Timestamp(7), shard, &[7; 10]);
         let slots = [
-            keys.session(Key { id, shard }),
-            keys.index(shard, &tenant, &principal),
-            keys.not_before(shard, &tenant, &principal),
+            keys.session(id),
+            keys.ended(id),
+            keys.index(&tenant, &principal),
+            keys.ended_index(&tenant, &principal),
+            keys.not_before(&tenant, &principal),
             keys.control(shard),
         ]
         .map(Slot::for_key);
         assert!(slots.iter().all(|slot| *slot == slots[0]));
+        // What scripts put together from prefixes are the same keys.
+        let handle = String::from_utf8(handle(&tenant, &principal).to_vec()).unwrap();
+        assert_eq!(keys.index(&tenant, &principal), keys.index_prefix(shard) + &handle);
+        assert_eq!(keys.ended_index(&tenant, &principal), keys.ended_index_prefix(shard) + &handle);
+    }
+
+    #[test]
+    fn ids_are_written_in_the_order_of_time() {
+        let mut ids: Vec<SessionId> = (0..200_u8)
+            .map(|seed| {
+                SessionId::new(Timestamp(u64::from(seed / 3) * 7919), Shard::of(1), &[seed.wrapping_mul(37); 10])
+            })
+            .collect();
+        ids.sort_unstable();
+        let texts: Vec<String> = ids.iter().map(|id| id_text(*id)).collect();
+        assert!(texts.is_sorted(), "{texts:?}");
+        assert!(texts.iter().all(|text| text.len() == 22));
+        assert_eq!(texts.iter().filter_map(|text| parse_id(text)).collect::<Vec<_>>(), ids);
+        assert_eq!(parse_id("short"), None);
     }
 }

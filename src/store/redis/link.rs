@@ -13,7 +13,7 @@ use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::Semaphore;
 
 use super::client::Connection;
-use super::hearing::Hearing;
+use super::subscriber::Subscriber;
 use crate::metrics::Metrics;
 use crate::store::StoreError;
 use crate::store::revocations::Resync;
@@ -21,8 +21,8 @@ use crate::store::revocations::Resync;
 const IN_FLIGHT_MAX: usize = 1024;
 const FAILURES_MAX: u32 = 3;
 
-const OPERATIONS: [Op; 8] =
-    [Op::Create, Op::Find, Op::Extend, Op::Revoke, Op::RevokePrincipal, Op::List, Op::Claim, Op::Heartbeat];
+const OPERATIONS: [Op; 9] =
+    [Op::Create, Op::Find, Op::Touch, Op::Rotate, Op::End, Op::EndPrincipal, Op::List, Op::Claim, Op::Heartbeat];
 const RESYNCS: [Resync; 5] = [Resync::Connect, Resync::Disconnected, Resync::Heartbeat, Resync::Sequence, Resync::Role];
 const RESULTS: [&str; 4] = ["ok", "error", "timeout", "refused"];
 
@@ -31,9 +31,10 @@ const RESULTS: [&str; 4] = ["ok", "error", "timeout", "refused"];
 pub(super) enum Op {
     Create,
     Find,
-    Extend,
-    Revoke,
-    RevokePrincipal,
+    Touch,
+    Rotate,
+    End,
+    EndPrincipal,
     List,
     Claim,
     Heartbeat,
@@ -44,17 +45,17 @@ pub(super) struct Link {
     /// The generation whose reads it may carry.
     pub(super) generation: u64,
     /// Carries reads: the subscribed connection, except in a cluster.
-    pub(super) read: Lane,
+    pub(super) read: Connected,
     /// Carries writes and scripts.
-    pub(super) write: Lane,
+    pub(super) write: Connected,
     /// The subscribed connection.
-    pub(super) ears: MultiplexedConnection,
-    /// What is heard on it.
-    pub(super) hearing: Arc<Hearing>,
+    pub(super) subscription: MultiplexedConnection,
+    /// What it received.
+    pub(super) subscriber: Arc<Subscriber>,
 }
 
 /// One connection and how it has been doing.
-pub(super) struct Lane {
+pub(super) struct Connected {
     connection: Connection,
     failures: AtomicU32,
 }
@@ -85,8 +86,8 @@ pub(super) enum Cause {
     Redis(#[from] RedisError),
 }
 
-impl Lane {
-    /// Returns a lane over a fresh connection.
+impl Connected {
+    /// Returns the state of a fresh connection.
     pub(super) fn new(connection: Connection) -> Self {
         Self { connection, failures: AtomicU32::new(0) }
     }
@@ -118,12 +119,12 @@ impl Sender {
         cause.into()
     }
 
-    /// Returns the answer to `command`, which runs on `lane`.
+    /// Returns the answer to `command`, which runs on that connection.
     pub(super) async fn send<T>(
         &self,
         op: Op,
         link: &Link,
-        lane: &Lane,
+        connected: &Connected,
         command: impl Future<Output = RedisResult<T>> + Send,
     ) -> Result<T, StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else { return Err(self.refuse(op, Cause::Overloaded)) };
@@ -132,18 +133,18 @@ impl Sender {
         timer.observe_duration();
         match answer {
             Ok(Ok(answer)) => {
-                lane.failures.store(0, Ordering::Relaxed);
+                connected.failures.store(0, Ordering::Relaxed);
                 self.count(op, "ok");
                 Ok(answer)
             }
             Ok(Err(error)) => {
                 self.count(op, if error.is_timeout() { "timeout" } else { "error" });
-                judge(link, lane, &error);
+                judge(link, connected, &error);
                 Err(Cause::Redis(error).into())
             }
             Err(_) => {
                 self.count(op, "timeout");
-                unanswered(link, lane);
+                unanswered(link, connected);
                 Err(Cause::Timeout(self.deadline).into())
             }
         }
@@ -160,9 +161,10 @@ impl Op {
         match self {
             Self::Create => "create",
             Self::Find => "find",
-            Self::Extend => "extend",
-            Self::Revoke => "revoke",
-            Self::RevokePrincipal => "revoke_principal",
+            Self::Touch => "touch",
+            Self::Rotate => "rotate",
+            Self::End => "end",
+            Self::EndPrincipal => "end_principal",
             Self::List => "list",
             Self::Claim => "claim",
             Self::Heartbeat => "heartbeat",
@@ -177,20 +179,20 @@ impl From<Cause> for StoreError {
 }
 
 // An error that the server sent proves that the connection works.
-fn judge(link: &Link, lane: &Lane, error: &RedisError) {
+fn judge(link: &Link, connected: &Connected, error: &RedisError) {
     if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
-        link.hearing.lose(Resync::Role);
+        link.subscriber.lose(Resync::Role);
     } else if error.is_timeout() {
-        unanswered(link, lane);
+        unanswered(link, connected);
     } else if error.is_unrecoverable_error() {
-        link.hearing.lose(Resync::Disconnected);
+        link.subscriber.lose(Resync::Disconnected);
     } else {
-        lane.failures.store(0, Ordering::Relaxed);
+        connected.failures.store(0, Ordering::Relaxed);
     }
 }
 
-fn unanswered(link: &Link, lane: &Lane) {
-    if lane.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
-        link.hearing.lose(Resync::Heartbeat);
+fn unanswered(link: &Link, connected: &Connected) {
+    if connected.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
+        link.subscriber.lose(Resync::Heartbeat);
     }
 }

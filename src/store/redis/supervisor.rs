@@ -1,4 +1,4 @@
-//! Keeps a replica connected to Redis, and vouches for what it hears only while that is true.
+//! Keeps a replica connected to Redis, and vouches for what it knows only while that is true.
 //!
 //! Connect, subscribe, read role and count, re-apply recent revocations, go live; then a heartbeat
 //! renews the lease, counted from the moment it was sent. Anything odd ends the generation: cached
@@ -14,8 +14,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::RedisStore;
 use super::client::{Connection, Opened};
-use super::hearing::{Count, Gap, Hearing};
-use super::link::{Lane, Link, Op};
+use super::link::{Connected, Link, Op};
+use super::subscriber::{Count, Gap, Subscriber};
 use crate::store::revocations::Resync;
 use crate::time::Monotonic;
 
@@ -73,7 +73,7 @@ impl RedisStore {
                         attempt = 0;
                     }
                     self.link.store(None);
-                    link.hearing.lose(lost.reason);
+                    link.subscriber.lose(lost.reason);
                     self.report_live(false);
                     tracing::warn!(reason = lost.reason.as_str(), cause = lost.cause, "lost Redis");
                 }
@@ -93,7 +93,7 @@ impl RedisStore {
 
     async fn establish(&self) -> Result<Arc<Link>, Lost> {
         let generation = self.revocations.lose();
-        let hearing = Hearing::new(
+        let subscriber = Subscriber::new(
             generation,
             self.keys.clone(),
             self.clock.clone(),
@@ -101,18 +101,18 @@ impl RedisStore {
             self.revocations.clone(),
             self.journal.clone(),
         );
-        let ears = hearing.clone();
+        let on_push = subscriber.clone();
         let target = self.target.load_full();
-        let opening = target.open(self.deadlines, move |push| ears.push(&push));
+        let opening = target.open(self.deadlines, move |push| on_push.on_push(&push));
         let mut opened = within(target.patience(self.deadlines), opening).await?;
-        within(self.deadlines.connect, opened.ears.subscribe(self.keys.channel())).await?;
+        within(self.deadlines.connect, opened.subscription.subscribe(self.keys.channel())).await?;
         let sent = self.clock.monotonic();
         for (control, count) in self.first_counts(&opened).await?.iter().enumerate() {
-            hearing.begin(control, count)?;
+            subscriber.begin(control, count)?;
         }
-        let (read, write) = (Lane::new(opened.read), Lane::new(opened.write));
-        let link = Arc::new(Link { generation, read, write, ears: opened.ears, hearing });
-        // Without the sweep nobody knows what a fail-over brought back.
+        let (read, write) = (Connected::new(opened.read), Connected::new(opened.write));
+        let link = Arc::new(Link { generation, read, write, subscription: opened.subscription, subscriber });
+        // A fail-over may have brought back what had ended: nothing is vouched for before that is swept.
         within(self.deadlines.answer, self.reapply(&link)).await.inspect_err(|_| self.revocations.end_lease())?;
         self.link.store(Some(link.clone()));
         if self.revocations.go_live(generation, sent.plus(self.lease)) {
@@ -127,12 +127,12 @@ impl RedisStore {
         tokio::select! {
             lost = self.beat(link) => lost,
             lost = self.follow_rotation(link) => lost,
-            reason = link.hearing.lost() => Lost { reason, cause: "noticed on the connection".to_owned() },
+            reason = link.subscriber.lost() => Lost { reason, cause: "noticed on the connection".to_owned() },
             never = async { tokio::join!(self.warn_of_eviction(link), self.retry(link)).1 } => match never {},
         }
     }
 
-    // A rotated password is told on the connections in use: they go on whatever Redis says to it, and
+    // A rotated password is told on the connections in use: they go on also when Redis refuses it, and
     // the operator learns now whether the next connection will be made.
     async fn follow_rotation(&self, link: &Link) -> Lost {
         loop {
@@ -142,9 +142,9 @@ impl RedisStore {
                 return Lost { reason: Resync::Disconnected, cause: "credentials were rotated".to_owned() };
             }
             let Some(command) = target.authentication() else { continue };
-            let (mut ears, mut write) = (link.ears.clone(), link.write.connection());
+            let (mut subscription, mut write) = (link.subscription.clone(), link.write.connection());
             let both = async {
-                command.query_async::<()>(&mut ears).await?;
+                command.query_async::<()>(&mut subscription).await?;
                 command.query_async::<()>(&mut write).await
             };
             match within(self.deadlines.answer, both).await {
@@ -193,10 +193,10 @@ impl RedisStore {
     }
 
     async fn check_single(&self, link: &Link) -> Result<(), Lost> {
-        let heard_before = link.hearing.heard(0);
+        let received_before = link.subscriber.last_sequence(0);
         let control = self.first_control();
         let (mut read, mut write) = (link.read.connection(), link.write.connection());
-        // One after the other: what the server of the writes has counted, the server that is heard
+        // One after the other: what the server of the writes has counted, the server that publishes
         // must have counted by then, or they are two servers.
         let both = async { Ok((look(&mut write, &control).await?, look(&mut read, &control).await?)) };
         let timer = self.metrics.redis_command_duration.with_label_values(&[Op::Heartbeat.as_str()]).start_timer();
@@ -206,26 +206,26 @@ impl RedisStore {
         self.metrics.redis_commands.with_label_values(&[Op::Heartbeat.as_str(), result]).inc();
         let (written, seen) = answer?;
         one_primary(&written, &seen)?;
-        Ok(link.hearing.check(0, heard_before, &seen.count)?)
+        Ok(link.subscriber.check(0, received_before, &seen.count)?)
     }
 
     // The cluster bus does not keep replies and messages in order: what a count says must have been
-    // heard one heartbeat later.
+    // received one heartbeat later.
     async fn check_cluster(&self, link: &Link, round: &mut Round) -> Result<(), Lost> {
-        if round.read.iter().any(|(control, sequence)| link.hearing.heard(*control) < *sequence) {
+        if round.read.iter().any(|(control, sequence)| link.subscriber.last_sequence(*control) < *sequence) {
             return Err(Gap.into());
         }
         let controls = self.keys.controls();
         let chosen: Vec<usize> = (0..CLUSTER_CONTROLS).map(|step| (round.next + step) % controls.len()).collect();
         round.next = (round.next + CLUSTER_CONTROLS) % controls.len();
-        let before: Vec<u64> = chosen.iter().map(|control| link.hearing.heard(*control)).collect();
+        let before: Vec<u64> = chosen.iter().map(|control| link.subscriber.last_sequence(*control)).collect();
         let names = chosen.iter().filter_map(|control| controls.get(*control));
         let reads = names.map(|control| count(link.read.connection(), control));
         let counts = within(self.deadlines.answer, async { join_all(reads).await.into_iter().collect() });
         let (counts, ()): (Vec<Count>, ()) = tokio::try_join!(counts, self.ping(link))?;
         round.read.clear();
         for ((control, before), count) in chosen.into_iter().zip(before).zip(counts) {
-            link.hearing.check_past(control, before, &count)?;
+            link.subscriber.check_past(control, before, &count)?;
             round.read.push((control, count.sequence));
         }
         Ok(())
@@ -264,7 +264,7 @@ impl RedisStore {
     }
 
     async fn ping(&self, link: &Link) -> Result<(), Lost> {
-        within(self.deadlines.answer, redis::cmd("PING").query_async(&mut link.ears.clone())).await
+        within(self.deadlines.answer, redis::cmd("PING").query_async(&mut link.subscription.clone())).await
     }
 
     fn first_control(&self) -> String {

@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
-use self::server::{RedisServer, Replica, config, eventually, key, now, session};
+use self::server::{RedisServer, Replica, config, end, eventually, now, session};
 use super::RedisStore;
 use crate::metrics::Metrics;
-use crate::store::{Created, SessionStore, StoreError, conformance, shard_of};
+use crate::model::EndReason;
+use crate::store::{Created, KEEP_ENDED, SessionStore, StoreError, Touch, conformance};
 use crate::time::SystemClock;
 
 mod server;
@@ -40,17 +41,24 @@ async fn it_conforms_through_the_cache() {
     conformance::run(async || crate::session::tests::cached(replica.store.clone())).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_what_ended_where_that_is_shown() {
+    let server = RedisServer::start(&[]).await;
+    let replica = Replica::keeping(&config(&server.url()), Duration::from_hours(1)).await;
+    conformance::run_keeping_ended(async || replica.store.clone() as Arc<dyn SessionStore>).await;
+}
+
 #[tokio::test]
 async fn a_store_that_never_connected_knows_nothing() {
     let metrics = Arc::new(Metrics::new().unwrap());
     let config = config(&format!("redis://127.0.0.1:{}", server::free_port()));
-    let store = RedisStore::connect(&config, Arc::new(SystemClock::new()), metrics.clone()).unwrap();
+    let store = RedisStore::connect(&config, KEEP_ENDED, Arc::new(SystemClock::new()), metrics.clone()).unwrap();
     let session = session("user");
-    let stamp = store.revocations().stamp(&session.token_id);
-    assert_unavailable(store.find(key(&session), stamp, now()).await);
-    assert_unavailable(store.create(key(&session), &session, 9, now()).await);
-    assert_unavailable(store.revoke(&[key(&session)], crate::store::RevokeReason::Logout, now()).await);
-    assert!(store.revocations().is_revoked(&session.token_id), "refused here all the same");
+    let stamp = store.revocations().stamp(&session.id);
+    assert_unavailable(store.find(session.id, stamp, now()).await);
+    assert_unavailable(store.create(&session, 9, now()).await);
+    assert_unavailable(store.end(&[session.id], end(EndReason::Logout)).await);
+    assert!(store.revocations().is_revoked(&session.id), "refused here all the same");
     assert_eq!(metrics.revocation_journal_depth.get(), 1);
 }
 
@@ -73,10 +81,10 @@ async fn a_revocation_reaches_every_replica() {
     let session = session("user");
     assert_eq!(one.create(&session).await.unwrap(), STORED);
     assert_eq!(two.find(&session).await.unwrap().as_ref(), Some(&session));
-    let stamp = two.store.revocations().stamp(&session.token_id);
+    let stamp = two.store.revocations().stamp(&session.id);
     one.revoke(&session).await.unwrap();
     eventually("the other replica refuses it", async || two.refuses(&session)).await;
-    let after = two.store.revocations().stamp(&session.token_id);
+    let after = two.store.revocations().stamp(&session.id);
     assert_ne!(after.stripe, stamp.stripe);
     assert_eq!(after.generation, stamp.generation, "an ordinary revocation ends no generation");
     assert_eq!(two.find(&session).await.unwrap(), None);
@@ -89,12 +97,12 @@ async fn an_eviction_and_a_principals_end_reach_every_replica() {
     let (one, two) = (Replica::live(&config(&server.url())).await, Replica::live(&config(&server.url())).await);
     let (old, new) = (session("user"), session("user"));
     one.create(&old).await.unwrap();
-    let created = one.store.create(key(&new), &new, 1, now()).await.unwrap();
-    assert_eq!(created, Created::Stored { evicted: vec![old.token_id] });
+    let created = one.store.create(&new, 1, now()).await.unwrap();
+    assert_eq!(created, Created::Stored { evicted: vec![old.id] });
     eventually("the evicted session is refused", async || two.refuses(&old)).await;
     assert!(!two.refuses(&new));
     let (tenant, id) = (&new.principal.tenant, &new.principal.id);
-    assert_eq!(one.store.revoke_principal(tenant, id, shard_of(&new.principal), now()).await.unwrap(), 1);
+    assert_eq!(one.store.end_principal(tenant, id, end(EndReason::Principal)).await.unwrap(), 1);
     eventually("the last session is refused", async || two.refuses(&new)).await;
 }
 
@@ -104,10 +112,10 @@ async fn a_principal_with_very_many_sessions_is_revoked_whole() {
     let (one, two) = (Replica::live(&config(&server.url())).await, Replica::live(&config(&server.url())).await);
     let sessions: Vec<_> = (0..1203).map(|_| session("busy")).collect();
     for session in &sessions {
-        assert_eq!(one.store.create(key(session), session, 5000, now()).await.unwrap(), STORED);
+        assert_eq!(one.store.create(session, 5000, now()).await.unwrap(), STORED);
     }
     let principal = &sessions[0].principal;
-    let ended = one.store.revoke_principal(&principal.tenant, &principal.id, shard_of(principal), now()).await;
+    let ended = one.store.end_principal(&principal.tenant, &principal.id, end(EndReason::Principal)).await;
     assert_eq!(ended.unwrap(), 1203);
     eventually("all are refused", async || sessions.iter().all(|session| two.refuses(session))).await;
     assert_eq!(server.ask::<u64>(&["HGET", "dw:ctl", "seq"]).await, 3, "in chunks");
@@ -201,11 +209,11 @@ async fn out_of_memory_stops_creation_only() {
     assert_unavailable(doorward.create(&session("user")).await);
     assert_eq!(doorward.find(&one).await.unwrap().as_ref(), Some(&one));
     let later = one.expires_at.plus(Duration::from_mins(10));
-    assert!(doorward.store.extend(key(&one), later, now()).await.unwrap());
+    assert!(doorward.store.touch(one.id, Touch { seen: now(), extend_to: Some(later) }, now()).await.unwrap());
     doorward.revoke(&one).await.unwrap();
     assert_eq!(doorward.find(&one).await.unwrap(), None);
     let principal = &two.principal;
-    let ended = doorward.store.revoke_principal(&principal.tenant, &principal.id, shard_of(principal), now()).await;
+    let ended = doorward.store.end_principal(&principal.tenant, &principal.id, end(EndReason::Principal)).await;
     assert_eq!(ended.unwrap(), 1);
     assert_eq!(doorward.find(&two).await.unwrap(), None);
     // A replica that starts now still hears and validates.
@@ -259,12 +267,12 @@ async fn refused_writes_are_published_and_retried(server: &RedisServer, spoil: i
     assert_unavailable(one.revoke(&session).await);
     assert!(one.refuses(&session));
     assert_eq!(one.find(&session).await.unwrap(), None, "though Redis still has it");
-    assert!(!one.store.extend(key(&session), session.expires_at, now()).await.unwrap());
+    assert!(!one.store.touch(session.id, Touch { seen: now(), extend_to: None }, now()).await.unwrap());
     let principal = &other.principal;
-    assert_unavailable(one.store.revoke_principal(&principal.tenant, &principal.id, shard_of(principal), now()).await);
+    assert_unavailable(one.store.end_principal(&principal.tenant, &principal.id, end(EndReason::Principal)).await);
     eventually("the other replica was told", async || two.refuses(&session)).await;
     assert_eq!(one.metrics.revocation_journal_depth.get(), 2);
-    assert!(server.ask::<bool>(&["EXISTS", &super::keys::Keys::new("dw", false).session(key(&session))]).await);
+    assert!(server.ask::<bool>(&["EXISTS", &super::keys::Keys::new("dw", false).session(session.id)]).await);
     server.ask::<()>(mend).await;
     eventually("the journal is empty", async || one.metrics.revocation_journal_depth.get() == 0).await;
     assert_eq!(two.find(&session).await.unwrap(), None);
@@ -314,10 +322,10 @@ async fn a_killed_connection_ends_the_generation_and_is_replaced() {
     let session = session("user");
     doorward.create(&session).await.unwrap();
     for kind in ["pubsub", "normal"] {
-        let (before, stamp) = (doorward.generation(), doorward.store.revocations().stamp(&session.token_id));
+        let (before, stamp) = (doorward.generation(), doorward.store.revocations().stamp(&session.id));
         server.ask::<u64>(&["CLIENT", "KILL", "TYPE", kind]).await;
         eventually("its generation ended", async || doorward.generation() > before).await;
-        assert_unavailable(doorward.store.find(key(&session), stamp, now()).await);
+        assert_unavailable(doorward.store.find(session.id, stamp, now()).await);
         doorward.becomes_current().await;
         assert_eq!(doorward.find(&session).await.unwrap().as_ref(), Some(&session));
     }
@@ -396,7 +404,7 @@ async fn a_revocation_whose_caller_goes_away_is_carried_out() {
     assert_eq!(doorward.metrics.revocation_journal_depth.get(), 1);
     server.signal("-CONT");
     eventually("the journal is empty", async || doorward.metrics.revocation_journal_depth.get() == 0).await;
-    assert_eq!(server.ask::<u64>(&["EXISTS", &super::keys::Keys::new("dw", false).session(key(&session))]).await, 0);
+    assert_eq!(server.ask::<u64>(&["EXISTS", &super::keys::Keys::new("dw", false).session(session.id)]).await, 0);
 }
 
 #[tokio::test]
@@ -424,7 +432,7 @@ async fn logs_tell_of_transitions_and_of_no_secret() {
     let attempts = (wrong.generation() + 3, doorward.generation() + 3);
     eventually("both tried on", async || wrong.generation() > attempts.0 && doorward.generation() > attempts.1).await;
     assert_eq!(log.text().matches("cannot use Redis").count(), 2, "once for each outage");
-    for secret in ["hunter2", "swordfish", &session.token_id.to_text()] {
+    for secret in ["hunter2", "swordfish", &super::keys::id_text(session.id)] {
         assert!(!log.text().contains(secret), "{secret} in the log");
     }
 }
@@ -492,7 +500,7 @@ async fn an_address_that_leads_to_two_servers_is_not_a_store() {
 async fn a_message_that_is_missing_or_not_understood_ends_the_generation() {
     let server = RedisServer::start(&[]).await;
     let doorward = Replica::live(&config(&server.url())).await;
-    let id = session("user").token_id.to_text();
+    let id = super::keys::id_text(session("user").id);
     for message in ["2 what comes next".to_owned(), format!("1 9 n 5 3 9 {id}")] {
         let before = doorward.generation();
         server.ask::<u64>(&["PUBLISH", "dw:rev", &message]).await;
@@ -510,7 +518,7 @@ async fn a_fail_over_that_forgot_a_revocation_is_corrected() {
     one.create(&kept).await.unwrap();
     one.create(&ended).await.unwrap();
     new.ask::<()>(&["REPLICAOF", "127.0.0.1", &old.port.to_string()]).await;
-    let name = super::keys::Keys::new("dw", false).session(key(&ended));
+    let name = super::keys::Keys::new("dw", false).session(ended.id);
     eventually("it is replicated", async || new.try_ask(&["EXISTS", &name]).await == Ok(true)).await;
     new.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     one.revoke(&ended).await.unwrap();
@@ -533,7 +541,7 @@ async fn a_record_that_cannot_be_read_is_not_a_missing_session() {
     let server = RedisServer::start(&[]).await;
     let doorward = Replica::live(&config(&server.url())).await;
     let session = session("user");
-    let name = super::keys::Keys::new("dw", false).session(key(&session));
+    let name = super::keys::Keys::new("dw", false).session(session.id);
     server.ask::<()>(&["SET", &name, "\u{7}later"]).await;
     assert!(matches!(doorward.find(&session).await, Err(StoreError::NewerRecord(7))));
     server.ask::<()>(&["SET", &name, "\u{1}garbage"]).await;
@@ -548,9 +556,9 @@ async fn a_stamp_of_another_generation_is_refused() {
     let server = RedisServer::start(&[]).await;
     let doorward = Replica::live(&config(&server.url())).await;
     let session = session("user");
-    let mut stamp = doorward.store.revocations().stamp(&session.token_id);
+    let mut stamp = doorward.store.revocations().stamp(&session.id);
     stamp.generation -= 1;
-    assert_unavailable(doorward.store.find(key(&session), stamp, now()).await);
+    assert_unavailable(doorward.store.find(session.id, stamp, now()).await);
 }
 
 /// A TCP relay whose destination can be changed: what a service address is in a fail-over.

@@ -1,25 +1,25 @@
 //! Revocations that the file has not confirmed and that are tried again.
 //!
 //! An [`Attempt`] that ends without a confirmation, by failure or because its caller gave up in
-//! between, leaves its entries here. In memory only: whoever asked was not told that it is done.
+//! between, leaves its entries here. In memory only: the caller was not told that it is done.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prometheus::IntGauge;
 
-use crate::model::{PrincipalId, TenantId, TokenId};
-use crate::time::Timestamp;
+use crate::model::{End, PrincipalId, SessionId, TenantId};
 
 /// What is to be ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Pending {
-    Session(TokenId),
-    Principal(TenantId, PrincipalId, Timestamp),
+    Session(SessionId),
+    Principal(TenantId, PrincipalId),
 }
 
 pub(super) struct Journal {
-    pending: Mutex<HashSet<Pending>>,
+    /// Each with the latest end that was asked for.
+    pending: Mutex<HashMap<Pending, End>>,
     depth: IntGauge,
 }
 
@@ -28,6 +28,7 @@ pub(super) struct Journal {
 pub(super) struct Attempt<'a> {
     journal: &'a Journal,
     entries: Vec<Pending>,
+    end: End,
 }
 
 impl Journal {
@@ -35,31 +36,34 @@ impl Journal {
         Self { pending: Mutex::default(), depth }
     }
 
-    pub(super) fn attempt(&self, entries: Vec<Pending>) -> Attempt<'_> {
-        Attempt { journal: self, entries }
+    pub(super) fn attempt(&self, entries: Vec<Pending>, end: End) -> Attempt<'_> {
+        Attempt { journal: self, entries, end }
     }
 
-    pub(super) fn list(&self) -> Vec<Pending> {
-        self.lock().iter().cloned().collect()
+    pub(super) fn list(&self) -> Vec<(Pending, End)> {
+        self.lock().iter().map(|(entry, end)| (entry.clone(), *end)).collect()
     }
 
-    fn change(&self, change: impl FnOnce(&mut HashSet<Pending>)) {
+    fn change(&self, change: impl FnOnce(&mut HashMap<Pending, End>)) {
         let mut pending = self.lock();
         change(&mut pending);
         self.depth.set(i64::try_from(pending.len()).unwrap_or(i64::MAX));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<Pending>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Pending, End>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Attempt<'_> {
+    /// The file has it. What a later attempt on the same asked for stays until that one is confirmed.
     pub(super) fn confirm(mut self) {
-        let entries = std::mem::take(&mut self.entries);
+        let (entries, confirmed) = (std::mem::take(&mut self.entries), self.end);
         self.journal.change(|pending| {
             for entry in &entries {
-                pending.remove(entry);
+                if pending.get(entry).is_some_and(|end| end.at <= confirmed.at) {
+                    pending.remove(entry);
+                }
             }
         });
     }
@@ -67,7 +71,14 @@ impl Attempt<'_> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        let entries = std::mem::take(&mut self.entries);
-        self.journal.change(|pending| pending.extend(entries));
+        let (entries, failed) = (std::mem::take(&mut self.entries), self.end);
+        self.journal.change(|pending| {
+            for entry in entries {
+                let end = pending.entry(entry).or_insert(failed);
+                if end.at < failed.at {
+                    *end = failed;
+                }
+            }
+        });
     }
 }

@@ -65,7 +65,7 @@ pub(super) struct Connections {
     pub(super) durable: SqlitePool,
     /// Look-ups.
     pub(super) readers: SqlitePool,
-    /// Hears of other processes; of its own, so that slow look-ups cannot deafen it.
+    /// Notices other processes; of its own, so that slow look-ups cannot delay it.
     pub(super) watcher: SqlitePool,
 }
 

@@ -4,49 +4,118 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 use zeroize::Zeroizing;
 
 use super::{Ended, unavailable};
-use crate::model::{PrincipalId, Session, TenantId, TokenId};
-use crate::store::{StoreError, record};
+use crate::model::{End, EndReason, PrincipalId, Session, SessionId, TenantId};
+use crate::store::{Listed, Page, StoreError, record};
 use crate::time::Timestamp;
 
 type Tx<'a> = Transaction<'a, Sqlite>;
+/// Id, end, tenant, principal, record.
+type EndedRow = (Vec<u8>, i64, String, String, Vec<u8>);
 
-#[derive(Debug, thiserror::Error)]
-#[error("token id of {0} bytes")]
-struct TokenIdLength(usize);
-
-pub(super) async fn find(readers: &SqlitePool, id: TokenId, now: Timestamp) -> Result<Option<Session>, StoreError> {
-    let row: Option<(Vec<u8>, i64)> =
-        sqlx::query_as("SELECT record, expires_at FROM sessions WHERE token_id = ? AND expires_at > ?")
-            .bind(&id.0[..])
-            .bind(to_sql(now))
-            .fetch_optional(readers)
-            .await
-            .map_err(unavailable)?;
-    row.map(|(record, expires_at)| session(id, &record, expires_at)).transpose()
+/// Why and when sessions end, and whether they stay known.
+#[derive(Clone, Copy)]
+pub(super) struct Filing {
+    pub(super) end: End,
+    pub(super) keep: bool,
 }
 
-pub(super) async fn list(
+#[derive(Debug, thiserror::Error)]
+#[error("session id of {0} bytes")]
+struct SessionIdLength(usize);
+
+pub(super) async fn find(readers: &SqlitePool, id: SessionId, now: Timestamp) -> Result<Option<Session>, StoreError> {
+    let row: Option<Vec<u8>> = sqlx::query_scalar("SELECT record FROM sessions WHERE id = ? AND expires_at > ?")
+        .bind(&id.as_bytes()[..])
+        .bind(to_sql(now))
+        .fetch_optional(readers)
+        .await
+        .map_err(unavailable)?;
+    row.map(|record| record::decode(id, &record)).transpose()
+}
+
+/// Returns the record of a live session, for a change in the same transaction.
+pub(super) async fn record(transaction: &mut Tx<'_>, id: SessionId, now: Timestamp) -> sqlx::Result<Option<Vec<u8>>> {
+    sqlx::query_scalar("SELECT record FROM sessions WHERE id = ? AND expires_at > ?")
+        .bind(&id.as_bytes()[..])
+        .bind(to_sql(now))
+        .fetch_optional(&mut **transaction)
+        .await
+}
+
+pub(super) async fn rewrite(
+    transaction: &mut Tx<'_>,
+    id: SessionId,
+    expires_at: Timestamp,
+    record: &[u8],
+) -> sqlx::Result<()> {
+    sqlx::query("UPDATE sessions SET record = ?, expires_at = ? WHERE id = ?")
+        .bind(record)
+        .bind(to_sql(expires_at))
+        .bind(&id.as_bytes()[..])
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn list_live(
     readers: &SqlitePool,
     tenant: &TenantId,
     principal: &PrincipalId,
+    page: Page,
     now: Timestamp,
-) -> Result<Vec<Session>, StoreError> {
-    let rows: Vec<(Vec<u8>, Vec<u8>, i64)> = sqlx::query_as(
-        "SELECT token_id, record, expires_at FROM sessions WHERE tenant = ? AND principal = ? AND expires_at > ?
-         ORDER BY created_at DESC, rowid DESC",
+) -> Result<Vec<Listed>, StoreError> {
+    let rows: Vec<(Vec<u8>, Vec<u8>)> = sqlx::query_as(
+        "SELECT id, record FROM sessions WHERE tenant = ? AND principal = ? AND expires_at > ? AND id < ?
+         ORDER BY id DESC LIMIT ?",
     )
     .bind(tenant.as_str())
     .bind(principal.as_str())
     .bind(to_sql(now))
+    .bind(before(page))
+    .bind(limit(page))
     .fetch_all(readers)
     .await
     .map_err(unavailable)?;
-    rows.into_iter()
-        .map(|(id, record, expires_at)| {
-            let id = token_id(&id).map_err(|error| StoreError::Corrupt(error.into()))?;
-            session(id, &record, expires_at)
-        })
-        .collect()
+    let listed = rows.into_iter().map(|(id, record)| {
+        let session = record::decode(session_id(&id).map_err(corrupt)?, &record)?;
+        Ok(Listed { session, ended: None })
+    });
+    listed.collect()
+}
+
+// An expired session stays in its table for as long as an ended one is kept; the sweep deletes both.
+pub(super) async fn list_ended(
+    readers: &SqlitePool,
+    tenant: &TenantId,
+    principal: &PrincipalId,
+    page: Page,
+    now: Timestamp,
+) -> Result<Vec<Listed>, StoreError> {
+    let rows: Vec<(Vec<u8>, bool, Vec<u8>)> = sqlx::query_as(
+        "SELECT id, TRUE, record FROM ended_sessions WHERE tenant = ?1 AND principal = ?2 AND id < ?4
+         UNION ALL
+         SELECT id, FALSE, record FROM sessions WHERE tenant = ?1 AND principal = ?2 AND expires_at <= ?3 AND id < ?4
+         ORDER BY id DESC LIMIT ?5",
+    )
+    .bind(tenant.as_str())
+    .bind(principal.as_str())
+    .bind(to_sql(now))
+    .bind(before(page))
+    .bind(limit(page))
+    .fetch_all(readers)
+    .await
+    .map_err(unavailable)?;
+    let listed = rows.into_iter().map(|(id, filed, bytes)| {
+        let id = session_id(&id).map_err(corrupt)?;
+        if filed {
+            let (end, record) = record::decode_end(&bytes)?;
+            return Ok(Listed { session: record::decode(id, record)?, ended: Some(end) });
+        }
+        let session = record::decode(id, &bytes)?;
+        let end = End { reason: EndReason::Expired, at: session.expires_at };
+        Ok(Listed { session, ended: Some(end) })
+    });
+    listed.collect()
 }
 
 pub(super) async fn claim(pool: &SqlitePool, digest: &[u8], until: Timestamp, now: Timestamp) -> sqlx::Result<bool> {
@@ -95,67 +164,96 @@ pub(super) async fn raise_not_before(
 }
 
 pub(super) async fn insert(transaction: &mut Tx<'_>, session: &Session, record: &[u8]) -> sqlx::Result<()> {
-    sqlx::query(
-        "INSERT INTO sessions (token_id, tenant, principal, created_at, expires_at, record) VALUES (?, ?, ?, ?, ?, ?)",
-    )
-    .bind(&session.token_id.0[..])
-    .bind(session.principal.tenant.as_str())
-    .bind(session.principal.id.as_str())
-    .bind(to_sql(session.created_at))
-    .bind(to_sql(session.expires_at))
-    .bind(record)
-    .execute(&mut **transaction)
-    .await?;
+    sqlx::query("INSERT INTO sessions (id, tenant, principal, expires_at, record) VALUES (?, ?, ?, ?, ?)")
+        .bind(&session.id.as_bytes()[..])
+        .bind(session.principal.tenant.as_str())
+        .bind(session.principal.id.as_str())
+        .bind(to_sql(session.expires_at))
+        .bind(record)
+        .execute(&mut **transaction)
+        .await?;
     Ok(())
 }
 
 /// Makes room for one more session under `cap`; returns what had to go, oldest first.
-pub(super) async fn delete_oldest(
+pub(super) async fn end_oldest(
     transaction: &mut Tx<'_>,
     tenant: &TenantId,
     principal: &PrincipalId,
     cap: u32,
-    now: Timestamp,
+    filing: Filing,
 ) -> sqlx::Result<Vec<Ended>> {
     let beyond: Vec<Vec<u8>> = sqlx::query_scalar(
-        "SELECT token_id FROM sessions WHERE tenant = ? AND principal = ? AND expires_at > ?
-         ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?",
+        "SELECT id FROM sessions WHERE tenant = ? AND principal = ? AND expires_at > ?
+         ORDER BY id DESC LIMIT -1 OFFSET ?",
     )
     .bind(tenant.as_str())
     .bind(principal.as_str())
-    .bind(to_sql(now))
+    .bind(to_sql(filing.end.at))
     .bind(i64::from(cap.saturating_sub(1)))
     .fetch_all(&mut **transaction)
     .await?;
-    let oldest_first: sqlx::Result<Vec<TokenId>> = beyond.iter().rev().map(|id| token_id(id)).collect();
-    delete(transaction, &oldest_first?).await
+    let oldest_first: sqlx::Result<Vec<SessionId>> = beyond.iter().rev().map(|id| session_id(id)).collect();
+    end(transaction, &oldest_first?, filing).await
 }
 
-/// Deletes sessions; returns those that existed, in the order given.
-pub(super) async fn delete(transaction: &mut Tx<'_>, ids: &[TokenId]) -> sqlx::Result<Vec<Ended>> {
+/// Ends sessions; returns those that lived, in the order given.
+pub(super) async fn end(transaction: &mut Tx<'_>, ids: &[SessionId], filing: Filing) -> sqlx::Result<Vec<Ended>> {
     let mut ended = Vec::with_capacity(ids.len());
     for id in ids {
-        let expires_at: Option<i64> =
-            sqlx::query_scalar("DELETE FROM sessions WHERE token_id = ? RETURNING expires_at")
-                .bind(&id.0[..])
-                .fetch_optional(&mut **transaction)
-                .await?;
-        ended.extend(expires_at.map(|at| Ended { id: *id, expires_at: from_sql(at) }));
+        let row: Option<EndedRow> = sqlx::query_as(
+            "DELETE FROM sessions WHERE id = ? AND expires_at > ?
+                 RETURNING id, expires_at, tenant, principal, record",
+        )
+        .bind(&id.as_bytes()[..])
+        .bind(to_sql(filing.end.at))
+        .fetch_optional(&mut **transaction)
+        .await?;
+        if let Some(row) = row {
+            ended.push(file(transaction, row, filing).await?);
+        }
     }
     Ok(ended)
 }
 
-pub(super) async fn delete_principal(
+pub(super) async fn end_principal(
     transaction: &mut Tx<'_>,
     tenant: &TenantId,
     principal: &PrincipalId,
+    filing: Filing,
 ) -> sqlx::Result<Vec<Ended>> {
-    let rows = sqlx::query_as("DELETE FROM sessions WHERE tenant = ? AND principal = ? RETURNING token_id, expires_at")
-        .bind(tenant.as_str())
-        .bind(principal.as_str())
-        .fetch_all(&mut **transaction)
+    let rows: Vec<EndedRow> = sqlx::query_as(
+        "DELETE FROM sessions WHERE tenant = ? AND principal = ? AND expires_at > ?
+         RETURNING id, expires_at, tenant, principal, record",
+    )
+    .bind(tenant.as_str())
+    .bind(principal.as_str())
+    .bind(to_sql(filing.end.at))
+    .fetch_all(&mut **transaction)
+    .await?;
+    let mut ended = Vec::with_capacity(rows.len());
+    for row in rows {
+        ended.push(file(transaction, row, filing).await?);
+    }
+    Ok(ended)
+}
+
+async fn file(transaction: &mut Tx<'_>, row: EndedRow, filing: Filing) -> sqlx::Result<Ended> {
+    let (id, expires_at, tenant, principal, record) = row;
+    if filing.keep {
+        let record = [record::encode_end(filing.end).as_slice(), &record].concat();
+        sqlx::query(
+            "INSERT OR REPLACE INTO ended_sessions (id, tenant, principal, ended_at, record) VALUES (?, ?, ?, ?, ?)",
+        )
+        .bind(&id)
+        .bind(tenant)
+        .bind(principal)
+        .bind(to_sql(filing.end.at))
+        .bind(record)
+        .execute(&mut **transaction)
         .await?;
-    ended(rows)
+    }
+    Ok(Ended { id: session_id(&id)?, expires_at: from_sql(expires_at) })
 }
 
 pub(super) async fn ends_of_principal(
@@ -163,39 +261,32 @@ pub(super) async fn ends_of_principal(
     tenant: &TenantId,
     principal: &PrincipalId,
 ) -> sqlx::Result<Vec<Ended>> {
-    let rows = sqlx::query_as("SELECT token_id, expires_at FROM sessions WHERE tenant = ? AND principal = ?")
-        .bind(tenant.as_str())
-        .bind(principal.as_str())
-        .fetch_all(readers)
-        .await?;
-    ended(rows)
+    let rows: Vec<(Vec<u8>, i64)> =
+        sqlx::query_as("SELECT id, expires_at FROM sessions WHERE tenant = ? AND principal = ?")
+            .bind(tenant.as_str())
+            .bind(principal.as_str())
+            .fetch_all(readers)
+            .await?;
+    rows.into_iter().map(|(id, at)| Ok(Ended { id: session_id(&id)?, expires_at: from_sql(at) })).collect()
 }
 
-pub(super) async fn extend(
-    writer: &SqlitePool,
-    id: TokenId,
-    expires_at: Timestamp,
-    now: Timestamp,
-) -> sqlx::Result<bool> {
-    let changed = sqlx::query("UPDATE sessions SET expires_at = ? WHERE token_id = ? AND expires_at > ?")
-        .bind(to_sql(expires_at))
-        .bind(&id.0[..])
-        .bind(to_sql(now))
-        .execute(writer)
-        .await?;
-    Ok(changed.rows_affected() > 0)
-}
-
-/// Deletes up to `batch` sessions whose time has passed; returns how many.
-pub(super) async fn sweep(writer: &SqlitePool, now: Timestamp, batch: u32) -> sqlx::Result<u64> {
+/// Deletes up to `batch` sessions that ended, by themselves or otherwise, at `until` or earlier; returns how many.
+pub(super) async fn sweep(writer: &SqlitePool, until: Timestamp, now: Timestamp, batch: u32) -> sqlx::Result<u64> {
     let swept =
         sqlx::query("DELETE FROM sessions WHERE rowid IN (SELECT rowid FROM sessions WHERE expires_at <= ? LIMIT ?)")
-            .bind(to_sql(now))
+            .bind(to_sql(until))
             .bind(i64::from(batch))
             .execute(writer)
             .await?;
+    let forgotten = sqlx::query(
+        "DELETE FROM ended_sessions WHERE id IN (SELECT id FROM ended_sessions WHERE ended_at <= ? LIMIT ?)",
+    )
+    .bind(to_sql(until))
+    .bind(i64::from(batch))
+    .execute(writer)
+    .await?;
     sqlx::query("DELETE FROM claims WHERE until <= ?").bind(to_sql(now)).execute(writer).await?;
-    Ok(swept.rows_affected())
+    Ok(swept.rows_affected().max(forgotten.rows_affected()))
 }
 
 /// Stores `candidate` under `name` unless something is there already; returns what is there.
@@ -228,16 +319,22 @@ pub(super) async fn outside_revocations(watcher: &SqlitePool) -> sqlx::Result<i6
     sqlx::query_scalar("SELECT count FROM outside_revocations").fetch_one(watcher).await
 }
 
-fn ended(rows: Vec<(Vec<u8>, i64)>) -> sqlx::Result<Vec<Ended>> {
-    rows.into_iter().map(|(id, at)| Ok(Ended { id: token_id(&id)?, expires_at: from_sql(at) })).collect()
+fn before(page: Page) -> Vec<u8> {
+    // Longer than every id, and greater.
+    page.after.map_or_else(|| vec![0xFF; 17], |id| id.as_bytes().to_vec())
 }
 
-fn session(id: TokenId, record: &[u8], expires_at: i64) -> Result<Session, StoreError> {
-    record::decode(id, record).map(|session| Session { expires_at: from_sql(expires_at), ..session })
+fn limit(page: Page) -> i64 {
+    i64::try_from(page.limit).unwrap_or(i64::MAX)
 }
 
-fn token_id(bytes: &[u8]) -> sqlx::Result<TokenId> {
-    bytes.try_into().map(TokenId).map_err(|_| sqlx::Error::Decode(TokenIdLength(bytes.len()).into()))
+fn session_id(bytes: &[u8]) -> sqlx::Result<SessionId> {
+    let id = bytes.try_into().map(SessionId::from_bytes);
+    id.map_err(|_| sqlx::Error::Decode(SessionIdLength(bytes.len()).into()))
+}
+
+fn corrupt(error: sqlx::Error) -> StoreError {
+    StoreError::Corrupt(error.into())
 }
 
 fn to_sql(at: Timestamp) -> i64 {

@@ -1,13 +1,11 @@
 //! The embedded store against the conformance suite, against crashes, damage and other processes.
 
-use std::sync::atomic::AtomicU64;
-
 use aws_lc_rs::rand::SystemRandom;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::{Principal, PrincipalKind, SessionId};
-use crate::store::{conformance, shard_of, shard_of_parts};
+use crate::model::{EndReason, Principal, PrincipalKind};
+use crate::store::{conformance, shard_of};
 use crate::time::{ManualClock, SystemClock};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -52,57 +50,42 @@ fn clock() -> Arc<ManualClock> {
 }
 
 async fn open(path: &Path) -> Result<Arc<SqliteStore>, OpenError> {
-    SqliteStore::open(path, clock(), metrics()).await
+    SqliteStore::open(path, Duration::ZERO, clock(), metrics()).await
 }
 
 async fn beside(path: &Path) -> Result<Arc<SqliteStore>, OpenError> {
-    SqliteStore::open_beside(path, clock(), metrics()).await
+    SqliteStore::open_beside(path, Duration::ZERO, clock(), metrics()).await
 }
 
 fn session(principal: &str) -> Session {
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
-    let serial = SERIAL.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-    let mut token_id = [0; 24];
-    token_id[..8].copy_from_slice(&serial.to_be_bytes());
-    Session {
-        id: SessionId(Uuid::new_v4()),
-        token_id: TokenId(token_id),
-        principal: Principal {
-            kind: PrincipalKind::User,
-            id: principal.parse().unwrap(),
-            tenant: "acme".parse().unwrap(),
-        },
-        roles: Vec::new(),
-        provider_session: None,
-        actor: None,
-        authenticated_at: NOW,
-        created_at: NOW,
-        expires_at: NOW.plus(Duration::from_mins(30)),
-    }
+    let principal =
+        Principal { kind: PrincipalKind::User, id: principal.parse().unwrap(), tenant: "acme".parse().unwrap() };
+    let shard = shard_of(&principal.tenant, &principal.id);
+    Session::plain(principal, shard, NOW, NOW.plus(Duration::from_mins(30)))
 }
 
-fn key(session: &Session) -> Key {
-    Key { id: session.token_id, shard: shard_of(&session.principal) }
+fn end(reason: EndReason) -> End {
+    End { reason, at: NOW }
 }
 
 async fn stored(store: &SqliteStore, principal: &str) -> Session {
     let session = session(principal);
-    let created = store.create(key(&session), &session, 100, NOW).await.unwrap();
+    let created = store.create(&session, 100, NOW).await.unwrap();
     assert_eq!(created, Created::Stored { evicted: Vec::new() });
     session
 }
 
 async fn find(store: &SqliteStore, session: &Session) -> Result<Option<Session>, StoreError> {
-    store.find(key(session), store.revocations().stamp(&session.token_id), NOW).await
+    store.find(session.id, store.revocations().stamp(&session.id), NOW).await
 }
 
-async fn revoke(store: &SqliteStore, session: &Session) -> Result<(), StoreError> {
-    store.revoke(&[key(session)], RevokeReason::Logout, NOW).await
+async fn end_one(store: &SqliteStore, session: &Session) -> Result<(), StoreError> {
+    store.end(&[session.id], end(EndReason::Logout)).await
 }
 
-async fn revoke_principal(store: &SqliteStore, principal: &str) -> Result<u64, StoreError> {
+async fn end_principal(store: &SqliteStore, principal: &str) -> Result<u64, StoreError> {
     let (tenant, principal) = ("acme".parse().unwrap(), principal.parse().unwrap());
-    store.revoke_principal(&tenant, &principal, shard_of_parts(&tenant, &principal), NOW).await
+    store.end_principal(&tenant, &principal, end(EndReason::Principal)).await
 }
 
 async fn sql(store: &SqliteStore, statement: &'static str) {
@@ -131,21 +114,21 @@ async fn break_deletes(store: &SqliteStore) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms() {
     let dir = Dir::new();
-    let store = SqliteStore::open(&dir.file(), Arc::new(SystemClock::new()), metrics()).await.unwrap();
+    let store = SqliteStore::open(&dir.file(), Duration::ZERO, Arc::new(SystemClock::new()), metrics()).await.unwrap();
     conformance::run(async || store.clone() as Arc<dyn SessionStore>).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms_through_the_cache() {
     let dir = Dir::new();
-    let store = SqliteStore::open(&dir.file(), Arc::new(SystemClock::new()), metrics()).await.unwrap();
+    let store = SqliteStore::open(&dir.file(), Duration::ZERO, Arc::new(SystemClock::new()), metrics()).await.unwrap();
     conformance::run(async || crate::session::tests::cached(store.clone())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms_while_its_upkeep_runs() {
     let dir = Dir::new();
-    let store = SqliteStore::open(&dir.file(), Arc::new(SystemClock::new()), metrics()).await.unwrap();
+    let store = SqliteStore::open(&dir.file(), Duration::ZERO, Arc::new(SystemClock::new()), metrics()).await.unwrap();
     let upkeep = tokio::spawn(store.clone().run());
     conformance::run(async || store.clone() as Arc<dyn SessionStore>).await;
     upkeep.abort();
@@ -155,8 +138,31 @@ async fn conforms_while_its_upkeep_runs() {
 async fn conforms_beside_a_server() {
     let dir = Dir::new();
     let _server = open(&dir.file()).await.unwrap();
-    let tool = SqliteStore::open_beside(&dir.file(), Arc::new(SystemClock::new()), metrics()).await.unwrap();
+    let tool =
+        SqliteStore::open_beside(&dir.file(), Duration::ZERO, Arc::new(SystemClock::new()), metrics()).await.unwrap();
     conformance::run(async || tool.clone() as Arc<dyn SessionStore>).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_keeps_what_ended_where_that_is_shown() {
+    let dir = Dir::new();
+    let hour = Duration::from_hours(1);
+    let store = SqliteStore::open(&dir.file(), hour, Arc::new(SystemClock::new()), metrics()).await.unwrap();
+    conformance::run_keeping_ended(async || store.clone() as Arc<dyn SessionStore>).await;
+}
+
+#[tokio::test]
+async fn what_ended_is_swept_once_it_was_kept_long_enough() {
+    let dir = Dir::new();
+    let clock = clock();
+    let store = SqliteStore::open(&dir.file(), Duration::from_hours(1), clock.clone(), metrics()).await.unwrap();
+    let session = stored(&store, "leaver").await;
+    end_one(&store, &session).await.unwrap();
+    clock.advance(Duration::from_mins(59));
+    assert_eq!(store.sweep().await.unwrap(), 0);
+    clock.advance(Duration::from_mins(1));
+    assert_eq!(store.sweep().await.unwrap(), 1);
+    assert_eq!(store.sweep().await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -202,8 +208,8 @@ async fn a_crash_loses_nothing_that_was_acknowledged() {
     let key_before = store.token_key(&SystemRandom::new()).await.unwrap();
     let (kept, ended) = (stored(&store, "kept").await, stored(&store, "ended").await);
     let all = [stored(&store, "all").await, stored(&store, "all").await];
-    revoke(&store, &ended).await.unwrap();
-    assert_eq!(revoke_principal(&store, "all").await.unwrap(), 2);
+    end_one(&store, &ended).await.unwrap();
+    assert_eq!(end_principal(&store, "all").await.unwrap(), 2);
 
     let crashed = dir.as_after_a_crash();
     let again = open(&crashed.file()).await.unwrap();
@@ -212,7 +218,7 @@ async fn a_crash_loses_nothing_that_was_acknowledged() {
         assert_eq!(find(&again, gone).await.unwrap(), None);
     }
     let late = session("all");
-    assert_eq!(again.create(key(&late), &late, 100, NOW).await.unwrap(), Created::Superseded);
+    assert_eq!(again.create(&late, 100, NOW).await.unwrap(), Created::Superseded);
     assert_eq!(again.token_key(&SystemRandom::new()).await.unwrap(), key_before);
 }
 
@@ -257,7 +263,7 @@ async fn a_missing_directory_is_made() {
 async fn a_place_that_cannot_be_written_is_named() {
     let dir = Dir::new();
     std::fs::write(dir.0.join("file"), "").unwrap();
-    // Nobody can write to either, not even root.
+    // Neither can be written to, not even by root.
     for place in [dir.0.join("file").join("sessions.db"), "/proc/self/sessions.db".into()] {
         let refusal = open(&place).await.err().unwrap();
         assert!(matches!(refusal, OpenError::File { .. }), "{refusal:?}");
@@ -293,7 +299,7 @@ async fn a_damaged_file_is_an_error_and_not_a_refusal_of_sessions() {
     std::fs::write(damaged.file(), bytes).unwrap();
     let store = open(&damaged.file()).await.unwrap();
     assert!(matches!(find(&store, &session).await, Err(StoreError::Unavailable(_))));
-    assert!(matches!(revoke(&store, &session).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(end_one(&store, &session).await, Err(StoreError::Unavailable(_))));
     assert_eq!(find(&store, &session).await.unwrap(), None, "refused by this replica all the same");
 }
 
@@ -306,7 +312,7 @@ async fn records_that_cannot_be_read_are_not_absent_sessions() {
     assert!(matches!(find(&store, &session).await, Err(StoreError::NewerRecord(2))));
     sql(&store, "UPDATE sessions SET record = x'01C0'").await;
     assert!(matches!(find(&store, &session).await, Err(StoreError::Corrupt(_))));
-    assert_eq!(revoke_principal(&store, "somebody").await.unwrap(), 1, "what cannot be read can still be ended");
+    assert_eq!(end_principal(&store, "somebody").await.unwrap(), 1, "what cannot be read can still be ended");
 }
 
 #[tokio::test]
@@ -330,13 +336,13 @@ async fn a_tool_makes_no_file() {
 async fn expired_sessions_are_swept_in_batches() {
     let dir = Dir::new();
     let clock = clock();
-    let store = SqliteStore::open(&dir.file(), clock.clone(), metrics()).await.unwrap();
+    let store = SqliteStore::open(&dir.file(), Duration::ZERO, clock.clone(), metrics()).await.unwrap();
     let kept = Session { expires_at: NOW.plus(Duration::from_hours(2)), ..session("kept") };
-    store.create(key(&kept), &kept, 100, NOW).await.unwrap();
+    store.create(&kept, 100, NOW).await.unwrap();
     sql(
         &store,
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1234)
-         INSERT INTO sessions SELECT randomblob(24), 'acme', 'p' || i, 0, 1800000000001, x'01' FROM n",
+         INSERT INTO sessions SELECT randomblob(16), 'acme', 'p' || i, 1800000000001, x'01' FROM n",
     )
     .await;
     assert_eq!(store.sweep().await.unwrap(), 0);
@@ -346,7 +352,7 @@ async fn expired_sessions_are_swept_in_batches() {
 }
 
 #[tokio::test]
-async fn a_server_hears_of_what_a_tool_revokes() {
+async fn a_server_notices_what_a_tool_ends() {
     let dir = Dir::new();
     let server = open(&dir.file()).await.unwrap();
     let (first, second) = (stored(&server, "one").await, stored(&server, "two").await);
@@ -354,12 +360,12 @@ async fn a_server_hears_of_what_a_tool_revokes() {
     let tool = beside(&dir.file()).await.unwrap();
 
     let before = server.revocations().generation();
-    revoke(&tool, &first).await.unwrap();
+    end_one(&tool, &first).await.unwrap();
     until(&server, |known| known.generation() > before && known.is_current()).await;
     assert_eq!(find(&server, &first).await.unwrap(), None);
 
     let before = server.revocations().generation();
-    assert_eq!(revoke_principal(&tool, "two").await.unwrap(), 1);
+    assert_eq!(end_principal(&tool, "two").await.unwrap(), 1);
     until(&server, |known| known.generation() > before && known.is_current()).await;
     assert_eq!(find(&server, &second).await.unwrap(), None);
     upkeep.abort();
@@ -372,13 +378,13 @@ async fn a_servers_own_writes_do_not_cost_it_its_cache() {
     let before = (server.revocations().generation(), outside(&server).await);
     let session = stored(&server, "one").await;
     stored(&server, "two").await;
-    revoke(&server, &session).await.unwrap();
-    revoke_principal(&server, "two").await.unwrap();
+    end_one(&server, &session).await.unwrap();
+    end_principal(&server, "two").await.unwrap();
     assert_eq!((server.revocations().generation(), outside(&server).await), before);
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_hear_stops_vouching_until_it_can() {
+async fn a_server_that_cannot_look_stops_vouching_until_it_can() {
     let dir = Dir::new();
     let server = open(&dir.file()).await.unwrap();
     let before = server.revocations().generation();
@@ -397,8 +403,8 @@ async fn a_revocation_that_fails_is_refused_here_and_tried_again() {
     let store = open(&dir.file()).await.unwrap();
     let session = stored(&store, "somebody").await;
     break_deletes(&store).await;
-    assert!(matches!(revoke(&store, &session).await, Err(StoreError::Unavailable(_))));
-    assert!(store.revocations().is_revoked(&session.token_id));
+    assert!(matches!(end_one(&store, &session).await, Err(StoreError::Unavailable(_))));
+    assert!(store.revocations().is_revoked(&session.id));
     assert_eq!(find(&store, &session).await.unwrap(), None);
     assert_eq!(store.metrics.revocation_journal_depth.get(), 1);
     store.retry().await;
@@ -418,9 +424,9 @@ async fn a_revocation_whose_caller_gave_up_is_carried_out() {
     let elsewhere = store.connections.relaxed.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let caller = tokio::spawn({
         let (store, session) = (store.clone(), session.clone());
-        async move { revoke(&store, &session).await }
+        async move { end_one(&store, &session).await }
     });
-    until(&store, |known| known.is_revoked(&session.token_id)).await;
+    until(&store, |known| known.is_revoked(&session.id)).await;
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
     assert_eq!(store.metrics.revocation_journal_depth.get(), 1);
@@ -438,24 +444,24 @@ async fn a_principal_whose_revocation_fails_is_refused_here_and_tried_again() {
     let session = stored(&store, "somebody").await;
     let before = store.revocations().generation();
     break_deletes(&store).await;
-    assert!(matches!(revoke_principal(&store, "somebody").await, Err(StoreError::Unavailable(_))));
-    assert!(store.revocations().is_revoked(&session.token_id));
+    assert!(matches!(end_principal(&store, "somebody").await, Err(StoreError::Unavailable(_))));
+    assert!(store.revocations().is_revoked(&session.id));
     assert!(store.revocations().generation() > before && store.revocations().is_current());
     sql(&store, "DROP TRIGGER broken").await;
     store.retry().await;
     assert_eq!(store.metrics.revocation_journal_depth.get(), 0);
     let late = self::session("somebody");
-    assert_eq!(store.create(key(&late), &late, 100, NOW).await.unwrap(), Created::Superseded);
+    assert_eq!(store.create(&late, 100, NOW).await.unwrap(), Created::Superseded);
 }
 
 #[tokio::test]
 async fn refusals_end_when_their_tokens_do() {
     let dir = Dir::new();
     let clock = clock();
-    let store = SqliteStore::open(&dir.file(), clock.clone(), metrics()).await.unwrap();
+    let store = SqliteStore::open(&dir.file(), Duration::ZERO, clock.clone(), metrics()).await.unwrap();
     let session = stored(&store, "somebody").await;
     for _ in 0..2 {
-        revoke(&store, &session).await.unwrap();
+        end_one(&store, &session).await.unwrap();
     }
     store.revocations().prune();
     assert_eq!(store.revocations().tombstone_count(), 1);
@@ -471,9 +477,9 @@ async fn operations_are_counted_by_result() {
     let session = stored(&store, "somebody").await;
     find(&store, &session).await.unwrap();
     break_deletes(&store).await;
-    revoke(&store, &session).await.unwrap_err();
+    end_one(&store, &session).await.unwrap_err();
     let count = |operation, result| store.metrics.redis_commands.with_label_values(&[operation, result]).get();
-    assert_eq!((count("create", "ok"), count("find", "ok"), count("revoke", "error")), (1, 1, 1));
+    assert_eq!((count("create", "ok"), count("find", "ok"), count("end", "error")), (1, 1, 1));
     assert_eq!((count("find", "error"), count("list", "ok")), (0, 0));
     assert_eq!(store.metrics.redis_up.get(), 1);
 }

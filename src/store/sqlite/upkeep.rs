@@ -1,9 +1,9 @@
-//! What the embedded store does by itself: hear of other processes, sweep, try again.
+//! What the embedded store does by itself: notice other processes, sweep, try again.
 //!
-//! A poll that fails or hangs ends the generation: then revocations by other processes may go
-//! unheard. Known sessions pass for [`DEAF_LEASE`] more, the store says 503 until a poll succeeds.
+//! A poll that fails or hangs ends the generation: then revocations by other processes may be
+//! missed. Known sessions pass for [`BLIND_LEASE`] more, the store says 503 until a poll succeeds.
 //! Between a revocation beside the server and its effect lie at most [`POLL_EVERY`],
-//! [`POLL_TIMEOUT`] and [`DEAF_LEASE`], together two seconds.
+//! [`POLL_TIMEOUT`] and [`BLIND_LEASE`], together two seconds.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,24 +13,23 @@ use std::time::Duration;
 use super::journal::Pending;
 use super::{SqliteStore, statements};
 use crate::metrics::Metrics;
-use crate::model::Shard;
 use crate::store::revocations::Resync;
-use crate::store::{Key, RevokeReason, SessionStore, StoreError};
-use crate::time::Monotonic;
+use crate::store::{SessionStore, StoreError};
+use crate::time::{Monotonic, Timestamp, millis};
 
 const POLL_EVERY: Duration = Duration::from_millis(100);
 const POLL_TIMEOUT: Duration = Duration::from_millis(900);
-const DEAF_LEASE: Duration = Duration::from_secs(1);
+const BLIND_LEASE: Duration = Duration::from_secs(1);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 const SWEEP_BATCH: u32 = 500;
-const OPERATIONS: [&str; 7] = ["claim", "create", "extend", "find", "list", "revoke", "revoke_principal"];
+const OPERATIONS: [&str; 8] = ["claim", "create", "end", "end_principal", "find", "list", "rotate", "touch"];
 
 impl SqliteStore {
-    /// Hears of revocations by other processes, deletes expired sessions and retries failed
+    /// Notices revocations by other processes, deletes expired sessions and retries failed
     /// revocations, until dropped.
     pub async fn run(self: Arc<Self>) {
-        tokio::join!(self.hear(), self.sweep_forever(), self.retry_forever());
+        tokio::join!(self.watch(), self.sweep_forever(), self.retry_forever());
     }
 
     /// Deletes every expired session, a batch at a time; returns how many.
@@ -39,7 +38,9 @@ impl SqliteStore {
         loop {
             let swept = {
                 let _turn = self.gate.lock().await;
-                statements::sweep(&self.connections.relaxed, self.clock.now(), SWEEP_BATCH).await
+                let now = self.clock.now();
+                let until = Timestamp(now.0.saturating_sub(millis(self.keep_ended)));
+                statements::sweep(&self.connections.relaxed, until, now, SWEEP_BATCH).await
             };
             let swept = swept.map_err(super::unavailable)?;
             total += swept;
@@ -67,21 +68,21 @@ impl SqliteStore {
         self.revocations.forget();
     }
 
-    async fn hear(&self) {
+    async fn watch(&self) {
         let mut ticks = every(POLL_EVERY);
         loop {
             ticks.tick().await;
             let polled = tokio::time::timeout(POLL_TIMEOUT, statements::outside_revocations(&self.connections.watcher));
             match polled.await {
-                Ok(Ok(count)) => self.heard(count),
-                Ok(Err(error)) => self.deaf(&error),
-                Err(elapsed) => self.deaf(&elapsed),
+                Ok(Ok(count)) => self.on_count(count),
+                Ok(Err(error)) => self.on_failure(&error),
+                Err(elapsed) => self.on_failure(&elapsed),
             }
         }
     }
 
-    fn heard(&self, count: i64) {
-        if self.outside_heard.swap(count, Ordering::SeqCst) != count {
+    fn on_count(&self, count: i64) {
+        if self.outside_seen.swap(count, Ordering::SeqCst) != count {
             self.metrics.invalidation_resyncs.with_label_values(&[Resync::Sequence.as_str()]).inc();
             self.forget_answers();
         }
@@ -93,11 +94,11 @@ impl SqliteStore {
         self.metrics.invalidation_last_event_timestamp.set(self.clock.now().unix_seconds_f64());
     }
 
-    fn deaf(&self, error: &dyn std::error::Error) {
+    fn on_failure(&self, error: &dyn std::error::Error) {
         if self.revocations.is_current() {
             tracing::error!(%error, "the session store cannot be read");
             self.metrics.invalidation_resyncs.with_label_values(&[Resync::Heartbeat.as_str()]).inc();
-            self.revocations.lose_with_lease_until(self.clock.monotonic().plus(DEAF_LEASE));
+            self.revocations.lose_with_lease_until(self.clock.monotonic().plus(BLIND_LEASE));
         }
         set_up(&self.metrics, false);
     }
@@ -125,16 +126,10 @@ impl SqliteStore {
     /// Tries again what the file did not confirm; an entry stays until it does.
     pub(super) async fn retry(&self) {
         let mut last_failure = None;
-        for entry in self.journal.list() {
-            // The embedded store has one slot only.
-            let shard = Shard::of(0);
+        for (entry, end) in self.journal.list() {
             let retried = match &entry {
-                Pending::Session(id) => {
-                    self.revoke(&[Key { id: *id, shard }], RevokeReason::Admin, self.clock.now()).await
-                }
-                Pending::Principal(tenant, principal, at) => {
-                    self.revoke_principal(tenant, principal, shard, *at).await.map(drop)
-                }
+                Pending::Session(id) => self.end(&[*id], end).await,
+                Pending::Principal(tenant, principal) => self.end_principal(tenant, principal, end).await.map(drop),
             };
             last_failure = retried.err().or(last_failure);
         }

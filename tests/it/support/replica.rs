@@ -10,9 +10,9 @@ use doorward::directory::Generation;
 use doorward::guests::Guests;
 use doorward::metrics::Metrics;
 use doorward::model::{Identity, TokenKey, TokenKeys};
-use doorward::session::{Policy, Sessions, Setup, Started};
-use doorward::store::SessionStore;
+use doorward::session::{Handout, Policy, Sessions, Setup, Started};
 use doorward::store::redis::RedisStore;
+use doorward::store::{KEEP_ENDED, SessionStore};
 use doorward::time::SystemClock;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -44,19 +44,13 @@ impl Replica {
     pub async fn live_over<S: SessionStore>(url: &str, layer: impl FnOnce(Arc<RedisStore>) -> Arc<S>) -> Self {
         let config = settings(url);
         let (clock, metrics) = (Arc::new(SystemClock::new()), Arc::new(Metrics::new().expect("fresh metrics")));
-        let store = RedisStore::connect(&config, clock.clone(), metrics.clone()).expect("a valid URL");
+        let store = RedisStore::connect(&config, KEEP_ENDED, clock.clone(), metrics.clone()).expect("a valid URL");
         let key = || TokenKey::new(1, KEY).expect("it is long enough");
         let sessions = Sessions::new(Setup {
             store: layer(store.clone()),
             keys: TokenKeys::new("dw_".to_owned(), key(), Vec::new()),
             guest_key: key(),
-            policy: Policy {
-                ttl: config.ttl,
-                max_per_principal: config.max_per_principal,
-                extendable: false,
-                max_stale: Duration::ZERO,
-                default_tenant: "default".parse().expect("a tenant"),
-            },
+            policy: Policy::new(config.ttl, config.max_per_principal, "default".parse().expect("a tenant")),
             cache: config.cache,
             clock: clock.clone(),
             random: Arc::new(SystemRandom::new()),
@@ -85,7 +79,7 @@ impl Replica {
 
     /// Starts a session for the guest on `device`; `None` when the store does not answer.
     pub async fn try_sign_in(&self, device: &str) -> Option<Started> {
-        self.sessions.start(&self.guest(device), "anonymous").await.ok()
+        self.sessions.start(&self.guest(device), "anonymous", Handout::OPAQUE).await.ok()
     }
 
     /// Starts a session for the guest on `device`.

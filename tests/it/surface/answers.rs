@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use aws_lc_rs::rand::SystemRandom;
-use doorward::model::{Shard, TokenKey, TokenKeys, TokenKind};
+use doorward::model::{TokenKey, TokenKeys, TokenKind};
 use doorward::time::{Clock, SystemClock, Timestamp};
 use http::Method;
 
 use crate::support::client::{Client, Response};
 use crate::support::doorward::Doorward;
 use crate::support::h2_client::H2Client;
+use crate::support::tokens::stray;
 use crate::support::upstream::{Recorded, Upstream};
 
 /// The token key of [`known_key`].
@@ -58,8 +58,7 @@ pub(crate) fn key_ring() -> TokenKeys {
 
 /// Returns a token with a good MAC under [`known_key`] that no session stands behind.
 pub(crate) fn stray_token(kind: TokenKind, expires_at: Timestamp) -> String {
-    let minted = key_ring().mint(kind, Shard::of(0), expires_at, &SystemRandom::new());
-    minted.expect("the system has entropy").0.expose().to_owned()
+    stray(&key_ring(), kind, expires_at)
 }
 
 /// Returns the time now.

@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 use crate::config;
 use crate::metrics::Metrics;
-use crate::model::{Principal, PrincipalKind, Session, SessionId, TokenId};
+use crate::model::{End, EndReason, Principal, PrincipalKind, Session};
 use crate::secret::Secret;
 use crate::store::redis::RedisStore;
-use crate::store::{Created, Key, RevokeReason, SessionStore, StoreError, shard_of};
+use crate::store::{Created, KEEP_ENDED, SessionStore, StoreError, shard_of};
 use crate::time::{Clock, SystemClock, Timestamp};
 
 pub(super) struct RedisServer {
@@ -43,7 +43,7 @@ impl RedisServer {
         panic!("redis-server did not start; is it installed?");
     }
 
-    /// Starts on `port`; `None` if somebody else took it meanwhile.
+    /// Starts on `port`; `None` if another process took it meanwhile.
     pub(super) async fn start_on(port: u16, options: &[&str]) -> Option<Self> {
         let dir = std::env::temp_dir().join(format!("doorward-redis-{}", Uuid::new_v4()));
         std::fs::create_dir(&dir).unwrap();
@@ -113,8 +113,18 @@ impl Drop for RedisServer {
 
 impl Replica {
     pub(super) fn new(config: &config::Sessions) -> Self {
+        Self::with(config, KEEP_ENDED)
+    }
+
+    pub(super) async fn keeping(config: &config::Sessions, keep_ended: Duration) -> Self {
+        let replica = Self::with(config, keep_ended);
+        replica.becomes_current().await;
+        replica
+    }
+
+    fn with(config: &config::Sessions, keep_ended: Duration) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let store = RedisStore::connect(config, Arc::new(SystemClock::new()), metrics.clone()).unwrap();
+        let store = RedisStore::connect(config, keep_ended, Arc::new(SystemClock::new()), metrics.clone()).unwrap();
         let task = tokio::spawn(store.clone().run());
         Self { store, metrics, task }
     }
@@ -134,20 +144,20 @@ impl Replica {
     }
 
     pub(super) async fn create(&self, session: &Session) -> Result<Created, StoreError> {
-        self.store.create(key(session), session, 100, now()).await
+        self.store.create(session, 100, now()).await
     }
 
     pub(super) async fn find(&self, session: &Session) -> Result<Option<Session>, StoreError> {
-        let stamp = self.store.revocations().stamp(&session.token_id);
-        self.store.find(key(session), stamp, now()).await
+        let stamp = self.store.revocations().stamp(&session.id);
+        self.store.find(session.id, stamp, now()).await
     }
 
     pub(super) async fn revoke(&self, session: &Session) -> Result<(), StoreError> {
-        self.store.revoke(&[key(session)], RevokeReason::Logout, now()).await
+        self.store.end(&[session.id], end(EndReason::Logout)).await
     }
 
     pub(super) fn refuses(&self, session: &Session) -> bool {
-        self.store.revocations().is_revoked(&session.token_id)
+        self.store.revocations().is_revoked(&session.id)
     }
 }
 
@@ -194,27 +204,14 @@ pub(super) fn config(url: &str) -> config::Sessions {
 
 pub(super) fn session(principal: &str) -> Session {
     let now = now();
-    let mut token_id = [0; 24];
-    token_id[..16].copy_from_slice(Uuid::new_v4().as_bytes());
-    Session {
-        id: SessionId(Uuid::now_v7()),
-        token_id: TokenId(token_id),
-        principal: Principal {
-            kind: PrincipalKind::User,
-            id: principal.parse().unwrap(),
-            tenant: "acme".parse().unwrap(),
-        },
-        roles: Vec::new(),
-        provider_session: None,
-        actor: None,
-        authenticated_at: now,
-        created_at: now,
-        expires_at: now.plus(Duration::from_mins(10)),
-    }
+    let principal =
+        Principal { kind: PrincipalKind::User, id: principal.parse().unwrap(), tenant: "acme".parse().unwrap() };
+    let shard = shard_of(&principal.tenant, &principal.id);
+    Session::plain(principal, shard, now, now.plus(Duration::from_mins(10)))
 }
 
-pub(super) fn key(session: &Session) -> Key {
-    Key { id: session.token_id, shard: shard_of(&session.principal) }
+pub(super) fn end(reason: EndReason) -> End {
+    End { reason, at: now() }
 }
 
 pub(super) fn now() -> Timestamp {

@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
-use super::server::{RedisServer, Replica, config, eventually, free_port, key, now, session};
+use super::server::{RedisServer, Replica, config, end, eventually, free_port, session};
 use super::{STORED, assert_unavailable};
 use crate::config;
 use crate::config::sessions::StoreUrl;
 use crate::metrics::Metrics;
+use crate::model::EndReason;
 use crate::store::redis::{RedisConfigError, RedisStore};
-use crate::store::{SessionStore, conformance, shard_of};
+use crate::store::{KEEP_ENDED, SessionStore, conformance, shard_of};
 use crate::time::SystemClock;
 
-const ACL: &str = "~dw:* &dw:* -@all +get +mget +exists +eval +evalsha +script|load +hmget +hkeys +hsetnx +role \
-                   +subscribe +publish +wait +hello +ping +set +del +unlink +hset +hdel +hlen \
-                   +hgetall +hincrby +pexpire +pttl";
+const ACL: &str = "~dw:* &dw:* -@all +get +mget +exists +eval +evalsha +script|load +hmget +hsetnx +role \
+                   +subscribe +publish +wait +hello +ping +set +del +unlink +hset +hincrby \
+                   +pexpire +pttl +getrange +setrange +time +zadd +zcard +zrange +zrem \
+                   +zrevrangebylex";
 
 /// An authority, and what it signed for a server and a client.
 struct Pki {
@@ -156,7 +158,7 @@ async fn sentinel_leads_it_to_the_new_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_conforms_on_a_cluster_and_replicas_hear_each_other() {
+async fn it_conforms_on_a_cluster_and_replicas_receive_from_each_other() {
     let nodes = cluster().await;
     let hosts: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
     let config = config(&format!("redis+cluster://{}", hosts.join(",")));
@@ -171,7 +173,7 @@ async fn it_conforms_on_a_cluster_and_replicas_hear_each_other() {
         one.revoke(&first).await.unwrap();
         eventually("the other replica refuses it", async || two.refuses(&first)).await;
         let principal = &second.principal;
-        let ended = one.store.revoke_principal(&principal.tenant, &principal.id, shard_of(principal), now()).await;
+        let ended = one.store.end_principal(&principal.tenant, &principal.id, end(EndReason::Principal)).await;
         assert_eq!(ended.unwrap(), 1);
         eventually("the other replica refuses it", async || two.refuses(&second)).await;
     }
@@ -187,7 +189,7 @@ async fn it_conforms_on_a_cluster_and_replicas_hear_each_other() {
     eventually("a flush is noticed", async || two.generation() > before).await;
     two.becomes_current().await;
     assert_eq!(two.find(&lost).await.unwrap(), None);
-    assert_eq!(key(&lost).shard, shard_of(&lost.principal));
+    assert_eq!(lost.id.shard(), shard_of(&lost.principal.tenant, &lost.principal.id));
 }
 
 async fn cluster() -> Vec<RedisServer> {
@@ -220,7 +222,7 @@ async fn cluster() -> Vec<RedisServer> {
 fn what_cannot_be_right_is_refused_at_once_and_without_secrets() {
     let connect = |config: &config::Sessions| {
         let metrics = Arc::new(Metrics::new().unwrap());
-        RedisStore::connect(config, Arc::new(SystemClock::new()), metrics).err().expect("refused")
+        RedisStore::connect(config, KEEP_ENDED, Arc::new(SystemClock::new()), metrics).err().expect("refused")
     };
     let sqlite = config::Sessions { store: StoreUrl::Sqlite("/x".into()), ..config("redis://h") };
     assert!(matches!(connect(&sqlite), RedisConfigError::NotRedis));
