@@ -38,7 +38,7 @@ const REVOKE_RETRY_MAX: Duration = Duration::from_secs(5);
 const COUNTED_EVERY: Duration = Duration::from_secs(5);
 
 /// The delivery of the outbox, ready to run.
-pub struct OutboxDelivery {
+pub struct OutboxLanes {
     lanes: Vec<EventLane>,
     api_key: Option<Rotating>,
     directory: Arc<Directory>,
@@ -60,7 +60,7 @@ pub struct OutboxSetup {
     pub metrics: Arc<Metrics>,
 }
 
-impl OutboxDelivery {
+impl OutboxLanes {
     /// Returns the delivery that `config` asks for; an error is a mistake in it.
     pub fn new(config: &config::Outbox, setup: OutboxSetup) -> Result<Self, SinkError> {
         create_series(&setup.metrics);

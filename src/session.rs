@@ -32,9 +32,7 @@ pub use self::refresh::Refreshed;
 pub use self::start::{CookieLife, Handout, Started};
 use crate::config;
 use crate::metrics::Metrics;
-use crate::model::{
-    End, EndReason, Identity, Principal, PrincipalId, PrincipalKind, Session, TenantId, TokenKey, TokenKeys,
-};
+use crate::model::{End, EndReason, PrincipalId, PrincipalKind, Session, TenantId, TokenKey, TokenKeys};
 use crate::store::{Revocations, SessionStore, StoreError, Touch, list_live};
 use crate::time::{Clock, Timestamp};
 
@@ -182,16 +180,6 @@ impl Sessions {
     /// Returns whether `text` begins like one of our tokens.
     pub fn is_own(&self, text: &str) -> bool {
         self.keys.load().has_prefix(text)
-    }
-
-    /// Returns who a session of this identity acts for.
-    pub fn principal_of(&self, identity: &Identity) -> Principal {
-        Principal { kind: identity.kind, id: identity.subject.clone(), tenant: self.tenant_of(identity).clone() }
-    }
-
-    /// Returns the tenant that the provider asserted, or else the deployment's default.
-    pub fn tenant_of<'a>(&'a self, identity: &'a Identity) -> &'a TenantId {
-        identity.tenant.as_ref().unwrap_or(&self.policy.default_tenant)
     }
 
     /// Returns the tenant of sessions whose provider names none.

@@ -10,7 +10,7 @@ use super::call::{Document, SourceCall};
 use super::creation::Creations;
 use super::section_error::SectionError;
 use crate::config::Config;
-use crate::config::bootstrap::{HttpSource, Section, Source, SqlSource};
+use crate::config::bootstrap::{HttpSource, Section, SectionSource, SqlSource};
 use crate::directory::Directory;
 use crate::model::PrincipalKind;
 use crate::wire::json::parse_object;
@@ -25,7 +25,7 @@ pub(super) struct SectionSources {
 
 impl SectionSources {
     pub(super) fn new(config: &Config, directory: Arc<Directory>) -> Result<Self, ApplicationError> {
-        let is_http = |section: &Section| matches!(section.source, Source::Http(_));
+        let is_http = |section: &Section| matches!(section.source, SectionSource::Http(_));
         let asked = config.bootstrap.sections().iter().any(|(_, section)| is_http(section));
         let application = asked.then(|| Application::new(&config.upstream)).transpose()?;
         Ok(Self { directory, application, creations: Creations::default() })
@@ -40,10 +40,10 @@ impl SectionSources {
     ) -> Result<Document, SectionError> {
         let reading = async {
             match &section.source {
-                Source::Http(source) => self.http(name, source, section.timeout, call).await,
-                Source::Sql(source) => self.sql(source, call).await,
-                Source::Directory => self.account(call).await,
-                Source::Static => Ok(Document::new()),
+                SectionSource::Http(source) => self.http(name, source, section.timeout, call).await,
+                SectionSource::Sql(source) => self.sql(source, call).await,
+                SectionSource::Directory => self.account(call).await,
+                SectionSource::Static => Ok(Document::new()),
             }
         };
         tokio::time::timeout(section.timeout, reading).await.unwrap_or(Err(SectionError::TimedOut))
@@ -81,7 +81,7 @@ impl SectionSources {
     async fn account(&self, call: &SourceCall) -> Result<Document, SectionError> {
         let account = match call.principal.kind {
             PrincipalKind::Anonymous => None,
-            PrincipalKind::User | PrincipalKind::Admin => self.directory.find_account(&call.principal.id).await?,
+            PrincipalKind::User | PrincipalKind::Admin => self.directory.find_user(&call.principal.id).await?,
         };
         let created_at = account.as_ref().map(|account| account.created_at.rfc3339());
         let (name, email) = account.map(|account| (account.name, account.email)).unwrap_or_default();

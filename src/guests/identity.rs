@@ -2,23 +2,20 @@
 
 use std::fmt::Write;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use crate::directory::Generation;
-use crate::model::{Identity, PrincipalId, PrincipalKind, TenantId, TokenKey};
-use crate::time::Clock;
+use crate::model::{Principal, PrincipalId, PrincipalKind, TenantId, TokenKey};
 
 /// Derives guests from devices, within one tenant and under one key.
 pub struct Guests {
     key: TokenKey,
     tenant: TenantId,
-    clock: Arc<dyn Clock>,
 }
 
 impl Guests {
     /// Returns the guests of `tenant`. `key` names them, so it must outlive every key of tokens.
-    pub fn new(key: TokenKey, tenant: TenantId, clock: Arc<dyn Clock>) -> Self {
-        Self { key, tenant, clock }
+    pub fn new(key: TokenKey, tenant: TenantId) -> Self {
+        Self { key, tenant }
     }
 
     /// Returns the tenant of every guest.
@@ -26,14 +23,14 @@ impl Guests {
         &self.tenant
     }
 
-    /// Returns the identity of a device's guest, the same one on every replica.
+    /// Returns a device's guest, the same one on every replica.
     ///
     /// The principal is derived, not stored: two first calls cannot make two (contracts §5.2).
     ///
     /// # Panics
     ///
     /// Never: a UUID is visible ASCII.
-    pub fn identity(&self, device_id: &str, generation: Generation) -> Identity {
+    pub fn principal(&self, device_id: &str, generation: Generation) -> Principal {
         let tenant = self.tenant.as_str().as_bytes();
         let digest = match generation {
             Generation(0) => self.key.digest("device", &[tenant, device_id.as_bytes()]),
@@ -42,16 +39,10 @@ impl Guests {
         let mut bytes = [0; 16];
         bytes.iter_mut().zip(digest).for_each(|(into, from)| *into = from);
         let uuid = uuid::Builder::from_custom_bytes(bytes).into_uuid();
-        Identity {
-            issuer: "device".to_owned(),
+        Principal {
             kind: PrincipalKind::Anonymous,
-            subject: PrincipalId::from_str(&format!("anon:{uuid}")).expect("a UUID is visible ASCII"),
-            tenant: None,
-            roles: Vec::new(),
-            provider_session: None,
-            actor: None,
-            authenticated_at: self.clock.now(),
-            proof_id: None,
+            id: PrincipalId::from_str(&format!("anon:{uuid}")).expect("a UUID is visible ASCII"),
+            tenant: self.tenant.clone(),
         }
     }
 
@@ -71,22 +62,20 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::time::{ManualClock, Timestamp};
 
     fn guests(tenant: &str) -> Guests {
-        let clock = Arc::new(ManualClock::at(Timestamp(1_800_000_000_000)));
-        Guests::new(TokenKey::new(1, &[7; 32]).unwrap(), tenant.parse().unwrap(), clock)
+        Guests::new(TokenKey::new(1, &[7; 32]).unwrap(), tenant.parse().unwrap())
     }
 
     #[test]
     fn a_guest_is_the_same_for_the_same_device_and_tenant_only() {
-        let guest = |device: &str| guests("default").identity(device, Generation(0)).subject;
+        let guest = |device: &str| guests("default").principal(device, Generation(0)).id;
         assert_eq!(guest("phone"), guest("phone"));
         assert_ne!(guest("phone"), guest("Phone"));
         let text = guest("phone").to_string();
         assert_eq!(Uuid::parse_str(text.strip_prefix("anon:").unwrap()).unwrap().get_version_num(), 8);
-        assert_ne!(guests("other").identity("phone", Generation(0)).subject, guest("phone"));
-        assert_ne!(guests("default").identity("phone", Generation(1)).subject, guest("phone"));
+        assert_ne!(guests("other").principal("phone", Generation(0)).id, guest("phone"));
+        assert_ne!(guests("default").principal("phone", Generation(1)).id, guest("phone"));
     }
 
     #[test]
@@ -95,7 +84,7 @@ mod tests {
         assert!(key.len() == 64 && key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{key}");
         assert_eq!(key, guests("default").device_key("phone"));
         assert_ne!(key, guests("other").device_key("phone"));
-        let guest = guests("default").identity("phone", Generation(0)).subject.to_string();
+        let guest = guests("default").principal("phone", Generation(0)).id.to_string();
         assert!(!guest.contains(key.get(..8).unwrap()));
     }
 }

@@ -150,7 +150,7 @@ impl Rebinds {
             alias: self.alias,
             now: self.clock.now(),
         };
-        let guest = |generation| self.guests.identity(device_id, generation).subject;
+        let guest = |generation| self.guests.principal(device_id, generation).id;
         let answer = match &self.backend {
             RebindBackend::Sql { reown, deadline } => {
                 self.directory.rebind(&request, reown, guest, *deadline).await.map_err(RebindError::from)

@@ -47,7 +47,7 @@ impl<'a> From<&'a Session> for Caller<'a> {
     }
 }
 
-impl<'a> Caller<'a> {
+impl Caller<'_> {
     /// Returns each identity header to send, exactly once.
     ///
     /// # Panics

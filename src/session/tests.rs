@@ -13,7 +13,7 @@ use crate::directory::Generation;
 use crate::guests::Guests;
 use crate::model::SessionId;
 use crate::model::session::AgentMark;
-use crate::model::{SessionSecret, SessionToken, TokenKind};
+use crate::model::{NewSession, SessionSecret, SessionToken, TokenKind};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Created, KEEP_ENDED, Listed, Page, Presented, Rotated, Stamp};
 use crate::time::{ManualClock, SystemClock};
@@ -66,9 +66,10 @@ impl Bench {
         Self { sessions: service(store, clock.clone(), adjust), clock, directory }
     }
 
-    fn guest(&self, device: &str) -> Identity {
+    fn guest(&self, device: &str) -> NewSession {
         let key = TokenKey::new(1, &[7; 32]).unwrap();
-        Guests::new(key, "default".parse().unwrap(), self.clock.clone()).identity(device, Generation(0))
+        let guests = Guests::new(key, "default".parse().unwrap());
+        NewSession::guest(guests.principal(device, Generation(0)), self.clock.now())
     }
 
     async fn sign_in(&self, device: &str) -> Started {
@@ -213,9 +214,9 @@ async fn revoking_a_principal_ends_all_of_its_sessions_and_no_other() {
 #[tokio::test]
 async fn a_proof_is_good_for_one_session() {
     let bench = Bench::new(|_| {}).await;
-    let identity = Identity { proof_id: Some("proof".to_owned()), ..bench.guest("phone") };
-    bench.sessions.start(&identity, "clerk", Handout::OPAQUE).await.unwrap();
-    assert_eq!(bench.sessions.start(&identity, "clerk", Handout::OPAQUE).await.unwrap_err(), StartError::AlreadyUsed);
+    let sign_in = NewSession { proof_id: Some("proof".to_owned()), ..bench.guest("phone") };
+    bench.sessions.start(&sign_in, "clerk", Handout::OPAQUE).await.unwrap();
+    assert_eq!(bench.sessions.start(&sign_in, "clerk", Handout::OPAQUE).await.unwrap_err(), StartError::AlreadyUsed);
 }
 
 #[tokio::test]
@@ -269,8 +270,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 impl Bench {
     async fn hand_out(&self, handout: Handout) -> Started {
-        let guest = self.guest("phone");
-        self.sessions.start(&guest, "anonymous", handout).await.unwrap()
+        self.sessions.start(&self.guest("phone"), "anonymous", handout).await.unwrap()
     }
 
     async fn in_cookie(&self, token: &SessionToken) -> Result<Validated, Refusal> {

@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 10] = [
     &["config", "metrics", "telemetry", "model"],
     &["store", "identity", "directory"],
     &["session"],
-    &["bootstrap", "guests", "outbox"],
+    &["accounts", "bootstrap", "guests", "outbox"],
     &["api"],
     &["proxy"],
     &["server"],
@@ -71,6 +71,12 @@ fn confined_crates_stay_where_they_belong() {
         }
     }
     assert!(breaches.is_empty(), "{breaches:#?}");
+}
+
+#[test]
+fn sessions_begin_in_one_place() {
+    let callers = sources().into_iter().filter(|file| production_code(file).contains("sessions.start("));
+    assert_eq!(callers.collect::<Vec<_>>(), [PathBuf::from("src/accounts/sign_in.rs")]);
 }
 
 #[test]

@@ -228,7 +228,7 @@ async fn a_principal_ended_on_one_replica_is_refused_by_the_other_whole_and_no_o
     for token in tokens.iter().chain([&other]) {
         assert!(two.sessions.validate(token).await.is_ok());
     }
-    let ended = one.sessions.end_principal(one.sessions.default_tenant(), &early.subject).await;
+    let ended = one.sessions.end_principal(one.sessions.default_tenant(), &early.principal.id).await;
     assert_eq!(ended, Ok(20));
     for token in &tokens {
         assert_eq!(one.sessions.validate(token).await.err(), Some(Refusal::Revoked));

@@ -10,8 +10,8 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request};
 
+use crate::model::surface::FORWARD_AUTH;
 use crate::proxy::path::{below, normalise};
-use crate::proxy::route::FORWARD_AUTH;
 use crate::wire::headers::{X_FORWARDED_HOST, X_FORWARDED_METHOD, X_FORWARDED_URI};
 
 const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");

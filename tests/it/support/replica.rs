@@ -9,11 +9,11 @@ use doorward::config;
 use doorward::directory::Generation;
 use doorward::guests::Guests;
 use doorward::metrics::Metrics;
-use doorward::model::{Identity, TokenKey, TokenKeys};
+use doorward::model::{NewSession, TokenKey, TokenKeys};
 use doorward::session::{Handout, Policy, Sessions, Setup, Started};
 use doorward::store::redis::RedisStore;
 use doorward::store::{KEEP_ENDED, SessionStore};
-use doorward::time::SystemClock;
+use doorward::time::{Clock, SystemClock};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -52,7 +52,7 @@ impl Replica {
             guest_key: key(),
             policy: Policy::new(config.ttl, config.max_per_principal, "default".parse().expect("a tenant")),
             cache: config.cache,
-            clock: clock.clone(),
+            clock,
             random: Arc::new(SystemRandom::new()),
             metrics: metrics.clone(),
         });
@@ -60,7 +60,7 @@ impl Replica {
         tasks.spawn(store.run());
         let upkeep = sessions.clone();
         tasks.spawn(async move { upkeep.run().await });
-        let guests = Guests::new(key(), sessions.default_tenant().clone(), clock);
+        let guests = Guests::new(key(), sessions.default_tenant().clone());
         let replica = Self { sessions, guests, metrics, _tasks: tasks };
         replica.becomes_current().await;
         replica
@@ -72,9 +72,9 @@ impl Replica {
         eventually("the replica to hear of revocations", current).await;
     }
 
-    /// Returns the first guest on `device`.
-    pub fn guest(&self, device: &str) -> Identity {
-        self.guests.identity(device, Generation(0))
+    /// Returns the sign-in of the first guest on `device`, at this moment.
+    pub fn guest(&self, device: &str) -> NewSession {
+        NewSession::guest(self.guests.principal(device, Generation(0)), SystemClock::new().now())
     }
 
     /// Starts a session for the guest on `device`; `None` when the store does not answer.
@@ -91,17 +91,11 @@ impl Replica {
 fn settings(url: &str) -> config::Sessions {
     let settings = json!({
         "store": url,
-        "ttl": "30m",
-        "max_per_principal": 100,
-        "token": {"prefix": "dw_", "keys": []},
-        "on_unavailable": "fail_closed",
-        "max_stale": "30s",
-        "cache": {"capacity": 10000, "max_ttl": "60s", "negative_ttl": "5s"},
-        "revocation": {"heartbeat": "150ms", "lease": "600ms", "reapply_window": "10m", "wait_replicas": 0},
-        "redis": {
-            "timeout": "300ms", "connect_timeout": "500ms", "key_prefix": "dw",
-            "password": null, "ca": null, "client_cert": null, "client_key": null,
-        },
+        "token": {"keys": [{"id": 1, "secret": std::str::from_utf8(KEY).expect("it is text")}]},
+        "cache": {"capacity": 10000},
+        "revocation": {"heartbeat": "150ms", "lease": "600ms"},
+        "redis": {"timeout": "300ms", "connect_timeout": "500ms"},
     });
-    serde_json::from_value(settings).expect("these are all settings")
+    let environment = [("DOORWARD__SESSIONS".to_owned(), settings.to_string())].into();
+    config::Config::load(&[], &environment).expect("these are good settings").config.sessions
 }
