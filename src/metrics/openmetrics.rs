@@ -26,7 +26,7 @@ fn write_family(page: &mut String, family: &MetricFamily, exemplars: &Exemplars)
         MetricType::COUNTER => ("counter", family.name().strip_suffix("_total").unwrap_or(family.name())),
         MetricType::GAUGE => ("gauge", family.name()),
         MetricType::HISTOGRAM => ("histogram", family.name()),
-        // Made nowhere in this crate.
+        // This crate has none.
         MetricType::SUMMARY | MetricType::UNTYPED => return Ok(()),
     };
     writeln!(page, "# HELP {name} {}", escaped(family.help()))?;
@@ -169,7 +169,7 @@ mod tests {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').unwrap();
                 assert!(["counter", "gauge", "histogram"].contains(&kind) && !name.ends_with("_total"), "{line}");
-                assert_eq!(name, family, "help and type stand together");
+                assert_eq!(name, family, "help and type are adjacent");
             } else if let Some(rest) = line.strip_prefix("# HELP ") {
                 family = rest.split_once(' ').unwrap().0.to_owned();
                 assert!(seen.insert(family.clone()), "{family} comes twice");
