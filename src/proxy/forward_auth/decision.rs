@@ -21,7 +21,7 @@ pub(super) async fn decide(original: &Original, context: &mut Context) -> Result
         Route::Terminate(_) => context.guard_original(settings.routes.unmatched(), original.head()).await,
     };
     rejected.map_err(|rejection| rejection.error())?;
-    let Some((permit, _)) = context.permitted() else { return Err(Kind::Internal.into()) };
-    identity_headers::for_proxies(permit, settings.identity_headers)
-        .map_err(|error| ApiError::from(Kind::Internal).because(error))
+    // There is a permit wherever there is no rejection.
+    let (permit, _) = context.permitted().ok_or_else(|| ApiError::from(Kind::Internal))?;
+    Ok(identity_headers::for_proxies(permit, settings.identity_headers))
 }
