@@ -13,7 +13,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use doorward::config::{Auth, Cookie, RouteRule, sessions};
 use doorward::directory::Generation;
 use doorward::metrics::Metrics;
-use doorward::model::{SessionId, SessionSecret, Shard, TokenKey, TokenKeys, TokenKind};
+use doorward::model::surface::{Mount, SurfaceId, Surfaces};
+use doorward::model::{Dialect, NewSession, SessionId, SessionSecret, Shard, TokenKey, TokenKeys, TokenKind};
 use doorward::proxy::guard::{self, Permit, Rejection};
 use doorward::proxy::path::normalise;
 use doorward::proxy::policy::RoutePolicy;
@@ -53,11 +54,7 @@ impl Fixture {
             keys: TokenKeys::new(PREFIX.to_owned(), key(), Vec::new()),
             guest_key: key(),
             policy: session::Policy::new(Duration::from_hours(1), 100, "default".parse().expect("visible ASCII")),
-            cache: sessions::Cache {
-                capacity: 100_000,
-                max_ttl: Duration::from_hours(1),
-                negative_ttl: Duration::from_secs(5),
-            },
+            cache: sessions::Cache { capacity: 100_000, max_ttl: Duration::from_hours(1) },
             clock,
             random: Arc::new(SystemRandom::new()),
             metrics,
@@ -79,6 +76,7 @@ impl Fixture {
 
     fn token(&self) -> String {
         let guest = self.sessions.guest("a device of the benchmark", Generation(0));
+        let guest = NewSession::guest(guest, SystemClock::new().now());
         let started = self.runtime.block_on(self.sessions.start(&guest, "anonymous", Handout::OPAQUE));
         started.expect("the store is writable").opaque().expose().to_owned()
     }
@@ -161,10 +159,16 @@ fn routes(criterion: &mut Criterion) {
         require_any_role: Vec::new(),
         stream: false,
         keep_credentials: false,
+        errors: Dialect::Detail,
     };
     let rules =
         [rule("/healthz", Auth::None), rule("/public/**", Auth::Optional), rule("/api/*/export", Auth::Required)];
-    let table = RouteTable::new(&rules).expect("the rules are valid");
+    let surfaces = Surfaces::new(vec![
+        Mount::below(SurfaceId::SessionExchange, "/auth"),
+        Mount::at(SurfaceId::Webhooks, "/webhooks/clerk"),
+        Mount::below(SurfaceId::ForwardAuth, "/_doorward"),
+    ]);
+    let table = RouteTable::new(&rules, surfaces).expect("the rules are valid");
     let path = "/api/v1/customers/4711/invoices";
     let classify = |path: &str| {
         let normal = normalise(path).expect("an ordinary path");

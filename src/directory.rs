@@ -4,8 +4,9 @@
 //! both. Nothing is half done: what belongs together is one transaction. A database that cannot be
 //! asked is an error of its own ([`DirectoryError::Unavailable`]), which callers answer with 503.
 
-mod accounts;
 mod devices;
+mod identities;
+mod logins;
 mod open;
 mod outbox;
 mod rebind;
@@ -20,9 +21,10 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-pub use self::accounts::Account;
 pub use self::devices::Generation;
-pub use self::open::NewCredentials;
+pub use self::identities::LocalUser;
+pub use self::logins::{LoginStatus, RevocationEpochs};
+pub use self::open::DirectoryCredentials;
 use self::outbox::Woken;
 #[cfg(test)]
 pub(crate) use self::outbox::tests::embedded;
@@ -30,14 +32,14 @@ pub use self::outbox::{Depth, EventId, EventKind, EventState, Lease, Leased, Lis
 pub use self::rebind::{Answer, Asked, Claim, Claimed, Moved};
 pub use self::receipts::Receipt;
 pub use self::reown::Reown;
-use self::sql::Pool;
-pub use self::users::{Marks, Person, Standing};
+use self::sql::Database;
+pub use self::users::{UserProfile, UserRecord};
 
 /// The directory.
 pub struct Directory {
-    pool: Pool,
+    pool: Database,
     woken: Woken,
-    /// Room for sign-ins that are noted while nobody waits.
+    /// Room for sign-ins that are recorded in the background.
     notes: Arc<Semaphore>,
 }
 

@@ -11,6 +11,7 @@ mod json;
 mod jwks;
 mod jws;
 mod keys;
+mod namespace;
 mod providers;
 
 pub use claims::subject_of;
@@ -53,7 +54,7 @@ pub enum Reason {
     IssuedInTheFuture,
     /// `azp` is not an authorised party.
     AuthorizedPartyMismatch,
-    /// `aud` names somebody else.
+    /// `aud` names another audience.
     AudienceMismatch,
     /// `sub` is absent or not a user's.
     MissingSubject,

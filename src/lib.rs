@@ -23,6 +23,7 @@ pub mod store;
 pub mod outbox;
 pub mod session;
 
+pub mod accounts;
 pub mod bootstrap;
 
 pub mod api;

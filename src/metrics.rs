@@ -48,10 +48,14 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Exchanges answered. `handler` is proxy, auth, verify or admin; `route` a rule's id; `code` the status.
+    /// Exchanges answered. `handler` is proxy, verify, admin or a surface; `route` a rule's id; `code` the status.
     http_requests: IntCounterVec = counters("http_requests_total", &["handler", "route", "code"]);
     /// Time from request head to end of response.
     http_request_duration: HistogramVec = histograms("http_request_duration_seconds", &["handler", "route"], HTTP_SECONDS);
+    /// Requests that the surfaces answered, by surface, operation (`none` for an unknown path or method) and status.
+    auth_requests: IntCounterVec = counters("auth_requests_total", &["surface", "op", "status"]);
+    /// Time from a request to a surface to its answer, by surface and operation.
+    auth_request_duration: HistogramVec = histograms("auth_request_duration_seconds", &["surface", "op"], HTTP_SECONDS);
     /// Exchanges under way.
     http_requests_in_flight: IntGaugeVec = gauges("http_requests_in_flight", &["handler"]);
     /// Client connections open.

@@ -39,10 +39,12 @@ use self::context::Context;
 use self::forward::{fast_path, framing, transform};
 use self::gateway::Gateway;
 use self::guard::Rejection;
-use self::route::{Route, Surface};
-use crate::api::ClientAddr;
-use crate::api::error::Kind;
+use self::route::Route;
+use crate::api::{ClientAddr, What};
+use crate::model::surface::SurfaceId;
 
+/// How long a single write to a client may block.
+const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long what is left of an unwanted request body may take to arrive.
 const DRAIN_BODY: Duration = Duration::from_secs(5);
 
@@ -77,36 +79,35 @@ impl ProxyHttp for Gateway {
             Err(_) if is_check && settings.forward_auth => {
                 return Box::pin(forward_auth::endpoint::refuse_unreadable(exchange, context)).await;
             }
-            Err(kind) => {
+            Err(what) => {
                 context.reject(Rejection::Unreadable);
-                return respond::refuse(exchange, context, &kind.into()).await;
+                return respond::refuse(exchange, context, &what.into()).await;
             }
         };
-        if !matches!(route, Route::Terminate(_)) && !self.upstream.exists() {
-            return respond::refuse(exchange, context, &Kind::NotFound.into()).await;
+        context.speak(route.dialect());
+        let is_served = match route {
+            Route::Guard(_) | Route::Open(_) => self.upstream.exists(),
+            Route::Check => settings.forward_auth,
+            Route::Terminate(_) => true,
+        };
+        if !is_served {
+            let nothing_here = What::NoRoute { path: path.to_owned(), method };
+            return respond::refuse(exchange, context, &nothing_here.into()).await;
         }
         match route {
-            Route::Terminate(Surface::ForwardAuth) if settings.forward_auth => {
-                return Box::pin(forward_auth::endpoint::check(exchange, context, non_canonical)).await;
-            }
-            Route::Terminate(Surface::ForwardAuth | Surface::Reserved) => {
-                return respond::refuse(exchange, context, &Kind::NotFound.into()).await;
-            }
-            Route::Terminate(Surface::SessionExchange) => {
-                return Box::pin(terminate(exchange, context, &self.session_exchange)).await;
-            }
-            Route::Terminate(Surface::Webhooks) => {
-                return Box::pin(terminate(exchange, context, &self.webhooks)).await;
+            Route::Check => return Box::pin(forward_auth::endpoint::check(exchange, context, non_canonical)).await,
+            Route::Terminate(surface) => {
+                return Box::pin(terminate(exchange, context, surface, &self.surfaces)).await;
             }
             Route::Open(rule) => context.open(rule),
             Route::Guard(rule) => {
                 if let Err(rejection) = context.guard(rule, exchange.req_header()).await {
-                    return respond::refuse(exchange, context, &rejection.error()).await;
+                    return respond::refuse(exchange, context, &rejection.problem()).await;
                 }
             }
         }
         if self.announces_too_much(exchange) {
-            return respond::refuse(exchange, context, &Kind::TooLarge.into()).await;
+            return respond::refuse(exchange, context, &What::TooLarge.into()).await;
         }
         match self.upstream.http1_peer().filter(|_| fast_path::is_plain(exchange)) {
             Some(peer) => {
@@ -237,7 +238,7 @@ impl Gateway {
             exchange.set_keepalive(keepalive);
         }
         exchange.set_read_timeout(Some(self.limits.body_read_timeout));
-        exchange.set_write_timeout(Some(self.limits.write_timeout));
+        exchange.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
         exchange.set_total_drain_timeout(Some(DRAIN_BODY));
     }
 
@@ -248,8 +249,13 @@ impl Gateway {
     }
 }
 
-async fn terminate(exchange: &mut Exchange, context: &mut Context, router: &Arc<Router>) -> pingora::Result<bool> {
-    context.is_terminated();
+async fn terminate(
+    exchange: &mut Exchange,
+    context: &mut Context,
+    surface: SurfaceId,
+    router: &Arc<Router>,
+) -> pingora::Result<bool> {
+    context.is_terminated(surface);
     let (request_id, client) = (context.request_id(), context.client());
     let status = terminate::serve(exchange, router, |extensions| {
         extensions.insert(request_id);

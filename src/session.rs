@@ -36,9 +36,7 @@ pub use self::start::{CookieLife, Handout, Started};
 use crate::config;
 use crate::directory::Generation;
 use crate::metrics::Metrics;
-use crate::model::{
-    End, EndReason, Identity, Principal, PrincipalId, PrincipalKind, Session, TenantId, TokenKey, TokenKeys,
-};
+use crate::model::{End, EndReason, Principal, PrincipalId, PrincipalKind, Session, TenantId, TokenKey, TokenKeys};
 use crate::store::{Revocations, SessionStore, StoreError, Touch, list_live};
 use crate::time::{Clock, Timestamp};
 
@@ -178,14 +176,14 @@ impl Sessions {
         self.revocations.is_revoked(&session.id)
     }
 
-    /// Returns the identity of a device's guest: the same one on every replica.
+    /// Returns a device's guest: the same one on every replica.
     ///
     /// The principal is derived, not stored: two first calls cannot make two (contracts §5.2).
     ///
     /// # Panics
     ///
     /// Never: a UUID is visible ASCII.
-    pub fn guest(&self, device_id: &str, generation: Generation) -> Identity {
+    pub fn guest(&self, device_id: &str, generation: Generation) -> Principal {
         let tenant = self.policy.default_tenant.as_str().as_bytes();
         let digest = match generation {
             Generation(0) => self.guest_key.digest("device", &[tenant, device_id.as_bytes()]),
@@ -194,16 +192,10 @@ impl Sessions {
         let mut bytes = [0; 16];
         bytes.iter_mut().zip(digest).for_each(|(into, from)| *into = from);
         let uuid = uuid::Builder::from_custom_bytes(bytes).into_uuid();
-        Identity {
-            issuer: "device".to_owned(),
+        Principal {
             kind: PrincipalKind::Anonymous,
-            subject: PrincipalId::from_str(&format!("anon:{uuid}")).expect("a UUID is visible ASCII"),
-            tenant: None,
-            roles: Vec::new(),
-            provider_session: None,
-            actor: None,
-            authenticated_at: self.clock.now(),
-            proof_id: None,
+            id: PrincipalId::from_str(&format!("anon:{uuid}")).expect("a UUID is visible ASCII"),
+            tenant: self.policy.default_tenant.clone(),
         }
     }
 
@@ -222,16 +214,6 @@ impl Sessions {
     /// Returns whether `text` begins like one of our tokens.
     pub fn is_own(&self, text: &str) -> bool {
         self.keys.load().has_prefix(text)
-    }
-
-    /// Returns who a session of this identity acts for.
-    pub fn principal_of(&self, identity: &Identity) -> Principal {
-        Principal { kind: identity.kind, id: identity.subject.clone(), tenant: self.tenant_of(identity).clone() }
-    }
-
-    /// Returns the tenant that the provider asserted, or else the deployment's default.
-    pub fn tenant_of<'a>(&'a self, identity: &'a Identity) -> &'a TenantId {
-        identity.tenant.as_ref().unwrap_or(&self.policy.default_tenant)
     }
 
     /// Returns the tenant of sessions whose provider names none.

@@ -9,11 +9,11 @@ create table doorward_devices (
     generation bigint not null,
     -- 1 once the current guest has signed in: only then is there anything to rebind.
     guest_seen bigint not null,
-    -- Whom the device was rebound to, for good.
+    -- The user that the device was rebound to, for good.
     user_id text,
     rebound_at bigint,
-    -- A rebind through a hook whose end is not known yet: for whom, under which idempotency key,
-    -- of which guest, and when the hook was asked last.
+    -- A rebind through a hook whose end is not known yet: its user, its idempotency key, its guest,
+    -- and when the hook was asked last.
     pending_user text,
     pending_key text,
     pending_guest text,
@@ -24,19 +24,31 @@ create table doorward_devices (
 
 create index doorward_devices_pending on doorward_devices (pending_at);
 
--- People whom a provider vouched for.
+-- People that a provider vouched for.
 create table doorward_users (
+    -- The provider's own name for the user where that is the user's id here too (Clerk), or else a
+    -- UUIDv7 that Doorward made.
     id text primary key,
     name text,
     email text,
     created_at bigint not null,
-    -- When the provider last changed name or email, by its own clock; 0 while nothing was heard.
+    -- When the provider last changed name or email, by its own clock; 0 until it said anything.
     updated_at bigint not null,
     -- Set for good: a deleted user never returns.
     deleted_at bigint,
     -- Logins from before are refused everywhere. It moves whenever all of the user's sessions end.
     not_before bigint not null default 0
 );
+
+-- Which user a provider means by a subject, where the subject is not the user's id itself.
+create table doorward_identities (
+    provider text not null,
+    subject text not null,
+    user_id text not null,
+    created_at bigint not null,
+    primary key (provider, subject)
+);
+create index doorward_identities_user on doorward_identities (user_id);
 
 -- Where a user has signed in: what must be searched for sessions when the user goes.
 create table doorward_user_tenants (
@@ -52,8 +64,10 @@ create table doorward_user_tenants (
 
 -- Logins that the provider ended: no session may be started from them.
 create table doorward_ended_logins (
-    provider_session text primary key,
-    until bigint not null
+    provider text not null,
+    provider_session text not null,
+    until bigint not null,
+    primary key (provider, provider_session)
 );
 create index doorward_ended_logins_until on doorward_ended_logins (until);
 

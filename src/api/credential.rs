@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, header};
 
-use crate::api::extract::{BearerError, bearer, is_jwt_shaped};
+use crate::api::bearer::{BearerError, bearer, is_jwt_shaped};
 
 /// What a request shows of who sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::Document;
 use super::source::Failure;
 use crate::config;
-use crate::config::upstream::{Protocol, Target};
+use crate::config::upstream::{Protocol, UpstreamUrl};
 use crate::outgoing::{self, ClientError};
 
 /// The largest document that is read, in bytes.
@@ -45,17 +45,17 @@ impl Application {
     /// Returns a client of the application; nothing is connected yet.
     pub(super) fn new(upstream: &config::Upstream) -> Result<Self, ApplicationError> {
         let target = upstream.url.as_ref().ok_or(ApplicationError::Url)?;
-        let tls = matches!(target, Target::Tcp { tls: true, .. });
+        let tls = matches!(target, UpstreamUrl::Tcp { tls: true, .. });
         let builder = outgoing::builder(upstream.ca.as_deref(), tls)?
             .connect_timeout(upstream.connect_timeout)
             .pool_idle_timeout(upstream.idle_timeout)
             .pool_max_idle_per_host(upstream.pool_size);
         let (builder, base) = match target {
-            Target::Unix(path) => {
+            UpstreamUrl::Unix(path) => {
                 (in_clear(builder, upstream).unix_socket(path.as_path()), "http://localhost".to_owned())
             }
-            Target::Tcp { host, port, tls: false } => (in_clear(builder, upstream), url("http", host, *port)),
-            Target::Tcp { host, port, tls: true } => {
+            UpstreamUrl::Tcp { host, port, tls: false } => (in_clear(builder, upstream), url("http", host, *port)),
+            UpstreamUrl::Tcp { host, port, tls: true } => {
                 let name = upstream.server_name.as_deref().unwrap_or(host);
                 (encrypted(builder, upstream, host), url("https", name, *port))
             }

@@ -10,7 +10,7 @@ use super::application::{Application, ApplicationError, document};
 use super::creation::Creations;
 use super::{Call, Document};
 use crate::config::Config;
-use crate::config::bootstrap::{HttpSource, Section, Source, SqlSource};
+use crate::config::bootstrap::{HttpSource, Section, SectionSource, SqlSource};
 use crate::directory::{Directory, DirectoryError};
 use crate::model::PrincipalKind;
 use crate::telemetry::with_causes;
@@ -48,7 +48,7 @@ pub(super) enum Failure {
 
 impl Sources {
     pub(super) fn new(config: &Config, directory: Arc<Directory>) -> Result<Self, ApplicationError> {
-        let is_http = |section: &Section| matches!(section.source, Source::Http(_));
+        let is_http = |section: &Section| matches!(section.source, SectionSource::Http(_));
         let asked = config.bootstrap.sections().iter().any(|(_, section)| is_http(section));
         let application = asked.then(|| Application::new(&config.upstream)).transpose()?;
         Ok(Self { directory, application, creations: Creations::default() })
@@ -58,10 +58,10 @@ impl Sources {
     pub(super) async fn read(&self, name: &'static str, section: &Section, call: &Call) -> Result<Document, Failure> {
         let reading = async {
             match &section.source {
-                Source::Http(source) => self.http(name, source, section.timeout, call).await,
-                Source::Sql(source) => self.sql(source, call).await,
-                Source::Directory => self.account(call).await,
-                Source::Static => Ok(Document::new()),
+                SectionSource::Http(source) => self.http(name, source, section.timeout, call).await,
+                SectionSource::Sql(source) => self.sql(source, call).await,
+                SectionSource::Directory => self.account(call).await,
+                SectionSource::Static => Ok(Document::new()),
             }
         };
         tokio::time::timeout(section.timeout, reading).await.unwrap_or(Err(Failure::TimedOut))
@@ -99,7 +99,7 @@ impl Sources {
     async fn account(&self, call: &Call) -> Result<Document, Failure> {
         let account = match call.principal.kind {
             PrincipalKind::Anonymous => None,
-            PrincipalKind::User | PrincipalKind::Admin => self.directory.find_account(&call.principal.id).await?,
+            PrincipalKind::User | PrincipalKind::Admin => self.directory.find_user(&call.principal.id).await?,
         };
         let created_at = account.as_ref().map(|account| {
             let since = UNIX_EPOCH + Duration::from_millis(account.created_at.0);

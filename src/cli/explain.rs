@@ -7,9 +7,10 @@ use http::Method;
 
 use super::{ConfigFiles, FAILURE, SUCCESS, Surroundings, USAGE, say};
 use crate::config::{Auth, Config};
+use crate::model::surface::SurfaceId;
 use crate::proxy::path::normalise;
 use crate::proxy::policy::RoutePolicy;
-use crate::proxy::route::{Route, RouteTable, Rule, Surface};
+use crate::proxy::route::{Route, RouteTable, Rule};
 
 /// Which request to explain.
 #[derive(Args, Debug)]
@@ -32,7 +33,7 @@ pub fn run(request: &Request, surroundings: &mut Surroundings<'_>) -> u8 {
         surroundings.fail(&"the first argument is not a method; write e.g. `doorward explain GET /reports`");
         return USAGE;
     };
-    let table = match RouteTable::new(&loaded.config.routes) {
+    let table = match RouteTable::new(&loaded.config.routes, loaded.config.surfaces.mounts()) {
         Ok(table) => table,
         Err(problems) => {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -52,18 +53,19 @@ pub fn run(request: &Request, surroundings: &mut Surroundings<'_>) -> u8 {
     code
 }
 
-fn explained(table: &RouteTable, config: &Config, method: &Method, path: &str) -> Vec<String> {
+/// Returns what would happen to a request, a line each.
+pub(crate) fn explained(table: &RouteTable, config: &Config, method: &Method, path: &str) -> Vec<String> {
     let seen = format!("seen as {path}, by the rules and by the application alike");
     let mut lines = vec![seen];
     if config.upstream.url.is_none() {
         lines.push("upstream.url is null: answered 404; forwarded only by another proxy that asks".to_owned());
     }
     match table.classify(method, path) {
-        Route::Terminate(Surface::Reserved) => lines.push("answered 404: nothing is there".to_owned()),
-        Route::Terminate(Surface::ForwardAuth) if !config.forward_auth.enabled => {
+        Route::Terminate(SurfaceId::ForwardAuth) => lines.push("answered 404: nothing is there".to_owned()),
+        Route::Check if !config.forward_auth.enabled => {
             lines.push("answered 404: forward_auth.enabled is false".to_owned());
         }
-        Route::Terminate(_) => {
+        Route::Check | Route::Terminate(_) => {
             lines.push("answered by Doorward itself; rules do not apply".to_owned());
             if config.forward_auth.is_on() {
                 lines.push("asked about by another proxy: needs a session, whatever the rules say".to_owned());

@@ -10,10 +10,10 @@ use crate::time::Timestamp;
 pub struct Generation(pub u64);
 
 impl Directory {
-    /// Notes that a guest signs in on `device`, a keyed hash; returns which guest of it that is.
+    /// Records that a guest signs in on `device`, a keyed hash; returns which guest of it that is.
     ///
     /// From now on there is something to rebind. Two first calls agree.
-    pub async fn see_guest(&self, tenant: &TenantId, device: &str, now: Timestamp) -> Result<Generation> {
+    pub async fn record_guest_sign_in(&self, tenant: &TenantId, device: &str, now: Timestamp) -> Result<Generation> {
         let known = "select generation from doorward_devices where tenant = $1 and device = $2 and guest_seen = 1";
         let key = [tenant.as_str().into(), device.into()];
         // Most guests come back: they need no write.

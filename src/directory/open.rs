@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions, SqlSafeStr};
 use tokio::sync::Semaphore;
 
 use super::outbox::Woken;
-use super::sql::Pool;
+use super::sql::Database;
 use super::{Directory, DirectoryError};
 use crate::config;
 use crate::config::directory::DirectoryUrl;
@@ -26,11 +26,11 @@ const MIGRATIONS: [(i64, &str, &str); 1] =
     [(1, "directory", include_str!("../../migrations/directory/0001_directory.sql"))];
 /// How long several replicas may wait for the one that migrates.
 const MIGRATION_DEADLINE: Duration = Duration::from_mins(5);
-/// Sign-ins that may wait to be noted; more of them at once are not.
+/// Sign-ins that may wait to be recorded in the background; more of them at once are not recorded.
 const NOTES_MAX: usize = 64;
 
 /// A way to connect that has been checked and is not in use yet.
-pub struct NewCredentials(PgConnectOptions);
+pub struct DirectoryCredentials(PgConnectOptions);
 
 impl Directory {
     /// Opens the directory without asking the database anything yet.
@@ -46,12 +46,15 @@ impl Directory {
 
     /// Returns how to connect with the password and the authorities of `config`, `None` where that needs
     /// neither; nothing changes yet.
-    pub fn check_credentials(&self, config: &config::Directory) -> Result<Option<NewCredentials>, DirectoryError> {
-        self.pool.is_postgres().then(|| postgres_options(config).map(NewCredentials)).transpose()
+    pub fn check_credentials(
+        &self,
+        config: &config::Directory,
+    ) -> Result<Option<DirectoryCredentials>, DirectoryError> {
+        self.pool.is_postgres().then(|| postgres_options(config).map(DirectoryCredentials)).transpose()
     }
 
     /// Connects with these from now on. Connections in use go on until their time is over.
-    pub fn use_credentials(&self, NewCredentials(options): NewCredentials) {
+    pub fn use_credentials(&self, DirectoryCredentials(options): DirectoryCredentials) {
         self.pool.use_options(options);
     }
 
@@ -94,8 +97,8 @@ fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {
     Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
 }
 
-// The file is made here so that nobody else may read it, not even for a moment.
-fn sqlite(path: &Path, config: &config::Directory) -> Result<Pool, DirectoryError> {
+// The file is made here, with its mode: no other account of the machine can read it, at any moment.
+fn sqlite(path: &Path, config: &config::Directory) -> Result<Database, DirectoryError> {
     if let Some(parent) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(DirectoryError::File)?;
     }
@@ -110,12 +113,12 @@ fn sqlite(path: &Path, config: &config::Directory) -> Result<Pool, DirectoryErro
         .foreign_keys(true)
         .disable_statement_logging();
     let pool = SqlitePoolOptions::new().max_connections(config.max_connections).acquire_timeout(config.timeout);
-    Ok(Pool::sqlite(pool.connect_lazy_with(options), config.timeout))
+    Ok(Database::sqlite(pool.connect_lazy_with(options), config.timeout))
 }
 
-fn postgres(config: &config::Directory) -> Result<Pool, DirectoryError> {
+fn postgres(config: &config::Directory) -> Result<Database, DirectoryError> {
     let pool = PgPoolOptions::new().max_connections(config.max_connections).acquire_timeout(config.timeout);
-    Ok(Pool::postgres(pool.connect_lazy_with(postgres_options(config)?), config.timeout))
+    Ok(Database::postgres(pool.connect_lazy_with(postgres_options(config)?), config.timeout))
 }
 
 fn postgres_options(config: &config::Directory) -> Result<PgConnectOptions, DirectoryError> {

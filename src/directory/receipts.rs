@@ -1,7 +1,7 @@
 //! What was done already and must not be done again.
 //!
-//! A receipt is found until its time is up; by then nobody may repeat what it stands for. One that
-//! is kept in the transaction of what it is for exists exactly if that happened.
+//! A receipt is found until its time is up; a sender does not repeat the operation later than that.
+//! One that is written in the operation's transaction exists if and only if that was committed.
 
 use super::Directory;
 use super::sql::{Result, Row, Tx};

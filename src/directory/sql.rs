@@ -23,7 +23,7 @@ pub(super) type Result<T> = std::result::Result<T, DirectoryError>;
 
 /// Connections to the database.
 #[derive(Clone)]
-pub(super) struct Pool {
+pub(super) struct Database {
     engine: Engine,
     deadline: Duration,
 }
@@ -73,7 +73,7 @@ macro_rules! bound {
     }};
 }
 
-impl Pool {
+impl Database {
     pub(super) fn sqlite(pool: SqlitePool, deadline: Duration) -> Self {
         Self { engine: Engine::Sqlite(pool), deadline }
     }
@@ -181,14 +181,14 @@ impl Tx {
     pub(super) async fn allow(&mut self, deadline: Duration) -> Result<()> {
         self.deadline = deadline;
         if self.is_postgres() {
-            // Whoever gives up must not leave a statement behind that holds locks.
+            // A caller that gives up must not leave a statement behind that holds locks.
             let limit = format!("{}ms", deadline.as_millis().max(1));
             self.rows("select set_config('statement_timeout', $1, true)", &[limit.as_str().into()]).await?;
         }
         Ok(())
     }
 
-    /// Makes everything in the transaction so, or nothing of it. After an error nobody knows which.
+    /// Commits everything in the transaction, or nothing of it. After an error it is not known which.
     pub(super) async fn commit(self) -> Result<()> {
         match self.engine {
             TxEngine::Sqlite(tx) => within(self.deadline, tx.commit()).await,
@@ -219,7 +219,7 @@ impl Row {
         })
     }
 
-    /// Returns a column with a JSON document as text, of whatever type the database keeps it in.
+    /// Returns a column with a JSON document as text, whether the column is `text`, `json` or `jsonb`.
     pub(super) fn maybe_json(&self, column: usize) -> Result<Option<String>> {
         match self {
             Self::Sqlite(row) => Ok(row.try_get(column)?),

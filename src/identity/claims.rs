@@ -2,16 +2,18 @@
 //!
 //! A claim of the wrong JSON type never passes for an absent one. The tenant comes only from the
 //! claims that Clerk itself reserves in that version of its tokens: an application may fill any
-//! other claim from what its users type in.
+//! other claim from what its users type in. Tenant, role and actor leave here under the names
+//! that the issuer may use for them.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::jws::is_visible_ascii;
+use super::namespace::Namespace;
 use super::{IdentityError, Reason};
 use crate::config::Issuer;
-use crate::model::{ActorId, Identity, PrincipalId, PrincipalKind, Role, TenantId};
+use crate::model::{ActorId, Identity, Role, Subject, TenantId};
 use crate::time::Timestamp;
 
 type Claims = Map<String, Value>;
@@ -24,7 +26,12 @@ const SECONDS_MAX: u64 = 253_402_300_799;
 const SUBJECTS_REFUSED: [&str; 2] = ["mch_", "anon:"];
 
 /// Returns the identity that `claims` assert at `now`, its proof id left open.
-pub(super) fn identify(rules: &Issuer, claims: &Claims, now: Timestamp) -> Result<Identity, IdentityError> {
+pub(super) fn identify(
+    rules: &Issuer,
+    namespace: &Namespace,
+    claims: &Claims,
+    now: Timestamp,
+) -> Result<Identity, IdentityError> {
     if text(claims, "iss") != Some(&rules.issuer) {
         return Err(Reason::IssuerMismatch.into());
     }
@@ -36,11 +43,10 @@ pub(super) fn identify(rules: &Issuer, claims: &Claims, now: Timestamp) -> Resul
     if claims.get("sts").is_some_and(|status| status != "active") {
         return Err(Reason::SessionPending.into());
     }
-    let actor = actor(rules, claims)?;
-    let (tenant, role) = organization(claims)?;
+    let actor = actor(rules, namespace, claims)?;
+    let (tenant, role) = organization(namespace, claims)?;
     Ok(Identity {
-        issuer: rules.issuer.clone(),
-        kind: PrincipalKind::User,
+        provider: namespace.provider().clone(),
         subject,
         tenant,
         roles: role.into_iter().collect(),
@@ -89,29 +95,30 @@ fn check_parties(rules: &Issuer, claims: &Claims) -> Result<(), Reason> {
 }
 
 /// Rule 11.
-fn subject(rules: &Issuer, claims: &Claims) -> Result<PrincipalId, Reason> {
+fn subject(rules: &Issuer, claims: &Claims) -> Result<Subject, Reason> {
     text(claims, "sub").and_then(|sub| subject_of(&rules.subject_prefix, sub)).ok_or(Reason::MissingSubject)
 }
 
-/// Returns the user that an issuer calls `id`; `None` when none of its users can be called so.
-pub fn subject_of(subject_prefix: &str, id: &str) -> Option<PrincipalId> {
+/// Returns `id` as a subject of the issuer whose subjects begin with `subject_prefix`; `None` when none of its
+/// users can be called so.
+pub fn subject_of(subject_prefix: &str, id: &str) -> Option<Subject> {
     let refused = SUBJECTS_REFUSED.iter().any(|refused| id.starts_with(refused));
     if refused || !id.starts_with(subject_prefix) { None } else { id.parse().ok() }
 }
 
 /// Rule 14.
-fn actor(rules: &Issuer, claims: &Claims) -> Result<Option<ActorId>, Reason> {
+fn actor(rules: &Issuer, namespace: &Namespace, claims: &Claims) -> Result<Option<ActorId>, Reason> {
     let Some(act) = claims.get("act") else { return Ok(None) };
     if !rules.allow_impersonation {
         return Err(Reason::ImpersonationNotAllowed);
     }
-    let actor = act.get("sub").and_then(Value::as_str).and_then(|sub| sub.parse().ok());
-    actor.map(Some).ok_or(Reason::Malformed)
+    let actor = act.get("sub").and_then(Value::as_str).filter(|sub| is_visible_ascii(sub, TEXT_BYTES_MAX));
+    namespace.actor(actor.ok_or(Reason::Malformed)?).map(Some)
 }
 
-/// Returns the organisation as tenant and the role in it as `org:<role>` (contracts §11.2): claim
-/// `o` in version 2, `org_id` and `org_role` before.
-fn organization(claims: &Claims) -> Result<(Option<TenantId>, Option<Role>), Reason> {
+/// Returns the organisation as tenant and the role in it, which the issuer calls `org:<role>` (contracts
+/// §11.2): claim `o` in version 2, `org_id` and `org_role` before.
+fn organization(namespace: &Namespace, claims: &Claims) -> Result<(Option<TenantId>, Option<Role>), Reason> {
     let version = match claims.get("v") {
         None => 1,
         Some(version) => version.as_u64().ok_or(Reason::Malformed)?,
@@ -126,15 +133,14 @@ fn organization(claims: &Claims) -> Result<(Option<TenantId>, Option<Role>), Rea
         _ => return Err(Reason::Malformed),
     };
     // A role is a role somewhere: without an organisation it means nothing.
-    let Some(id) = optional_text(id)? else { return Ok((None, None)) };
-    let tenant = id.parse().map_err(|_| Reason::Malformed)?;
-    Ok((Some(tenant), optional_text(role)?.map(role_name).transpose()?))
+    let Some(id) = optional_text(id)? else { return Ok((namespace.tenant(None)?, None)) };
+    let role = optional_text(role)?.map(role_name).transpose()?;
+    Ok((namespace.tenant(Some(id))?, role.map(|name| namespace.role(&name)).transpose()?))
 }
 
-fn role_name(role: &str) -> Result<Role, Reason> {
+fn role_name(role: &str) -> Result<String, Reason> {
     let name = role.strip_prefix("org:").unwrap_or(role);
-    let role = format!("org:{name}").parse().ok().filter(|_| !name.is_empty());
-    role.ok_or(Reason::Malformed)
+    if is_visible_ascii(name, TEXT_BYTES_MAX) { Ok(format!("org:{name}")) } else { Err(Reason::Malformed) }
 }
 
 fn text<'a>(claims: &'a Claims, name: &str) -> Option<&'a str> {

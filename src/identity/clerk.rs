@@ -12,14 +12,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::claims;
 use super::jwks::KeyCache;
 use super::jws::{Class, Jws};
+use super::namespace::Namespace;
 use super::{IdentityError, Reason};
 use crate::config::Issuer;
 use crate::model::Identity;
 use crate::time::Clock;
 
-/// One issuer: its rules and its keys.
+/// One issuer: its rules, what it may name, and its keys.
 pub(super) struct Clerk {
     pub(super) rules: Issuer,
+    pub(super) namespace: Namespace,
     pub(super) keys: Arc<KeyCache>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -36,7 +38,7 @@ impl Clerk {
             return Err(Reason::NotASessionToken.into());
         }
         self.verify_signature(jws).await?;
-        let identity = claims::identify(&self.rules, &jws.claims, self.clock.now())?;
+        let identity = claims::identify(&self.rules, &self.namespace, &jws.claims, self.clock.now())?;
         Ok(Identity { proof_id: self.rules.single_use.then(|| proof_id(jws)), ..identity })
     }
 

@@ -1,7 +1,7 @@
 //! One issuer's keys, kept current.
 //!
 //! Loaded at the start with retries, then again every five minutes (a file: whenever its content
-//! changes), and when a JWT provokes it: once per `refetch_interval`, whatever callers send, and
+//! changes), and when a JWT provokes it: once per `refetch_interval`, however many callers send one, and
 //! one load at a time, which all who wait share. A failed load leaves the last good keys in place
 //! for 24 hours (contracts §11.4).
 
@@ -27,7 +27,7 @@ const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(30);
 const STALE_MAX: Duration = Duration::from_hours(24);
 
 /// Where an issuer's keys come from.
-pub(super) enum Source {
+pub(super) enum KeySource {
     /// A key set on the network.
     Url(Endpoint),
     /// A key set in a file.
@@ -39,10 +39,10 @@ pub(super) enum Source {
 /// One issuer's keys and everything that keeps them current.
 pub(super) struct KeyCache {
     provider: String,
-    source: Source,
+    source: KeySource,
     refetch_interval: Duration,
     clock: Arc<dyn Clock>,
-    held: ArcSwapOption<Held>,
+    held: ArcSwapOption<HeldKeys>,
     loader: Arc<Mutex<Loader>>,
     meters: Meters,
     /// What is counted of a source on the network.
@@ -50,7 +50,7 @@ pub(super) struct KeyCache {
 }
 
 /// The last keys that were good, and when their source last said so.
-struct Held {
+struct HeldKeys {
     keys: Arc<KeySet>,
     confirmed_at: Monotonic,
 }
@@ -94,13 +94,13 @@ impl KeyCache {
     /// Returns a cache without keys.
     pub(super) fn new(
         provider: String,
-        source: Source,
+        source: KeySource,
         refetch_interval: Duration,
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
     ) -> Arc<Self> {
         let meters = Meters::new(&provider, metrics);
-        let requests = matches!(source, Source::Url(_)).then(|| RequestMeters::new(&provider, metrics));
+        let requests = matches!(source, KeySource::Url(_)).then(|| RequestMeters::new(&provider, metrics));
         let (held, loader) = (ArcSwapOption::empty(), Arc::default());
         Arc::new(Self { provider, source, refetch_interval, clock, held, loader, meters, requests })
     }
@@ -195,7 +195,7 @@ impl KeyCache {
             Some(held) => held.keys.clone(),
             None => Arc::new(self.source.parse(&content)?),
         };
-        self.held.store(Some(Arc::new(Held { keys: keys.clone(), confirmed_at: self.clock.monotonic() })));
+        self.held.store(Some(Arc::new(HeldKeys { keys: keys.clone(), confirmed_at: self.clock.monotonic() })));
         if unchanged.is_none() {
             tracing::info!(provider = self.provider.as_str(), keys = keys.len(), "keys loaded");
             // Not at the first time: then nothing changed.
@@ -216,7 +216,7 @@ impl KeyCache {
     }
 }
 
-impl Source {
+impl KeySource {
     async fn read(&self) -> Result<Vec<u8>, LoadError> {
         match self {
             Self::Url(endpoint) => Ok(endpoint.fetch().await?),

@@ -10,17 +10,16 @@ use futures_util::future::join_all;
 
 use super::clerk::Clerk;
 use super::http::Endpoint;
-use super::jwks::{KeyCache, Source};
+use super::jwks::{KeyCache, KeySource};
 use super::jws::Jws;
+use super::namespace::Namespace;
 use super::{IdentityError, Reason};
 use crate::config::{Config, Issuer};
 use crate::metrics::Metrics;
-use crate::model::Identity;
+use crate::model::{Identity, ProviderId};
 use crate::telemetry::with_causes;
 use crate::time::Clock;
 
-/// The name of the `clerk` section's provider in logs and metrics.
-const CLERK: &str = "clerk";
 /// Loads that failed are tried again after a second at the earliest: look no less often.
 const TICK_MAX: Duration = Duration::from_secs(1);
 const TICK_MIN: Duration = Duration::from_millis(1);
@@ -44,23 +43,27 @@ pub struct ProviderError {
 impl Providers {
     /// Returns the configured issuers, without keys yet; [`run`](Self::run) loads them.
     ///
-    /// Refuses two issuers with the same `iss`, an issuer with no or several sources of keys, and
-    /// a `jwks_url` or `ca` that cannot be used. Needs rustls' process-wide provider.
+    /// Refuses two issuers with the same `iss`, a name that no provider can have, an issuer with no
+    /// or several sources of keys, and a `jwks_url` or `ca` that cannot be used. Needs rustls'
+    /// process-wide provider.
     pub fn new(config: &Config, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Result<Self, ProviderError> {
-        let clerk = config.clerk.iter().map(|rules| (CLERK, rules));
+        let section = ProviderId::CLERK;
+        let clerk = config.clerk.iter().map(|rules| (section.as_str(), rules));
         let named = config.issuers.iter().map(|(name, rules)| (name.as_str(), rules));
+        if config.issuers.contains_key(section.as_str()) {
+            let problem = "the name belongs to the section \"clerk\"".to_owned();
+            return Err(ProviderError { provider: section.to_string(), problem });
+        }
         let mut issuers: Vec<Clerk> = Vec::new();
-        for (position, (name, rules)) in clerk.chain(named).enumerate() {
+        for (name, rules) in clerk.chain(named) {
             let error = |problem: String| ProviderError { provider: name.to_owned(), problem };
-            if name == CLERK && position > 0 {
-                return Err(error("the name belongs to the section \"clerk\"".to_owned()));
-            }
             if issuers.iter().any(|other| other.rules.issuer == rules.issuer) {
                 return Err(error(format!("another provider has the issuer {:?}", rules.issuer)));
             }
+            let namespace = Namespace::of(config, name, rules).map_err(error)?;
             let source = source(rules).map_err(error)?;
             let keys = KeyCache::new(name.to_owned(), source, rules.refetch_interval, clock.clone(), metrics);
-            issuers.push(Clerk { rules: rules.clone(), keys, clock: clock.clone() });
+            issuers.push(Clerk { rules: rules.clone(), namespace, keys, clock: clock.clone() });
         }
         Ok(Self { issuers, tick: config.lifecycle.reload_interval.clamp(TICK_MIN, TICK_MAX) })
     }
@@ -83,8 +86,8 @@ impl Providers {
         std::future::pending::<()>().await;
     }
 
-    // An only issuer is tried whatever the JWT says of itself: its signature is judged first, as
-    // the rules want it. Among several, an unknown `iss` leaves nobody's key to judge with.
+    // An only issuer is tried without a look at `iss`: the signature is judged first, as the rules
+    // want it. Among several, an unknown `iss` leaves no key to judge with.
     fn issuer_of(&self, jws: &Jws<'_>) -> Result<&Clerk, Reason> {
         match self.issuers.as_slice() {
             [only] => Ok(only),
@@ -96,13 +99,13 @@ impl Providers {
     }
 }
 
-fn source(rules: &Issuer) -> Result<Source, String> {
+fn source(rules: &Issuer) -> Result<KeySource, String> {
     match (&rules.jwks_url, &rules.jwks_file, &rules.pem_file) {
         (Some(url), None, None) => {
-            Endpoint::new(url, rules.ca.as_deref()).map(Source::Url).map_err(|error| with_causes(&error))
+            Endpoint::new(url, rules.ca.as_deref()).map(KeySource::Url).map_err(|error| with_causes(&error))
         }
-        (None, Some(path), None) => Ok(Source::JwksFile(path.clone())),
-        (None, None, Some(path)) => Ok(Source::PemFile(path.clone())),
+        (None, Some(path), None) => Ok(KeySource::JwksFile(path.clone())),
+        (None, None, Some(path)) => Ok(KeySource::PemFile(path.clone())),
         _ => Err("needs exactly one of jwks_url, jwks_file and pem_file".to_owned()),
     }
 }

@@ -4,8 +4,10 @@ pub(crate) mod idp;
 
 mod fetching;
 mod files;
+mod names;
 mod rules;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -97,12 +99,17 @@ fn providers(
 ) -> Result<Providers, ProviderError> {
     // Installed before, by another test: just as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let mut config: Config = serde_saphyr::from_str(include_str!("../../conf/default.yaml")).unwrap();
-    config.clerk = clerk;
-    config.issuers = issuers.iter().map(|(name, rules)| ((*name).to_owned(), rules.clone())).collect();
+    let mut config = config(clerk, issuers);
     config.lifecycle.reload_interval = Duration::from_millis(5);
     let clock: Arc<dyn Clock> = clock.clone();
     Providers::new(&config, &clock, metrics)
+}
+
+fn config(clerk: Option<Issuer>, issuers: &[(&str, Issuer)]) -> Config {
+    let mut config = Config::load(&[], &BTreeMap::new()).unwrap().config;
+    config.clerk = clerk;
+    config.issuers = issuers.iter().map(|(name, rules)| ((*name).to_owned(), rules.clone())).collect();
+    config
 }
 
 fn rules() -> Issuer {
@@ -120,6 +127,11 @@ fn rules() -> Issuer {
         single_use: false,
         subject_prefix: "user_".to_owned(),
         refetch_interval: Duration::from_secs(10),
+        user_id: None,
+        tenant: None,
+        organizations: BTreeMap::new(),
+        roles: BTreeMap::new(),
+        same_as: None,
     }
 }
 

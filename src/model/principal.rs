@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The longest value that may become an identity header, in bytes (contracts §2.2).
-const HEADER_VALUE_MAX: usize = 256;
+pub(super) const HEADER_VALUE_MAX: usize = 256;
 
 /// What a principal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +75,11 @@ impl PrincipalId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Wraps text that was found fit for a header before.
+    pub(super) fn from_safe(text: String) -> Self {
+        Self(text)
+    }
 }
 
 impl FromStr for PrincipalId {
@@ -89,6 +94,11 @@ impl TenantId {
     /// Returns the identifier as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Wraps text that was found fit for a header before.
+    pub(super) fn from_safe(text: String) -> Self {
+        Self(text)
     }
 }
 
@@ -129,7 +139,7 @@ impl fmt::Display for TenantId {
 
 // CR, LF, NUL and non-ASCII are refused here, once, so that no later layer can be made to write a
 // header that splits (mod_auth_openidc advisory of 2026-05-23).
-fn header_safe(text: &str) -> Result<String, InvalidIdentifier> {
+pub(super) fn header_safe(text: &str) -> Result<String, InvalidIdentifier> {
     let fits = (1..=HEADER_VALUE_MAX).contains(&text.len());
     if fits && text.bytes().all(|byte| byte.is_ascii_graphic()) { Ok(text.to_owned()) } else { Err(InvalidIdentifier) }
 }

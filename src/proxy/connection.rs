@@ -142,8 +142,9 @@ impl Exchanges {
         }
         // The exchange is gone by now, and has stored its refusal unless it had begun to answer.
         // Dropping a stream whose answer is not complete resets it.
-        if let (Some((refusal, request_id)), Some(mut stream)) = (watch.pending_refusal(), owner.into_stream()) {
-            let refuse = respond::refuse_stream(&mut stream, refusal, request_id);
+        if let (Some((refusal, dialect, request_id)), Some(mut stream)) = (watch.pending_refusal(), owner.into_stream())
+        {
+            let refuse = respond::refuse_stream(&mut stream, refusal, dialect, request_id);
             // The client may be gone already: then the refusal reaches no one, which is fine.
             let _ = tokio::time::timeout(FINAL_RESPONSE_TIMEOUT, refuse).await;
         }

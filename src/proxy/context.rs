@@ -26,8 +26,8 @@ use super::metrics::{PROXY, VERIFY};
 use super::route::Rule;
 use super::settings::Settings;
 use super::state::GatewayState;
-use crate::api::error::render_detail;
-use crate::api::{Error as ApiError, RequestId};
+use crate::api::{Dialect, Problem, RequestId};
+use crate::model::surface::SurfaceId;
 use crate::session::Refusal;
 use crate::telemetry::access::Outcome;
 use crate::telemetry::traces::TRACEPARENT;
@@ -37,6 +37,8 @@ pub struct Context {
     state: Arc<GatewayState>,
     settings: Arc<Settings>,
     request_id: RequestId,
+    /// How a refusal is told: the route's way, once the route is known.
+    dialect: Dialect,
     started: Instant,
     handler: &'static str,
     peer: Option<Peer>,
@@ -69,6 +71,7 @@ impl Context {
         Self {
             settings: state.settings.load_full(),
             request_id: RequestId::from(state.request_ids.next()),
+            dialect: Dialect::default(),
             state,
             started: Instant::now(),
             handler: PROXY,
@@ -133,7 +136,7 @@ impl Context {
         let meta = RequestMeta::new(&head.method, scheme, head.version);
         // What a check says of a trace is mostly the client's word, which the proxy passes on.
         let believed = self.peer_is_trusted && !is_check;
-        self.trace = Some(Trace::begin(tracer, &head.headers, meta, believed, self.request_id.dice()));
+        self.trace = Some(Trace::begin(tracer, &head.headers, meta, believed, self.request_id.sample_value()));
     }
 
     /// Records that the exchange is a forward-auth check, which is answered as one.
@@ -144,8 +147,8 @@ impl Context {
     }
 
     /// Records that one of Doorward's own surfaces answers.
-    pub(super) fn is_terminated(&mut self) {
-        self.handler = "auth";
+    pub(super) fn is_terminated(&mut self, surface: SurfaceId) {
+        self.handler = surface.label();
     }
 
     /// Records which request a check is about.
@@ -168,7 +171,7 @@ impl Context {
         }
         if let Some(tracer) = &self.state.tracer {
             let meta = RequestMeta::new(method, "http", http::Version::HTTP_2);
-            self.trace = Some(Trace::begin(tracer, head, meta, false, self.request_id.dice()));
+            self.trace = Some(Trace::begin(tracer, head, meta, false, self.request_id.sample_value()));
         }
     }
 
@@ -335,9 +338,14 @@ impl Context {
         self.settle();
     }
 
-    /// Returns the answer that tells the caller of `error`, about to be sent.
-    pub(super) fn refuse(&mut self, error: &ApiError) -> Response<Bytes> {
-        let response = render_detail(error, self.request_id);
+    /// Refuses in `dialect` from now on.
+    pub(super) fn speak(&mut self, dialect: Dialect) {
+        self.dialect = dialect;
+    }
+
+    /// Returns the answer that tells the caller of `problem`, about to be sent.
+    pub(super) fn refuse(&mut self, problem: &Problem) -> Response<Bytes> {
+        let response = self.dialect.render(problem, self.request_id);
         self.answering(response.status());
         response
     }
@@ -375,8 +383,8 @@ impl Context {
     fn hand_over(&mut self, refusal: Refusal) {
         let Some(watch) = self.watch.as_ref().filter(|_| self.survives_cut && self.status.is_none()) else { return };
         if watch.ended_by().is_some() {
-            watch.set_pending_refusal(refusal, self.request_id);
-            self.status = Some(ApiError::from(refusal).kind.status());
+            watch.set_pending_refusal(refusal, self.dialect, self.request_id);
+            self.status = Some(self.dialect.status(&Problem::from(refusal).what));
         }
     }
 

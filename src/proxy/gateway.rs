@@ -14,10 +14,8 @@ use crate::config::Limits;
 pub struct Gateway {
     /// What it shares with the ext_authz port.
     pub state: Arc<GatewayState>,
-    /// The endpoints under `/auth`, answered here.
-    pub session_exchange: Arc<Router>,
-    /// The endpoint for the provider's events, answered here.
-    pub webhooks: Arc<Router>,
+    /// The endpoints of every surface, answered here.
+    pub surfaces: Arc<Router>,
     /// Where requests are forwarded to.
     pub upstream: Arc<Upstream>,
     /// The fast path there.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::connection::session_watch::Watch;
 use super::policy::RoutePolicy;
 use crate::api::credential::{Credential, PresentedToken};
-use crate::api::error::{Error, Kind};
+use crate::api::problem::{Problem, TokenFault, What, Why};
 use crate::config::{Auth, Cookie};
 use crate::model::{PrincipalKind, Session};
 use crate::session::{Caller, Refusal, Sessions, Slot, Source, StoreCall, Validated};
@@ -127,19 +127,18 @@ impl Decision {
 }
 
 impl Rejection {
-    /// Returns the answer to the caller (contracts §3.1, column G).
-    pub fn error(self) -> Error {
+    /// Returns what the caller is told, in the dialect of the route (contracts §3.1, column G).
+    pub fn problem(self) -> Problem {
         match self {
-            Self::MissingToken => Kind::MissingToken.into(),
-            Self::MalformedCredentials => Kind::InvalidToken.into(),
-            Self::NotASessionToken => Error::new(Kind::InvalidToken, "Invalid token: expected a session token"),
+            Self::MissingToken => What::MissingToken.into(),
+            Self::MalformedCredentials => TokenFault::Malformed.into(),
+            Self::NotASessionToken => TokenFault::NotASessionToken.into(),
             Self::Refused(refusal) => refusal.into(),
-            Self::AnonymousForbidden
-            | Self::RoleMissing
-            | Self::CrossOrigin
-            | Self::UntrustedPeer
-            | Self::IdentityHeader => Kind::Forbidden.into(),
-            Self::Unreadable => Kind::BadRequest.into(),
+            Self::CrossOrigin => What::Forbidden(Why::CrossOrigin).into(),
+            Self::AnonymousForbidden | Self::RoleMissing | Self::UntrustedPeer | Self::IdentityHeader => {
+                What::Forbidden(Why::Permissions).into()
+            }
+            Self::Unreadable => What::BadRequest.into(),
         }
     }
 

@@ -9,20 +9,20 @@ use pingora::proxy::Session as Exchange;
 use pingora::{ErrorSource, ErrorType};
 
 use super::context::Context;
-use crate::api::error::{Error, Kind, render_detail};
-use crate::api::extract::RequestId;
+use crate::api::problem::{Origin, Problem, What};
+use crate::api::{Dialect, RequestId};
 use crate::session::Refusal;
 
-/// Writes the answer that tells the caller of `error`. The connection stays usable if nothing speaks against it.
+/// Writes the answer that tells the caller of `problem`. The connection stays usable if nothing speaks against it.
 ///
 /// Boxed: pingora moves the future of `request_filter` about, and one that held the writing of a
 /// response would be several times the size.
 pub(super) fn refuse<'a>(
     exchange: &'a mut Exchange,
     context: &mut Context,
-    error: &Error,
+    problem: &Problem,
 ) -> BoxFuture<'a, pingora::Result<bool>> {
-    let response = context.refuse(error);
+    let response = context.refuse(problem);
     Box::pin(async move { write(exchange, response).await.map(|()| true) })
 }
 
@@ -42,12 +42,13 @@ pub(super) async fn write(exchange: &mut Exchange, response: Response<Bytes>) ->
 pub(in crate::proxy) async fn refuse_stream(
     stream: &mut HttpSession,
     refusal: Refusal,
+    dialect: Dialect,
     request_id: RequestId,
 ) -> pingora::Result<()> {
     if stream.response_written().is_some() {
         return Ok(());
     }
-    let (head, body) = head_and_body(render_detail(&refusal.into(), request_id))?;
+    let (head, body) = head_and_body(dialect.render(&refusal.into(), request_id))?;
     let bodyless = stream.req_header().method == Method::HEAD || body.is_empty();
     stream.write_response_header(head, bodyless)?;
     if bodyless { Ok(()) } else { stream.write_body(body, true).await }
@@ -64,19 +65,21 @@ fn head_and_body(response: Response<Bytes>) -> pingora::Result<(Box<ResponseHead
 }
 
 /// Returns what to tell the caller of a failure; `None` when the client is gone.
-pub(super) fn answer_to(error: &pingora::Error) -> Option<Error> {
-    let kind = match (error.etype(), error.esource()) {
-        (ErrorType::HTTPStatus(413), _) => Kind::TooLarge,
+pub(super) fn answer_to(error: &pingora::Error) -> Option<Problem> {
+    let what = match (error.etype(), error.esource()) {
+        (ErrorType::HTTPStatus(413), _) => What::TooLarge,
         (ErrorType::HTTPStatus(401), _) => return Some(Refusal::Revoked.into()),
         (ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed, ErrorSource::Downstream) => {
             return None;
         }
-        (_, ErrorSource::Downstream) => Kind::BadRequest,
-        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => Kind::GatewayTimeout,
-        (_, ErrorSource::Upstream) => Kind::BadGateway,
-        _ => Kind::Internal,
+        (_, ErrorSource::Downstream) => What::BadRequest,
+        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => {
+            What::TimedOut(Origin::Application)
+        }
+        (_, ErrorSource::Upstream) => What::BadGateway(Origin::Application),
+        _ => What::Internal,
     };
-    Some(kind.into())
+    Some(what.into())
 }
 
 /// Returns the metric label of a failure on the application's side.

@@ -8,35 +8,22 @@ use http::Method;
 
 use super::path::{below, normalise};
 use super::policy::RoutePolicy;
+use crate::api::mount;
 use crate::config::{Auth, RouteRule};
-
-/// What no application has: Doorward's own, beside what the contracts name.
-const RESERVED: &str = "/_doorward";
-/// Where other proxies ask for decisions; what follows may be the path of the request they ask about.
-pub(super) const FORWARD_AUTH: &str = "/_doorward/verify";
+use crate::model::Dialect;
+use crate::model::surface::{FORWARD_AUTH, SurfaceId, Surfaces};
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Route<'a> {
+    /// A forward-auth check: the proxy itself answers whether another request may pass.
+    Check,
     /// Answered here, by the surface's own handlers.
-    Terminate(Surface),
+    Terminate(SurfaceId),
     /// Forwarded if the guard permits.
     Guard(&'a Arc<Rule>),
     /// Forwarded without asking the guard, and without an identity.
     Open(&'a Arc<Rule>),
-}
-
-/// A family of endpoints that Doorward answers itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Surface {
-    /// `/auth/*`: tokens for proofs (contracts §5).
-    SessionExchange,
-    /// `/webhooks/clerk`: what the provider tells of users and logins (contracts §10).
-    Webhooks,
-    /// `/_doorward/verify`: what other proxies ask about requests of theirs.
-    ForwardAuth,
-    /// All else below `/_doorward`: nothing is there, and nothing goes further.
-    Reserved,
 }
 
 /// A compiled route rule.
@@ -46,6 +33,8 @@ pub struct Rule {
     pub id: String,
     /// What the guard asks for.
     pub policy: RoutePolicy,
+    /// How a refusal is told.
+    pub dialect: Dialect,
     methods: Vec<Method>,
     pattern: Vec<Segment>,
     position: usize,
@@ -54,6 +43,7 @@ pub struct Rule {
 /// All rules, in order, and the rule for paths that none of them names.
 #[derive(Clone, Debug)]
 pub struct RouteTable {
+    surfaces: Surfaces,
     rules: Vec<Arc<Rule>>,
     unmatched: Arc<Rule>,
 }
@@ -79,13 +69,22 @@ enum Segment {
 impl Route<'_> {
     /// Returns whether the request is a forward-auth check.
     pub fn is_check(&self) -> bool {
-        matches!(self, Self::Terminate(Surface::ForwardAuth))
+        matches!(self, Self::Check)
+    }
+
+    /// Returns how a refusal of such a request is told.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Check => mount::row(SurfaceId::ForwardAuth).dialect,
+            Self::Terminate(surface) => mount::row(*surface).dialect,
+            Self::Guard(rule) | Self::Open(rule) => rule.dialect,
+        }
     }
 }
 
 impl RouteTable {
-    /// Compiles rules; all that are wrong are named.
-    pub fn new(rules: &[RouteRule]) -> Result<Self, Vec<InvalidRule>> {
+    /// Compiles rules for the paths that no surface owns; all that are wrong are named.
+    pub fn new(rules: &[RouteRule], surfaces: Surfaces) -> Result<Self, Vec<InvalidRule>> {
         let mut compiled = Vec::new();
         let mut problems = Vec::new();
         for (position, rule) in rules.iter().enumerate() {
@@ -95,7 +94,7 @@ impl RouteTable {
             }
         }
         if problems.is_empty() {
-            Ok(Self { unmatched: Arc::new(Rule::unmatched(compiled.len())), rules: compiled })
+            Ok(Self { surfaces, unmatched: Arc::new(Rule::unmatched(compiled.len())), rules: compiled })
         } else {
             Err(problems)
         }
@@ -103,17 +102,8 @@ impl RouteTable {
 
     /// Returns what to do with a request, from its method and normalised path.
     pub fn classify(&self, method: &Method, path: &str) -> Route<'_> {
-        if path == "/auth" || path.starts_with("/auth/") {
-            return Route::Terminate(Surface::SessionExchange);
-        }
-        if path == "/webhooks/clerk" {
-            return Route::Terminate(Surface::Webhooks);
-        }
-        if is_check(path) {
-            return Route::Terminate(Surface::ForwardAuth);
-        }
-        if below(path, RESERVED).is_some() {
-            return Route::Terminate(Surface::Reserved);
+        if let Some(mount) = self.surfaces.owner(path) {
+            return if is_check(path) { Route::Check } else { Route::Terminate(mount.surface) };
         }
         let rule = self.rules.iter().find(|rule| rule.matches(method, path)).unwrap_or(&self.unmatched);
         match rule.policy.auth {
@@ -145,6 +135,7 @@ impl Rule {
                 stream: rule.stream,
                 keep_credentials: rule.keep_credentials,
             },
+            dialect: rule.errors,
             methods,
             pattern: parse_pattern(&rule.path)?,
             position,
@@ -162,6 +153,7 @@ impl Rule {
                 stream: false,
                 keep_credentials: false,
             },
+            dialect: Dialect::default(),
             methods: Vec::new(),
             pattern: vec![Segment::Rest],
             position,
@@ -225,11 +217,19 @@ fn matches_path(pattern: &[Segment], path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::config::Config;
+
+    fn surfaces() -> Surfaces {
+        Config::load(&[], &BTreeMap::new()).unwrap().config.surfaces.mounts()
+    }
 
     fn table(rules: &str) -> RouteTable {
-        let rules: Vec<RouteRule> = serde_saphyr::from_str(rules).unwrap();
-        RouteTable::new(&rules).unwrap()
+        let environment = [("DOORWARD__ROUTES".to_owned(), rules.to_owned())].into();
+        let config = crate::config::Config::load(&[], &environment).unwrap().config;
+        RouteTable::new(&config.routes, config.surfaces.mounts()).unwrap()
     }
 
     #[test]
@@ -241,6 +241,7 @@ mod tests {
             Route::Open(rule) => format!("open {}", rule.id),
             Route::Guard(rule) => format!("{:?} {}", rule.policy.auth, rule.id),
             Route::Terminate(surface) => format!("{surface:?}"),
+            Route::Check => "check".to_owned(),
         };
         assert_eq!(decide(Method::GET, "/healthz"), "open route-0");
         assert_eq!(decide(Method::GET, "/healthz/"), "Required unmatched");
@@ -269,8 +270,13 @@ mod tests {
                 require_any_role: Vec::new(),
                 stream: false,
                 keep_credentials: false,
+                errors: Dialect::Detail,
             };
-            assert_eq!(RouteTable::new(&[rule]).unwrap_err(), [InvalidRule::Path(path.to_owned())], "{path}");
+            assert_eq!(
+                RouteTable::new(&[rule], surfaces()).unwrap_err(),
+                [InvalidRule::Path(path.to_owned())],
+                "{path}"
+            );
         }
     }
 }

@@ -3,7 +3,8 @@
 use super::forwarded::TrustedProxies;
 use super::metrics::RouteHandles;
 use super::route::{InvalidRule, RouteTable};
-use crate::config::{Config, Cookie, IdentityHeaders};
+use crate::config::{Cookie, IdentityHeaders, Reloadable};
+use crate::model::surface::Surfaces;
 
 /// What a reload replaces.
 #[derive(Debug)]
@@ -25,17 +26,26 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Returns what `config` asks for, or every route rule that is wrong.
-    pub fn from_config(config: &Config) -> Result<Self, Vec<InvalidRule>> {
-        let routes = RouteTable::new(&config.routes)?;
+    /// Returns what a configuration asks for beside the surfaces of the start, or every route rule that is wrong.
+    pub fn of(reloadable: &Reloadable, surfaces: Surfaces) -> Result<Self, Vec<InvalidRule>> {
+        let Reloadable {
+            routes,
+            identity_headers,
+            cookie,
+            trusted_proxies,
+            forward_auth,
+            log_level: _,
+            access_log_sample,
+        } = reloadable;
+        let routes = RouteTable::new(routes, surfaces)?;
         Ok(Self {
             route_handles: RouteHandles::new(routes.ids().count()),
             routes,
-            identity_headers: config.identity_headers,
-            cookie: config.cookie.clone(),
-            trusted_proxies: TrustedProxies::new(config.trusted_proxies.clone()),
-            forward_auth: config.forward_auth.enabled,
-            access_log_sample: config.telemetry.access_log_sample,
+            identity_headers: *identity_headers,
+            cookie: cookie.clone(),
+            trusted_proxies: TrustedProxies::new(trusted_proxies.clone()),
+            forward_auth: *forward_auth,
+            access_log_sample: *access_log_sample,
         })
     }
 }

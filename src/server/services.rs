@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::rotation::Holders;
+use super::rotation::{Holders, SinkKey};
 use super::store::{Store, open_store};
-use super::{Shared, StartError, directory, listener, start_error};
+use super::{ServeError, Shared, directory, listener, serve_error};
+use crate::accounts::{Resolver, SignIn, SignInSetup};
+use crate::api::core::Core;
 use crate::api::limit;
-use crate::api::session::{App, router};
-use crate::api::webhooks;
+use crate::api::{mount, webhooks};
 use crate::bootstrap::Bootstrap;
 use crate::config::Config;
 use crate::directory::Directory;
@@ -36,15 +37,15 @@ pub(super) struct Services {
 
 impl Services {
     /// Opens what the configuration names, and the store below it.
-    pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Store, Self), StartError> {
+    pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Store, Self), ServeError> {
         let (store, keys) = open_store(config, shared).await?;
         let directory = directory::open(config, shared).await?;
         let sessions = start_sessions(config, &store, keys, shared);
         let rebinds = directory::open_rebinds(config, &directory, &sessions, shared).await?;
         let providers = Providers::new(config, &shared.clock, &shared.metrics);
-        let providers = providers.map_err(|error| start_error("cannot set up identity providers", &error))?;
+        let providers = providers.map_err(|error| serve_error("cannot set up identity providers", &error))?;
         let upstream = Upstream::new(&config.upstream);
-        let upstream = upstream.map_err(|error| start_error("cannot set up the upstream", &error))?;
+        let upstream = upstream.map_err(|error| serve_error("cannot set up the upstream", &error))?;
         let services = Self {
             sessions,
             directory,
@@ -64,7 +65,7 @@ impl Services {
             directory: self.directory.clone(),
             rebinds: self.rebinds.clone(),
             sender: self.sender.clone(),
-            sink_key,
+            sink_key: sink_key.map(SinkKey),
         }
     }
 
@@ -74,34 +75,37 @@ impl Services {
         config: &Config,
         tracer: Option<Arc<Tracer>>,
         shared: &Shared,
-    ) -> Result<Gateway, StartError> {
+    ) -> Result<Gateway, ServeError> {
         create_series(&shared.metrics);
-        let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| start_error("cannot start", &error))?;
+        let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| serve_error("cannot start", &error))?;
         let settings = shared.settings.clone();
         let identity_headers = Box::new(move || settings.load().identity_headers);
         let bootstrap = Bootstrap::new(config, self.directory.clone(), identity_headers, shared.metrics.clone());
-        let bootstrap = bootstrap.map_err(|error| start_error("cannot set up bootstrap", &error))?;
-        let app = App {
+        let bootstrap = bootstrap.map_err(|error| serve_error("cannot set up bootstrap", &error))?;
+        let resolver = Arc::new(Resolver::new(config, self.directory.clone(), shared.clock.clone()));
+        let sign_in = SignIn::new(SignInSetup {
+            sessions: self.sessions.clone(),
+            directory: self.directory.clone(),
+            resolver: resolver.clone(),
+            checks_ended_logins: config.webhooks.clerk.is_some(),
+            clock: shared.clock.clone(),
+            metrics: shared.metrics.clone(),
+        });
+        let core = Arc::new(Core {
+            sign_in: Arc::new(sign_in),
             sessions: self.sessions.clone(),
             bootstrap: Arc::new(bootstrap),
-            directory: self.directory.clone(),
-            hears_of_ends: config.webhooks.clerk.is_some(),
             rebinds: self.rebinds.clone(),
             rebind_fields: Arc::new(config.rebind.fields.clone()),
             providers: self.providers.clone(),
-            clock: shared.clock.clone(),
-            limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),
-            metrics: shared.metrics.clone(),
-            random: shared.random.clone(),
-        };
-        let webhooks = webhooks::App {
-            sessions: self.sessions.clone(),
+            resolver,
             directory: self.directory.clone(),
             sender: self.sender.clone(),
+            limits: Arc::new(limit::Limits::new(&config.limits, &shared.clock, &shared.metrics)),
             clock: shared.clock.clone(),
             metrics: shared.metrics.clone(),
             random: shared.random.clone(),
-        };
+        });
         Ok(Gateway {
             state: Arc::new(GatewayState {
                 settings: shared.settings.clone(),
@@ -111,8 +115,7 @@ impl Services {
                 handles: MetricHandles::new(shared.metrics.clone()),
                 tracer,
             }),
-            session_exchange: Arc::new(router(app)),
-            webhooks: Arc::new(webhooks::router(webhooks)),
+            surfaces: Arc::new(mount::router(&core, &config.surfaces.mounts())),
             upstream: self.upstream.clone(),
             fast_path: FastPath::new(&listener::server_conf(config)),
             limits: config.limits.clone(),

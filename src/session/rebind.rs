@@ -145,7 +145,7 @@ impl Rebinds {
             alias: self.alias,
             now: self.clock.now(),
         };
-        let guest = |generation| self.sessions.guest(device_id, generation).subject;
+        let guest = |generation| self.sessions.guest(device_id, generation).id;
         let answer = match &self.way {
             Way::Sql { reown, deadline } => {
                 self.directory.rebind(&asked, reown, guest, *deadline).await.map_err(RebindError::from)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Sessions, StartError, audit, unavailable, whole_seconds};
 use crate::model::session::{ClientInfo, RefreshTurn, Shard};
-use crate::model::{EndReason, Identity, Session, SessionId, SessionSecret, SessionToken, TokenKeys, TokenKind};
+use crate::model::{EndReason, NewSession, Session, SessionId, SessionSecret, SessionToken, TokenKeys, TokenKind};
 use crate::secret::random_bytes;
 use crate::store::{Created, shard_of};
 use crate::telemetry::audit::{Action, Event};
@@ -79,28 +79,28 @@ impl Started {
 }
 
 impl Sessions {
-    /// Starts a session for a verified identity. `method` is the metric label of the way in.
+    /// Starts a session for a resolved sign-in. `method` is the metric label of the way in.
     pub async fn start(
         &self,
-        identity: &Identity,
+        sign_in: &NewSession,
         method: &'static str,
         handout: Handout,
     ) -> Result<Started, StartError> {
         let now = self.clock.now();
-        self.claim_proof(identity, now).await?;
-        let principal = self.principal_of(identity);
+        self.claim_proof(sign_in, now).await?;
+        let principal = sign_in.principal.clone();
         let deadlines = self.deadlines(handout, now);
         let id = self.new_id(now, shard_of(&principal.tenant, &principal.id))?;
         let secret = SessionSecret::new(self.random.as_ref()).map_err(|_| StartError::Unavailable)?;
         let session = Session {
             id,
             principal,
-            roles: identity.roles.clone(),
-            provider_session: identity.provider_session.clone(),
-            actor: identity.actor.clone(),
+            roles: sign_in.roles.clone(),
+            provider_session: sign_in.origin.provider_session.clone(),
+            actor: sign_in.actor.clone(),
             method: method.to_owned(),
             verifier: secret.verifier(id),
-            authenticated_at: identity.authenticated_at,
+            authenticated_at: sign_in.authenticated_at,
             expires_at: deadlines.opaque.max(deadlines.cookie).max(deadlines.refresh),
             extended_until: Timestamp(0),
             idle: (handout.cookie == Some(CookieLife::Sliding)).then_some(self.policy.cookie_idle),
@@ -110,7 +110,7 @@ impl Sessions {
             client: ClientInfo::default(),
         };
         self.store_new(&session, now).await?;
-        self.metrics.sessions_created.with_label_values(&[identity.kind.as_str(), method]).inc();
+        self.metrics.sessions_created.with_label_values(&[session.principal.kind.as_str(), method]).inc();
         let keys = self.keys.load_full();
         Ok(Started { session: Arc::new(session), expires_in: self.policy.ttl, keys, secret, deadlines })
     }
@@ -145,9 +145,10 @@ impl Sessions {
         Ok(SessionId::new(now, shard, &random))
     }
 
-    async fn claim_proof(&self, identity: &Identity, now: Timestamp) -> Result<(), StartError> {
-        let Some(proof) = &identity.proof_id else { return Ok(()) };
-        let digest = self.guest_key.digest("proof", &[identity.issuer.as_bytes(), proof.as_bytes()]);
+    async fn claim_proof(&self, sign_in: &NewSession, now: Timestamp) -> Result<(), StartError> {
+        let Some(proof) = &sign_in.proof_id else { return Ok(()) };
+        let provider = sign_in.origin.provider.as_str();
+        let digest = self.guest_key.digest("proof", &[provider.as_bytes(), proof.as_bytes()]);
         let until = now.plus(PROOF_MEMORY);
         match self.store.claim_once(&digest, until, now).await {
             Ok(true) => Ok(()),

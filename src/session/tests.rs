@@ -12,7 +12,7 @@ use super::*;
 use crate::directory::Generation;
 use crate::model::SessionId;
 use crate::model::session::AgentMark;
-use crate::model::{SessionSecret, SessionToken, TokenKind};
+use crate::model::{NewSession, SessionSecret, SessionToken, TokenKind};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Created, KEEP_ENDED, Listed, Page, Presented, Rotated, Stamp};
 use crate::time::{ManualClock, SystemClock};
@@ -65,8 +65,12 @@ impl Bench {
         Self { sessions: service(store, clock.clone(), adjust), clock, directory }
     }
 
+    fn guest(&self, device: &str) -> NewSession {
+        NewSession::guest(self.sessions.guest(device, Generation(0)), self.clock.now())
+    }
+
     async fn sign_in(&self, device: &str) -> Started {
-        self.sessions.start(&self.sessions.guest(device, Generation(0)), "anonymous", Handout::OPAQUE).await.unwrap()
+        self.sessions.start(&self.guest(device), "anonymous", Handout::OPAQUE).await.unwrap()
     }
 
     async fn refusal(&self, token: &str) -> Refusal {
@@ -207,21 +211,21 @@ async fn revoking_a_principal_ends_all_of_its_sessions_and_no_other() {
 #[tokio::test]
 async fn a_guest_is_the_same_for_the_same_device_and_tenant_only() {
     let bench = Bench::new(|_| {}).await;
-    let guest = |device: &str| bench.sessions.guest(device, Generation(0)).subject;
+    let guest = |device: &str| bench.sessions.guest(device, Generation(0)).id;
     assert_eq!(guest("phone"), guest("phone"));
     assert_ne!(guest("phone"), guest("Phone"));
     let text = guest("phone").to_string();
     assert_eq!(Uuid::parse_str(text.strip_prefix("anon:").unwrap()).unwrap().get_version_num(), 8);
     let elsewhere = Bench::new(|policy| policy.default_tenant = "other".parse().unwrap()).await;
-    assert_ne!(elsewhere.sessions.guest("phone", Generation(0)).subject, guest("phone"));
+    assert_ne!(elsewhere.sessions.guest("phone", Generation(0)).id, guest("phone"));
 }
 
 #[tokio::test]
 async fn a_proof_is_good_for_one_session() {
     let bench = Bench::new(|_| {}).await;
-    let identity = Identity { proof_id: Some("proof".to_owned()), ..bench.sessions.guest("phone", Generation(0)) };
-    bench.sessions.start(&identity, "clerk", Handout::OPAQUE).await.unwrap();
-    assert_eq!(bench.sessions.start(&identity, "clerk", Handout::OPAQUE).await.unwrap_err(), StartError::AlreadyUsed);
+    let sign_in = NewSession { proof_id: Some("proof".to_owned()), ..bench.guest("phone") };
+    bench.sessions.start(&sign_in, "clerk", Handout::OPAQUE).await.unwrap();
+    assert_eq!(bench.sessions.start(&sign_in, "clerk", Handout::OPAQUE).await.unwrap_err(), StartError::AlreadyUsed);
 }
 
 #[tokio::test]
@@ -275,8 +279,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 impl Bench {
     async fn hand_out(&self, handout: Handout) -> Started {
-        let guest = self.sessions.guest("phone", Generation(0));
-        self.sessions.start(&guest, "anonymous", handout).await.unwrap()
+        self.sessions.start(&self.guest("phone"), "anonymous", handout).await.unwrap()
     }
 
     async fn in_cookie(&self, token: &SessionToken) -> Result<Validated, Refusal> {

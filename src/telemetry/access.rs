@@ -17,7 +17,7 @@ pub struct Record<'a> {
     pub method: &'a str,
     /// The request's path; a query is cut off before it is written.
     pub path: &'a str,
-    /// Which part of Doorward answered: `proxy`, `auth` or `verify`.
+    /// Which part of Doorward answered: `proxy`, `verify` or a surface.
     pub handler: &'a str,
     /// The name of the rule that matched, or of the surface that answered.
     pub route: &'a str,

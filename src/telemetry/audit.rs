@@ -28,6 +28,8 @@ pub enum Action {
     RebindDenied,
     /// The sessions of a guest who became a user were ended later than in the rebind.
     GuestEnded,
+    /// A provider's user signed in for the first time and got an id here.
+    UserCreated,
     /// The provider told that a user was deleted.
     UserDeleted,
     /// The provider told that a user was banned or locked.
@@ -91,7 +93,7 @@ pub struct Event<'a> {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Started,
         Self::SessionStarted,
         Self::SessionEnded,
@@ -102,6 +104,7 @@ impl Action {
         Self::GuestRebound,
         Self::RebindDenied,
         Self::GuestEnded,
+        Self::UserCreated,
         Self::UserDeleted,
         Self::UserBarred,
         Self::UserRefreshed,
@@ -128,6 +131,7 @@ impl Action {
             Self::GuestRebound => "guest-rebound",
             Self::RebindDenied => "rebind-denied",
             Self::GuestEnded => "guest-ended",
+            Self::UserCreated => "user-created",
             Self::UserDeleted => "user-deleted",
             Self::UserBarred => "user-barred",
             Self::UserRefreshed => "user-refreshed",

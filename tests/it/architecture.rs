@@ -77,6 +77,12 @@ fn confined_crates_stay_where_they_belong() {
 }
 
 #[test]
+fn sessions_begin_in_one_place() {
+    let callers = sources().into_iter().filter(|file| production_code(file).contains("sessions.start("));
+    assert_eq!(callers.collect::<Vec<_>>(), [PathBuf::from("src/accounts/sign_in.rs")]);
+}
+
+#[test]
 fn the_model_knows_no_wire_and_no_storage_format() {
     let serde = sources()
         .into_iter()

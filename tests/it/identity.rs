@@ -290,7 +290,7 @@ async fn the_authorized_party_matters_where_it_is_configured() {
 async fn a_second_issuer_is_a_config_entry_and_cannot_speak_for_the_first() {
     let (idp, partner, upstream) = (Idp::start().await, Idp::start().await, Upstream::start().await);
     let rules = format!(
-        "issuers: {{ partner: {{ issuer: '{}', jwks_url: '{}', subject_prefix: partner_ }} }}",
+        "issuers: {{ partner: {{ issuer: '{}', jwks_url: '{}', subject_prefix: partner_, user_id: subject }} }}",
         partner.issuer(),
         partner.jwks_url()
     );
@@ -366,8 +366,8 @@ async fn keys_come_from_an_address_a_file_or_a_pinned_key() {
     std::fs::write(&pem_file, public_pem(&pinned)).expect("the directory is writable");
     let issuers = format!(
         "issuers:\n  \
-         listed: {{ issuer: 'https://listed.example.com', jwks_file: '{}', refetch_interval: 1s }}\n  \
-         pinned: {{ issuer: 'https://pinned.example.com', pem_file: '{}' }}\n",
+         listed: {{ issuer: 'https://listed.example.com', jwks_file: '{}', refetch_interval: 1s, same_as: clerk }}\n  \
+         pinned: {{ issuer: 'https://pinned.example.com', pem_file: '{}', same_as: clerk }}\n",
         jwks_file.display(),
         pem_file.display()
     );

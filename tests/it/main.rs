@@ -22,6 +22,8 @@ mod cli;
 #[cfg(test)]
 mod decisions;
 #[cfg(test)]
+mod dialects;
+#[cfg(test)]
 mod direct;
 #[cfg(test)]
 mod directory;
@@ -33,6 +35,8 @@ mod framing;
 mod guard;
 #[cfg(test)]
 mod identity;
+#[cfg(test)]
+mod issuers;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
@@ -58,8 +62,6 @@ mod revocation;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
-mod side_door;
-#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod streams_http2;
@@ -72,6 +74,8 @@ mod support_works;
 mod surface;
 #[cfg(test)]
 mod traces;
+#[cfg(test)]
+mod upstream_exposure;
 #[cfg(test)]
 mod verify;
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! What an event says (contracts §10): as much of Clerk's payload as something follows from.
 //!
-//! An event about a user whom the issuer's rules would never let in is understood and ignored.
+//! An event about a user that the issuer's rules would never let in is understood and ignored.
 
 use serde_json::{Map, Value};
 
 use crate::api::extract::parse_object;
-use crate::directory::Person;
+use crate::directory::UserProfile;
 use crate::identity::subject_of;
-use crate::model::{PrincipalId, TenantId};
+use crate::model::{Subject, TenantId};
 use crate::time::Timestamp;
 
 type Object = Map<String, Value>;
@@ -32,13 +32,13 @@ pub(super) enum Type {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// The user is gone for good.
-    UserDeleted { user: PrincipalId },
+    UserDeleted { user: Subject },
     /// What is known of the user; `barred` when the provider no longer lets them in.
-    UserChanged { user: PrincipalId, person: Person, barred: bool },
+    UserChanged { user: Subject, profile: UserProfile, barred: bool },
     /// One login of the user is over.
-    LoginEnded { user: PrincipalId, login: String },
+    LoginEnded { user: Subject, login: String },
     /// The user is no longer in the tenant.
-    MembershipEnded { user: PrincipalId, tenant: TenantId },
+    MembershipEnded { user: Subject, tenant: TenantId },
     /// Nothing.
     Ignored,
 }
@@ -122,7 +122,7 @@ impl Payload {
                 let tenant = text(inner(data, "organization")?, "id")?.parse().ok()?;
                 Event::MembershipEnded { user, tenant }
             }
-            _ => Event::UserChanged { user, person: person(data), barred: is_barred(data) },
+            _ => Event::UserChanged { user, profile: profile(data), barred: is_barred(data) },
         })
     }
 }
@@ -136,11 +136,11 @@ fn is_barred(user: &Object) -> bool {
     ["banned", "locked"].iter().any(|flag| user.get(*flag) == Some(&Value::Bool(true)))
 }
 
-fn person(user: &Object) -> Person {
+fn profile(user: &Object) -> UserProfile {
     let names = ["first_name", "last_name"].map(|part| text(user, part).map(printable).unwrap_or_default());
     let name = names.join(" ").trim().to_owned();
     let changed_at = user.get("updated_at").and_then(Value::as_u64).unwrap_or(0);
-    Person {
+    UserProfile {
         name: (!name.is_empty()).then_some(name),
         email: primary_address(user).map(printable).filter(|address| !address.is_empty()),
         changed_at: Timestamp(changed_at),
@@ -156,7 +156,7 @@ fn primary_address(user: &Object) -> Option<&str> {
         .and_then(|address| text(address, "email_address"))
 }
 
-// PostgreSQL keeps no NUL in a text, and nobody's name has a line break.
+// PostgreSQL keeps no NUL in a text, and no name has a line break.
 fn printable(text: &str) -> String {
     text.trim().chars().filter(|letter| !letter.is_control()).collect()
 }
@@ -180,7 +180,7 @@ mod tests {
         Payload::parse(body.as_bytes())?.event("user_")
     }
 
-    fn alice() -> PrincipalId {
+    fn alice() -> Subject {
         "user_alice".parse().unwrap()
     }
 
@@ -203,7 +203,9 @@ mod tests {
     #[test]
     fn a_user_is_a_name_an_address_and_a_date() {
         let read = |data: Value| match event("user.updated", &data) {
-            Some(Event::UserChanged { person, barred, .. }) => (person.name, person.email, person.changed_at.0, barred),
+            Some(Event::UserChanged { profile, barred, .. }) => {
+                (profile.name, profile.email, profile.changed_at.0, barred)
+            }
             other => panic!("{other:?}"),
         };
         let text = |text: &str| Some(text.to_owned());

@@ -10,7 +10,7 @@ use crate::config::rebind::{Backend, Fields, Hook, Rebind, TableName};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_hours(1);
-/// Doorward's own tables are nobody's to re-own.
+/// What Doorward's own tables begin with: their rows are never re-owned.
 const OWN_TABLES: &str = "doorward_";
 
 pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
@@ -43,7 +43,7 @@ fn needs_hook(hook: &Hook, found: &mut Vec<Finding>) {
         let finding = Finding::new(KeyPath::of("rebind.hook.url"), "is missing: backend http asks it");
         found.push(finding.resting_on("rebind.backend"));
     }
-    // Whoever may call the application through Doorward may call this path too.
+    // A caller who may call the application through Doorward may call this path too.
     if hook.upstream_path().is_some() && hook.secret.is_none() {
         let message =
             "is missing: callers can reach a path of the upstream too, and only this tells them from Doorward";

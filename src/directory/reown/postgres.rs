@@ -2,7 +2,7 @@
 
 use super::{Column, Described, Index};
 use crate::config::rebind::{OnConflict, Table};
-use crate::directory::sql::{Pool, Result, Row};
+use crate::directory::sql::{Database, Result, Row};
 
 /// `pg_relation_is_updatable` answers a set of bits; this one is UPDATE.
 const CAN_UPDATE: i64 = 4;
@@ -38,7 +38,7 @@ const UNIQUE: &str = "\
         and k.position <= i.indnkeyatts \
     order by i.indexrelid, k.position";
 
-pub(super) async fn describe(pool: &Pool, table: &Table) -> Result<Described> {
+pub(super) async fn describe(pool: &Database, table: &Table) -> Result<Described> {
     let schema = table.table.schema.as_deref().unwrap_or("public");
     let relations = pool.rows(RELATION, &[schema.into(), table.table.name.as_str().into()]).await?;
     let Some(relation) = relations.first() else {
@@ -80,7 +80,7 @@ fn about_relation(relation: &Row, table: &Table) -> Result<Vec<&'static str>> {
     Ok(problems)
 }
 
-async fn column(pool: &Pool, oid: i64, name: &str, holds_users: bool, problems: &mut Vec<String>) -> Result<()> {
+async fn column(pool: &Database, oid: i64, name: &str, holds_users: bool, problems: &mut Vec<String>) -> Result<()> {
     let rows = pool.rows(COLUMN, &[oid.into(), name.into()]).await?;
     let Some(row) = rows.first() else {
         problems.push(format!("has no column {name:?}"));
@@ -107,7 +107,7 @@ async fn column(pool: &Pool, oid: i64, name: &str, holds_users: bool, problems: 
     Ok(())
 }
 
-async fn unique(pool: &Pool, oid: i64, owner: &str, problems: &mut Vec<String>) -> Result<Vec<Index>> {
+async fn unique(pool: &Database, oid: i64, owner: &str, problems: &mut Vec<String>) -> Result<Vec<Index>> {
     let (mut columns, mut nulls_equal) = (Vec::new(), Vec::new());
     for row in pool.rows(UNIQUE, &[oid.into()]).await? {
         let (index, name) = (row.text(0)?, row.text(1)?);

@@ -2,7 +2,7 @@
 
 use super::{Column, Described, Index};
 use crate::config::rebind::{OnConflict, Table};
-use crate::directory::sql::{Pool, Result};
+use crate::directory::sql::{Database, Result};
 
 const RELATION: &str = "select type from pragma_table_list where schema = 'main' and name = $1";
 /// `hidden` is 2 or 3 for a generated column.
@@ -15,7 +15,7 @@ const UNIQUE: &str = "\
         select 1 from pragma_index_xinfo(list.name) as other where other.key = 1 and other.name is null) \
     order by list.seq, info.seqno";
 
-pub(super) async fn describe(pool: &Pool, table: &Table) -> Result<Described> {
+pub(super) async fn describe(pool: &Database, table: &Table) -> Result<Described> {
     let name = table.table.name.as_str();
     let mut described = Described { problems: Vec::new(), unique: Vec::new() };
     let rows = pool.rows(RELATION, &[name.into()]).await?;
@@ -36,7 +36,7 @@ pub(super) async fn describe(pool: &Pool, table: &Table) -> Result<Described> {
     Ok(described)
 }
 
-async fn wrong_with(pool: &Pool, table: &str, column: &str) -> Result<Option<String>> {
+async fn wrong_with(pool: &Database, table: &str, column: &str) -> Result<Option<String>> {
     let rows = pool.rows(COLUMN, &[table.into(), column.into()]).await?;
     let Some(row) = rows.first() else { return Ok(Some(format!("has no column {column:?}"))) };
     if row.int(1)? != 0 {
@@ -53,7 +53,7 @@ fn holds_text(declared: &str) -> bool {
     !says(&["INT"]) && (says(&["CHAR", "CLOB", "TEXT"]) || declared.is_empty() || declared == "ANY")
 }
 
-async fn unique(pool: &Pool, table: &str, owner: &str) -> Result<Vec<Index>> {
+async fn unique(pool: &Database, table: &str, owner: &str) -> Result<Vec<Index>> {
     let mut columns = Vec::new();
     for row in pool.rows(UNIQUE, &[table.into()]).await? {
         columns.push((row.text(0)?, Column { name: row.text(1)?, collation: Some(row.text(2)?) }));

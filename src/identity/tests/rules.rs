@@ -6,9 +6,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::*;
 use crate::identity::clerk::Clerk;
-use crate::identity::jwks::{KeyCache, Source};
+use crate::identity::jwks::{KeyCache, KeySource};
 use crate::identity::jws::Jws;
-use crate::model::{PrincipalKind, Role};
+use crate::identity::namespace::Namespace;
+use crate::model::{ProviderId, Role};
 
 const REMOVED: &str = "(removed)";
 
@@ -25,7 +26,7 @@ impl Judge {
     async fn new() -> Self {
         let file = TempFile::new(&json!({"keys": [KEY.jwk(KID)]}).to_string());
         let clock = Arc::new(ManualClock::at(START));
-        let source = Source::JwksFile(file.path().to_owned());
+        let source = KeySource::JwksFile(file.path().to_owned());
         let interval = Duration::from_secs(10);
         let keys = KeyCache::new("clerk".to_owned(), source, interval, clock.clone(), &Metrics::new().unwrap());
         keys.load_if_due().await;
@@ -34,7 +35,8 @@ impl Judge {
     }
 
     async fn verify(&self, rules: &Issuer, jwt: &str) -> Result<Identity, IdentityError> {
-        let clerk = Clerk { rules: rules.clone(), keys: self.keys.clone(), clock: self.clock.clone() };
+        let namespace = Namespace::of(&config(Some(rules.clone()), &[]), "clerk", rules).unwrap();
+        let clerk = Clerk { rules: rules.clone(), namespace, keys: self.keys.clone(), clock: self.clock.clone() };
         clerk.verify(&Jws::parse(jwt)?).await
     }
 
@@ -398,8 +400,7 @@ async fn an_accepted_jwt_becomes_an_identity() {
     let judge = Judge::new().await;
     let jwt = KEY.sign(&header(KID), &claims_at(START));
     let expected = Identity {
-        issuer: ISSUER.to_owned(),
-        kind: PrincipalKind::User,
+        provider: ProviderId::CLERK,
         subject: "user_2b".parse().unwrap(),
         tenant: None,
         roles: Vec::new(),

@@ -22,7 +22,7 @@ use futures_util::{FutureExt, StreamExt};
 use http::HeaderValue;
 use tokio::task::futures::TaskLocalFuture;
 
-use crate::api::RequestId;
+use crate::api::{Dialect, RequestId};
 use crate::metrics::Metrics;
 use crate::model::{Session, SessionId};
 use crate::session::{Refusal, Sessions};
@@ -63,7 +63,7 @@ pub struct Watch {
     /// The peer's address as text: the same for every exchange of a connection.
     peer: OnceLock<HeaderValue>,
     /// The answer of an exchange that was cut before it could give it.
-    pending_refusal: OnceLock<(Refusal, RequestId)>,
+    pending_refusal: OnceLock<(Refusal, Dialect, RequestId)>,
 }
 
 /// Keeps a watch among those that are swept; dropping it is the last thing a connection does.
@@ -266,12 +266,12 @@ impl Watch {
 
     /// Stores the answer that the exchange was cut before it could give. Only for HTTP/2, where a
     /// watch carries one exchange.
-    pub(in crate::proxy) fn set_pending_refusal(&self, refusal: Refusal, request_id: RequestId) {
-        let _ = self.pending_refusal.set((refusal, request_id));
+    pub(in crate::proxy) fn set_pending_refusal(&self, refusal: Refusal, dialect: Dialect, request_id: RequestId) {
+        let _ = self.pending_refusal.set((refusal, dialect, request_id));
     }
 
     /// Returns the answer that the exchange was cut before it could give.
-    pub(in crate::proxy) fn pending_refusal(&self) -> Option<(Refusal, RequestId)> {
+    pub(in crate::proxy) fn pending_refusal(&self) -> Option<(Refusal, Dialect, RequestId)> {
         self.pending_refusal.get().copied()
     }
 

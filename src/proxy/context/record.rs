@@ -77,7 +77,7 @@ impl Completion<'_> {
     /// Writes the line in the access log. `sample` is the share of successes to write; `trace` is the
     /// exchange's own trace, in place of the one that the caller named.
     pub(super) fn log(&self, line: &RequestLine, sample: f64, trace: Option<TraceId>) {
-        if !access::should_log(self.code(), self.decision.outcome, sample, self.request_id.dice()) {
+        if !access::should_log(self.code(), self.decision.outcome, sample, self.request_id.sample_value()) {
             return;
         }
         let caller = self.permit.and_then(Permit::caller);

@@ -4,17 +4,17 @@ use http::{Version, header};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session as Exchange;
 
-use crate::api::error::Kind;
+use crate::api::problem::What;
 use crate::proxy::path::normalise;
 
 // RFC 9112 §6.3 would let Transfer-Encoding win over Content-Length; a sender of both is trying
 // to make two servers disagree. pingora has removed the Content-Length by now: the bytes have it.
-pub(in crate::proxy) fn check_framing(exchange: &Exchange) -> Result<(), Kind> {
+pub(in crate::proxy) fn check_framing(exchange: &Exchange) -> Result<(), What> {
     let head = exchange.req_header();
     let hosts = head.headers.get_all(header::HOST).iter().count();
     let needs_host = head.version == Version::HTTP_11;
     if hosts > 1 || (needs_host && hosts == 0) {
-        return Err(Kind::BadRequest);
+        return Err(What::BadRequest);
     }
     let Some(http1) = exchange.as_http1() else { return check_http2(head) };
     if !head.headers.contains_key(header::TRANSFER_ENCODING) {
@@ -23,18 +23,18 @@ pub(in crate::proxy) fn check_framing(exchange: &Exchange) -> Result<(), Kind> {
     let mut encodings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
     let chunked_only = encodings.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
     let sane = chunked_only && encodings.next().is_none() && head.version == Version::HTTP_11;
-    if sane && !names_content_length(&http1.get_headers_raw_bytes()) { Ok(()) } else { Err(Kind::BadRequest) }
+    if sane && !names_content_length(&http1.get_headers_raw_bytes()) { Ok(()) } else { Err(What::BadRequest) }
 }
 
 // RFC 9113 §8.2.2 and §8.3.1.
-fn check_http2(head: &RequestHeader) -> Result<(), Kind> {
+fn check_http2(head: &RequestHeader) -> Result<(), What> {
     let connection_specific = [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE];
     let host_agrees = match (head.headers.get(header::HOST), head.uri.authority()) {
         (Some(host), Some(authority)) => host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()),
         _ => true,
     };
     let clean = !connection_specific.iter().any(|name| head.headers.contains_key(name));
-    if host_agrees && clean { Ok(()) } else { Err(Kind::BadRequest) }
+    if host_agrees && clean { Ok(()) } else { Err(What::BadRequest) }
 }
 
 fn names_content_length(head: &[u8]) -> bool {
@@ -52,19 +52,19 @@ fn names_fragment(head: &[u8]) -> bool {
 }
 
 // From here on there is one path: the one that the rules see is the one that is forwarded.
-pub(in crate::proxy) fn rewrite_path(exchange: &mut Exchange) -> Result<(), Kind> {
+pub(in crate::proxy) fn rewrite_path(exchange: &mut Exchange) -> Result<(), What> {
     let head = exchange.req_header();
     let has_fragment = exchange.as_http1().is_some_and(|http1| names_fragment(&http1.get_headers_raw_bytes()));
     if !head.raw_path_is_utf8() || has_fragment {
-        return Err(Kind::BadRequest);
+        return Err(What::BadRequest);
     }
     // HTTP/2 knows no absolute form: its `:path` begins with a slash (RFC 9113 §8.3.1).
     let absolute_form = !head.raw_path().starts_with(b"/");
     if absolute_form && (exchange.as_http1().is_none() || !authority_is_host(head)) {
-        return Err(Kind::BadRequest);
+        return Err(What::BadRequest);
     }
     let path = head.uri.path();
-    let normal = normalise(path).map_err(|_| Kind::BadRequest)?;
+    let normal = normalise(path).map_err(|_| What::BadRequest)?;
     if !absolute_form && normal == path {
         return Ok(());
     }
@@ -73,11 +73,11 @@ pub(in crate::proxy) fn rewrite_path(exchange: &mut Exchange) -> Result<(), Kind
         None => normal.into_owned(),
     };
     let mut parts = head.uri.clone().into_parts();
-    parts.path_and_query = Some(target.parse().map_err(|_| Kind::BadRequest)?);
+    parts.path_and_query = Some(target.parse().map_err(|_| What::BadRequest)?);
     if exchange.as_http1().is_some() {
         (parts.scheme, parts.authority) = (None, None);
     }
-    let uri = http::Uri::from_parts(parts).map_err(|_| Kind::BadRequest)?;
+    let uri = http::Uri::from_parts(parts).map_err(|_| What::BadRequest)?;
     exchange.req_header_mut().set_uri(uri);
     Ok(())
 }

@@ -10,7 +10,7 @@ use pingora::protocols::ALPN;
 use pingora::upstreams::peer::{HttpPeer, PeerOptions};
 
 use crate::config;
-use crate::config::upstream::{Protocol, Target};
+use crate::config::upstream::{Protocol, UpstreamUrl};
 
 /// How often a request is tried at most. pingora counts attempts, and a request that was sent may not
 /// be sent again.
@@ -36,8 +36,8 @@ impl Upstream {
         let upstream = Self { peer: ArcSwapOption::empty(), config: config.clone() };
         match &config.url {
             None => {}
-            Some(Target::Unix(path)) => upstream.peer.store(Some(Arc::new(unix_peer(path, config)?))),
-            Some(Target::Tcp { host, port, tls }) => {
+            Some(UpstreamUrl::Unix(path)) => upstream.peer.store(Some(Arc::new(unix_peer(path, config)?))),
+            Some(UpstreamUrl::Tcp { host, port, tls }) => {
                 if let Ok(address) = host.parse() {
                     let peer = tcp_peer(SocketAddr::new(address, *port), host, *tls, config);
                     upstream.peer.store(Some(Arc::new(peer)));
@@ -64,7 +64,7 @@ impl Upstream {
 
     /// Keeps a host name resolved until the runtime ends.
     pub async fn run(&self) {
-        let Some(Target::Tcp { host, port, tls }) = &self.config.url else { return };
+        let Some(UpstreamUrl::Tcp { host, port, tls }) = &self.config.url else { return };
         if host.parse::<std::net::IpAddr>().is_ok() {
             return;
         }

@@ -7,7 +7,7 @@ use pingora::proxy::Session as Exchange;
 
 use super::decision::decide;
 use super::original::Original;
-use crate::api::error::Error as ApiError;
+use crate::api::problem::Problem;
 use crate::proxy::context::Context;
 use crate::proxy::guard::Rejection;
 use crate::proxy::identity_headers::{X_CLIENT_ID, X_REQUEST_ID, X_USER_ID};
@@ -23,7 +23,7 @@ pub(in crate::proxy) async fn check(
     context.is_check();
     let response = match decide_check(exchange, context, non_canonical_identity_header).await {
         Ok(identity) => allowed(identity, context),
-        Err(error) => denied(&error, context),
+        Err(problem) => denied(&problem, context),
     };
     respond::write(exchange, response).await.map(|()| true)
 }
@@ -35,8 +35,8 @@ pub(in crate::proxy) async fn refuse_unreadable(
 ) -> pingora::Result<bool> {
     context.is_check();
     let rejection = if context.peer_is_trusted() { Rejection::Unreadable } else { Rejection::UntrustedPeer };
-    let error = reject(context, rejection);
-    let response = denied(&error, context);
+    let problem = reject(context, rejection);
+    let response = denied(&problem, context);
     respond::write(exchange, response).await.map(|()| true)
 }
 
@@ -44,7 +44,7 @@ async fn decide_check(
     exchange: &Exchange,
     context: &mut Context,
     non_canonical_identity_header: bool,
-) -> Result<HeaderMap, ApiError> {
+) -> Result<HeaderMap, Problem> {
     if !context.peer_is_trusted() {
         return Err(reject(context, Rejection::UntrustedPeer));
     }
@@ -59,9 +59,9 @@ async fn decide_check(
     Box::pin(decide(&original, context)).await
 }
 
-fn reject(context: &mut Context, rejection: Rejection) -> ApiError {
+fn reject(context: &mut Context, rejection: Rejection) -> Problem {
     context.reject(rejection);
-    rejection.error()
+    rejection.problem()
 }
 
 fn allowed(identity: HeaderMap, context: &mut Context) -> Response<Bytes> {
@@ -75,8 +75,8 @@ fn allowed(identity: HeaderMap, context: &mut Context) -> Response<Bytes> {
 }
 
 // A proxy that copies headers from any answer must not leave what the client made up.
-fn denied(error: &ApiError, context: &mut Context) -> Response<Bytes> {
-    let mut response = context.refuse(error);
+fn denied(problem: &Problem, context: &mut Context) -> Response<Bytes> {
+    let mut response = context.refuse(problem);
     for name in [X_USER_ID, X_CLIENT_ID] {
         response.headers_mut().insert(name, HeaderValue::from_static(""));
     }

@@ -20,7 +20,8 @@ use tonic::{Code, Request, Response, Status, async_trait};
 
 use super::decision::decide;
 use super::original::{Original, UnreadableOriginal};
-use crate::api::error::Error as ApiError;
+use crate::api::dialect::in_words;
+use crate::api::problem::Problem;
 use crate::proxy::context::Context;
 use crate::proxy::forwarded::Peer;
 use crate::proxy::guard::Rejection;
@@ -70,17 +71,17 @@ impl Authorization for ExtAuthzService {
         // Trusted proxies may have changed since the connection was opened.
         if !context.peer_is_trusted() {
             context.reject(Rejection::UntrustedPeer);
-            let error = Rejection::UntrustedPeer.error();
-            context.answering(error.kind.status());
-            return Err(Status::permission_denied(error.message));
+            let problem = Rejection::UntrustedPeer.problem();
+            context.answering(StatusCode::FORBIDDEN);
+            return Err(Status::permission_denied(in_words(&problem.what)));
         }
         let answer = match decide_check(request.get_ref(), &mut context).await {
             Ok(allowed) => {
                 context.answering(StatusCode::OK);
                 response(Code::Ok, HttpResponse::OkResponse(allowed))
             }
-            Err(error) => {
-                let refusal = context.refuse(&error);
+            Err(problem) => {
+                let refusal = context.refuse(&problem);
                 response(code_of(refusal.status()), HttpResponse::DeniedResponse(denied(refusal)))
             }
         };
@@ -88,10 +89,10 @@ impl Authorization for ExtAuthzService {
     }
 }
 
-async fn decide_check(check: &CheckRequest, context: &mut Context) -> Result<OkHttpResponse, ApiError> {
+async fn decide_check(check: &CheckRequest, context: &mut Context) -> Result<OkHttpResponse, Problem> {
     let Ok((original, received)) = read(check) else {
         context.reject(Rejection::Unreadable);
-        return Err(Rejection::Unreadable.error());
+        return Err(Rejection::Unreadable.problem());
     };
     let source = check.get_client_address().and_then(|address| address.parse().ok());
     context.note_original(original.method(), original.target());

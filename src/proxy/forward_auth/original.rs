@@ -10,8 +10,8 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request};
 
+use crate::model::surface::FORWARD_AUTH;
 use crate::proxy::path::{below, normalise};
-use crate::proxy::route::FORWARD_AUTH;
 
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::config;
 use crate::config::rebind::Hook as Config;
-use crate::config::upstream::Target;
+use crate::config::upstream::UpstreamUrl;
 use crate::model::PrincipalId;
 use crate::outgoing::{self, ClientError};
 use crate::telemetry::with_causes;
@@ -151,12 +151,12 @@ impl Resolve for Upstream {
 /// Returns what asks the application where requests are forwarded to, and its URL there.
 fn at_upstream(path: &str, upstream: &config::Upstream) -> Result<(ClientBuilder, String), String> {
     let target = upstream.url.as_ref().ok_or("url is a path at the upstream, and upstream.url is null")?;
-    let tls = matches!(target, Target::Tcp { tls: true, .. });
+    let tls = matches!(target, UpstreamUrl::Tcp { tls: true, .. });
     let builder = outgoing::builder(upstream.ca.as_deref(), tls);
     let builder = builder.map_err(|error| format!("upstream: {}", with_causes(&error)))?;
     Ok(match target {
-        Target::Unix(socket) => (builder.unix_socket(socket.as_path()), format!("http://localhost{path}")),
-        Target::Tcp { host, port, tls } => {
+        UpstreamUrl::Unix(socket) => (builder.unix_socket(socket.as_path()), format!("http://localhost{path}")),
+        UpstreamUrl::Tcp { host, port, tls } => {
             let scheme = if *tls { "https" } else { "http" };
             let name = upstream.server_name.as_ref().filter(|_| *tls).unwrap_or(host);
             let name = if name.contains(':') { format!("[{name}]") } else { name.clone() };

@@ -8,11 +8,11 @@ use aws_lc_rs::rand::SystemRandom;
 use doorward::config;
 use doorward::directory::Generation;
 use doorward::metrics::Metrics;
-use doorward::model::{TokenKey, TokenKeys};
+use doorward::model::{NewSession, TokenKey, TokenKeys};
 use doorward::session::{Handout, Policy, Sessions, Setup, Started};
 use doorward::store::redis::RedisStore;
 use doorward::store::{KEEP_ENDED, SessionStore};
-use doorward::time::SystemClock;
+use doorward::time::{Clock, SystemClock};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -71,7 +71,8 @@ impl Replica {
 
     /// Starts a session for the guest on `device`; `None` when the store does not answer.
     pub async fn try_sign_in(&self, device: &str) -> Option<Started> {
-        self.sessions.start(&self.sessions.guest(device, Generation(0)), "anonymous", Handout::OPAQUE).await.ok()
+        let guest = NewSession::guest(self.sessions.guest(device, Generation(0)), SystemClock::new().now());
+        self.sessions.start(&guest, "anonymous", Handout::OPAQUE).await.ok()
     }
 
     /// Starts a session for the guest on `device`.
@@ -83,17 +84,11 @@ impl Replica {
 fn settings(url: &str) -> config::Sessions {
     let settings = json!({
         "store": url,
-        "ttl": "30m",
-        "max_per_principal": 100,
-        "token": {"prefix": "dw_", "keys": []},
-        "on_unavailable": "fail_closed",
-        "max_stale": "30s",
-        "cache": {"capacity": 10000, "max_ttl": "60s", "negative_ttl": "5s"},
-        "revocation": {"heartbeat": "150ms", "lease": "600ms", "reapply_window": "10m", "wait_replicas": 0},
-        "redis": {
-            "timeout": "300ms", "connect_timeout": "500ms", "key_prefix": "dw",
-            "password": null, "ca": null, "client_cert": null, "client_key": null,
-        },
+        "token": {"keys": [{"id": 1, "secret": std::str::from_utf8(KEY).expect("it is text")}]},
+        "cache": {"capacity": 10000},
+        "revocation": {"heartbeat": "150ms", "lease": "600ms"},
+        "redis": {"timeout": "300ms", "connect_timeout": "500ms"},
     });
-    serde_json::from_value(settings).expect("these are all settings")
+    let environment = [("DOORWARD__SESSIONS".to_owned(), settings.to_string())].into();
+    config::Config::load(&[], &environment).expect("these are good settings").config.sessions
 }

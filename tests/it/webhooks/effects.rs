@@ -1,7 +1,10 @@
 //! What each event does, seen from outside.
 
-use super::{DELETED, REVOKED, Site, deleted, session, user};
+use super::{DELETED, Database, REVOKED, Site, deleted, session, user};
 use serde_json::{Value, json};
+
+use crate::support::idp::Idp;
+use crate::surface::answers::token_of;
 
 #[tokio::test]
 async fn a_deleted_user_is_signed_out_everywhere_and_never_returns() {
@@ -217,5 +220,39 @@ async fn sessions_in_the_default_tenant_end_even_if_their_sign_in_was_never_note
         site.assert_live(&second).await;
         site.tell("user.deleted", &deleted("user_alice")).await;
         site.assert_ended(&second).await;
+    }
+}
+
+#[tokio::test]
+async fn another_providers_user_and_login_of_the_same_name_are_left_alone() {
+    for database in Database::both().await {
+        let partner = Idp::start().await;
+        let issuer = format!(
+            "issuers: {{ partner: {{ issuer: '{}', jwks_url: '{}', organizations: {{ org_1: org_1 }} }} }}",
+            partner.issuer(),
+            partner.jwks_url()
+        );
+        let site = Site::start(database, |builder| builder.config(&issuer)).await;
+        let gone = [
+            ("session.revoked", session("sess_0", "user_alice")),
+            (
+                "organizationMembership.deleted",
+                json!({ "organization": { "id": "org_1" }, "public_user_data": { "user_id": "user_alice" } }),
+            ),
+            ("user.updated", json!({ "id": "user_alice", "banned": true })),
+            ("user.deleted", deleted("user_alice")),
+        ];
+        for (number, (kind, data)) in gone.iter().enumerate() {
+            let claims = json!({
+                "sub": "user_alice", "sid": format!("sess_{number}"), "o": { "id": "org_1", "rol": "admin" },
+                "iat": super::now() + 3,
+            });
+            let by_partner = async || token_of(&site.present(&partner.mint(&claims)).await);
+            let (clerks, partners) = (site.sign_in(&claims).await, by_partner().await);
+            site.tell(kind, data).await;
+            site.assert_ended(&clerks).await;
+            site.assert_live(&partners).await;
+            site.assert_live(&by_partner().await).await;
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! `POST /auth/rebind`: what a guest made becomes the user's (contracts §5.3).
 //!
-//! The user is who the token says, whatever the body says. The device id is in effect a secret; it
-//! is repeated to whoever sent it, and written nowhere.
+//! The user is who the token says; a user in the body is not read. The device id is in effect a
+//! secret; it is repeated to its sender, and written nowhere.
+
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -10,9 +12,11 @@ use http::{HeaderMap, Request};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::anonymous::device_id;
-use super::{App, Json};
-use crate::api::error::{Error, Kind};
-use crate::api::extract::{bearer, is_jwt_shaped, object};
+use crate::api::bearer::{bearer, is_jwt_shaped};
+use crate::api::core::Core;
+use crate::api::extract::{is_visible_ascii, object};
+use crate::api::json::Json;
+use crate::api::problem::{Clash, Constraint, Dependency, Problem, TokenFault, What};
 use crate::config::rebind::Fields;
 use crate::model::{Principal, PrincipalKind};
 use crate::session::{RebindError, Rebound};
@@ -26,61 +30,53 @@ struct Answer<'a> {
     rebound: Rebound,
 }
 
-pub(super) async fn handle(State(app): State<App>, request: Request<Body>) -> Result<Response, Error> {
-    let user = user(&app, request.headers()).await?;
+pub(super) async fn handle(State(core): State<Arc<Core>>, request: Request<Body>) -> Result<Response, Problem> {
+    let user = user(&core, request.headers()).await?;
     let key = idempotency_key(request.headers());
     let body = object(request).await?;
     let device = device_id(&body, "device_id and clerk_user_id required")?.to_owned();
-    let (key, rebinds) = (key?, app.rebinds.clone());
+    let (key, rebinds) = (key?, core.rebinds.clone());
     let asked = device.clone();
     // In a task of its own: a caller who hangs up must not leave it half done.
     let rebinding = tokio::spawn(async move { rebinds.rebind(&user, &asked, key).await });
     let outcome = rebinding.await.map_err(|panic| incomplete().because(panic))?;
     let rebound = outcome.map_err(|error| refusal(error, &device))?;
-    Ok(Json(Answer { fields: &app.rebind_fields, rebound }).into_response())
+    Ok(Json(Answer { fields: &core.rebind_fields, rebound }).into_response())
 }
 
 /// Returns the user behind a session token or a provider's JWT.
-async fn user(app: &App, headers: &HeaderMap) -> Result<Principal, Error> {
+async fn user(core: &Core, headers: &HeaderMap) -> Result<Principal, Problem> {
     let token = bearer(headers)?;
     let principal = if is_jwt_shaped(token) {
-        app.sessions.principal_of(&app.verify_login(token).await?)
+        core.sign_in.find_principal(&core.providers.verify(token).await?).await?
     } else {
-        app.sessions.validate(token).await?.session.principal.clone()
+        core.sessions.validate(token).await?.session.principal.clone()
     };
     match principal.kind {
         PrincipalKind::User => Ok(principal),
-        kind @ (PrincipalKind::Anonymous | PrincipalKind::Admin) => {
-            let text = format!("Rebind requires an authenticated user token; got {} session", kind.as_str());
-            Err(Error::new(Kind::InvalidToken, text))
-        }
+        kind @ (PrincipalKind::Anonymous | PrincipalKind::Admin) => Err(TokenFault::NotAUser(kind).into()),
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Error> {
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let text = value
-        .to_str()
-        .ok()
-        .filter(|text| (1..=KEY_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()));
+    let text = value.to_str().ok().filter(|text| is_visible_ascii(text, KEY_MAX));
     match (text, values.next()) {
         (Some(text), None) => Ok(Some(text.to_owned())),
-        _ => Err(Error::new(Kind::Unprocessable, "Idempotency-Key must be 1-255 visible ASCII characters")),
+        _ => Err(What::field("Idempotency-Key", Constraint::Format("1-255 visible ASCII characters"), None).into()),
     }
 }
 
-fn refusal(error: RebindError, device: &str) -> Error {
+fn refusal(error: RebindError, device: &str) -> Problem {
     match error {
-        RebindError::OtherUser => {
-            Error::new(Kind::Conflict, format!("device {device} already rebound to a different user"))
-        }
+        RebindError::OtherUser => What::Conflict(Clash::Device(device.to_owned())).into(),
         other => incomplete().because(other),
     }
 }
 
-fn incomplete() -> Error {
-    Error::new(Kind::Unavailable, "Rebind could not be completed")
+fn incomplete() -> Problem {
+    What::Unavailable(Dependency::Rebind).into()
 }
 
 impl Serialize for Answer<'_> {
@@ -103,6 +99,7 @@ impl Serialize for Answer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::dialect::Dialect;
     use http::HeaderValue;
 
     fn key_of(values: &[&[u8]]) -> Result<Option<String>, u16> {
@@ -110,7 +107,7 @@ mod tests {
         for value in values {
             headers.append("idempotency-key", HeaderValue::from_bytes(value).unwrap());
         }
-        idempotency_key(&headers).map_err(|error| error.kind.status().as_u16())
+        idempotency_key(&headers).map_err(|problem| Dialect::Detail.status(&problem.what).as_u16())
     }
 
     #[test]
@@ -130,7 +127,7 @@ mod tests {
     #[test]
     fn the_answer_has_three_keys_in_the_contracts_order() {
         let text = |fields: &Fields, rebound| {
-            String::from_utf8(crate::api::error::json_text(&Answer { fields, rebound }).to_vec()).unwrap()
+            String::from_utf8(crate::api::json::json_text(&Answer { fields, rebound }).to_vec()).unwrap()
         };
         let fields = |rows: &str, guest: &str| Fields { rows_updated: rows.to_owned(), anonymous_id: guest.to_owned() };
         let guest = "anon:0d9c1c1e-3f0e-4f6e-9f53-3a0c7a4d2b11".parse().unwrap();

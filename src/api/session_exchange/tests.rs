@@ -1,87 +1,26 @@
 //! What the surface answers before it needs the sessions service.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::body::Body;
 use http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt;
 use serde_json::json;
 use tower::ServiceExt;
 
 use super::*;
-use crate::api::extract::RequestId;
+use crate::api::json::json_text;
 use crate::api::limit::Network;
-use crate::config;
+use crate::api::tests::{core, surfaces};
+use crate::api::{RequestId, mount};
 use crate::config::telemetry::Level;
-use crate::model::{Principal, PrincipalKind, SessionId, Shard, TokenKey, TokenKeys};
-use crate::session::{Policy, Setup};
-use crate::store::KEEP_ENDED;
-use crate::store::redis::RedisStore;
+use crate::model::{Principal, PrincipalKind, SessionId, Shard};
 use crate::telemetry::tests::json_lines;
-use crate::time::{Clock, ManualClock, Timestamp};
-
-// No store to reach and no keys to verify with: whoever gets that far is told so.
-fn app() -> App {
-    let metrics = Arc::new(Metrics::new().unwrap());
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp(1_800_000_000_000)));
-    let random = Arc::new(aws_lc_rs::rand::SystemRandom::new());
-    let environment = [
-        ("DOORWARD__SESSIONS__STORE", "redis://127.0.0.1:1"),
-        ("DOORWARD__DIRECTORY__URL", "postgres://nobody@127.0.0.1:1/none"),
-        ("DOORWARD__SESSIONS__TOKEN__KEYS", "[{id: 1, secret: 0123456789abcdef0123456789abcdef}]"),
-    ];
-    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let config = config::Config::load(&[], &environment).unwrap().config;
-    let key = TokenKey::new(1, &[7; 32]).unwrap();
-    let sessions = Sessions::new(Setup {
-        store: RedisStore::connect(&config.sessions, KEEP_ENDED, clock.clone(), metrics.clone()).unwrap(),
-        keys: TokenKeys::new("dw_".to_owned(), key.clone(), Vec::new()),
-        guest_key: key,
-        policy: Policy::from_config(&config),
-        cache: config.sessions.cache.clone(),
-        clock: clock.clone(),
-        random: random.clone(),
-        metrics: metrics.clone(),
-    });
-    let directory = Arc::new(Directory::open(&config.directory).unwrap());
-    let headers = config.identity_headers;
-    let bootstrap = Bootstrap::new(&config, directory.clone(), Box::new(move || headers), metrics.clone());
-    let rebinds =
-        Rebinds::new(&config, directory.clone(), sessions.clone(), true, clock.clone(), metrics.clone()).unwrap();
-    App {
-        sessions,
-        bootstrap: Arc::new(bootstrap.unwrap()),
-        directory,
-        hears_of_ends: false,
-        rebinds: Arc::new(rebinds),
-        rebind_fields: Arc::new(config.rebind.fields.clone()),
-        clock: clock.clone(),
-        providers: Arc::new(Providers::new(&config, &clock, &metrics).unwrap()),
-        limits: Arc::new(Limits::new(&limits(), &clock, &metrics)),
-        metrics,
-        random,
-    }
-}
-
-fn limits() -> config::Limits {
-    let second = Duration::from_secs(1);
-    config::Limits {
-        workers: 0,
-        max_connections: 0,
-        header_timeout: second,
-        header_bytes_max: 0,
-        body_bytes_max: 0,
-        body_read_timeout: second,
-        write_timeout: second,
-        keepalive: second,
-        h2c: false,
-        anonymous_per_minute: 1,
-        exchange_per_minute: 1,
-    }
-}
+use crate::time::Timestamp;
 
 fn request(method: &str, path: &str) -> Request<Body> {
     Request::builder().method(method).uri(path).body(Body::empty()).unwrap()
@@ -98,14 +37,15 @@ fn with_json(body: &'static str) -> Request<Body> {
     builder.header(CONTENT_TYPE, "application/json").body(Body::from(body)).unwrap()
 }
 
-async fn send(app: App, request: Request<Body>) -> (u16, HeaderMap, String) {
-    let (head, body) = router(app).oneshot(request).await.unwrap().into_parts();
+async fn send(core: &Arc<Core>, request: Request<Body>) -> (u16, HeaderMap, String) {
+    let router = mount::router(core, &surfaces());
+    let (head, body) = router.oneshot(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     (head.status.as_u16(), head.headers, String::from_utf8(body.to_vec()).unwrap())
 }
 
 async fn refusal(request: Request<Body>) -> (u16, String) {
-    let (status, headers, body) = send(app(), request).await;
+    let (status, headers, body) = send(&core(), request).await;
     assert_eq!(headers[CONTENT_TYPE], "application/json");
     assert_eq!(headers[CACHE_CONTROL], "no-store");
     assert_eq!(headers[X_CONTENT_TYPE_OPTIONS], "nosniff");
@@ -126,7 +66,7 @@ const LOGOUTS: [(&str, &str); 3] = [("DELETE", "/auth/session"), ("POST", "/auth
 async fn a_request_without_a_token_is_challenged_without_an_error() {
     for (method, path) in LOGOUTS.into_iter().chain([("POST", "/auth/session")]) {
         assert_eq!(refusal(request(method, path)).await, detail(401, "Missing Bearer token"), "{method} {path}");
-        let (_, headers, _) = send(app(), request(method, path)).await;
+        let (_, headers, _) = send(&core(), request(method, path)).await;
         assert_eq!(headers[WWW_AUTHENTICATE], "Bearer");
     }
 }
@@ -146,7 +86,7 @@ async fn only_a_jwt_is_exchanged() {
         let answer = refusal(with_token("POST", "/auth/session", token)).await;
         assert_eq!(answer, detail(401, "Invalid token: expected a Clerk JWT"), "{token}");
     }
-    let (_, headers, _) = send(app(), with_token("POST", "/auth/session", "opaque")).await;
+    let (_, headers, _) = send(&core(), with_token("POST", "/auth/session", "opaque")).await;
     assert_eq!(headers[WWW_AUTHENTICATE], "Bearer error=\"invalid_token\"");
 }
 
@@ -159,7 +99,7 @@ async fn only_a_session_token_is_ended() {
 }
 
 #[tokio::test]
-async fn a_guest_must_name_a_device_whatever_its_authorization_says() {
+async fn a_guest_must_name_a_device_with_any_authorization() {
     let mut unnamed = with_token("POST", "/auth/anonymous", "a b");
     unnamed.headers_mut().append(AUTHORIZATION, HeaderValue::from_static("Basic x"));
     assert_eq!(refusal(unnamed).await, detail(422, "device_id required"));
@@ -180,20 +120,20 @@ async fn a_body_of_another_type_or_size_is_refused() {
 
 #[tokio::test]
 async fn guests_are_limited_per_network_after_their_body_was_read() {
-    let app = app();
+    let core = core();
     let client = ClientAddr("192.0.2.1".parse().unwrap());
-    app.limits.anonymous.check(&Network::of(Some(client))).unwrap();
+    core.limits.anonymous.check(&Network::of(Some(client))).unwrap();
     let mut second = with_json(r#"{"device_id":"x"}"#);
     second.extensions_mut().insert(client);
-    let (status, headers, body) = send(app.clone(), second).await;
+    let (status, headers, body) = send(&core, second).await;
     assert_eq!((status, body), detail(429, "Too many requests"));
     assert_eq!(headers[RETRY_AFTER], "60");
     let mut malformed = with_json("{}");
     malformed.extensions_mut().insert(client);
-    assert_eq!(send(app.clone(), malformed).await.0, 422);
-    assert_eq!(app.metrics.rate_limited.with_label_values(&["anonymous"]).get(), 1);
-    assert_eq!(app.metrics.login_attempts.with_label_values(&["anonymous", "rate_limited"]).get(), 1);
-    assert_eq!(app.metrics.login_attempts.with_label_values(&["anonymous", "unprocessable"]).get(), 1);
+    assert_eq!(send(&core, malformed).await.0, 422);
+    assert_eq!(core.metrics.rate_limited.with_label_values(&["anonymous"]).get(), 1);
+    assert_eq!(core.metrics.login_attempts.with_label_values(&["anonymous", "rate_limited"]).get(), 1);
+    assert_eq!(core.metrics.login_attempts.with_label_values(&["anonymous", "unprocessable"]).get(), 1);
 }
 
 #[tokio::test]
@@ -214,15 +154,15 @@ async fn another_method_is_told_what_is_allowed() {
         ("DELETE", "/auth/logout", "POST"),
     ] {
         assert_eq!(refusal(request(method, path)).await, detail(405, "Method Not Allowed"), "{method} {path}");
-        assert_eq!(send(app(), request(method, path)).await.1[ALLOW], allowed, "{method} {path}");
+        assert_eq!(send(&core(), request(method, path)).await.1[ALLOW], allowed, "{method} {path}");
     }
 }
 
 #[tokio::test]
 async fn head_answers_as_get_without_a_body() {
     for path in ["/auth/session", "/auth/x"] {
-        let (get, _, body) = send(app(), request("GET", path)).await;
-        let (head, headers, empty) = send(app(), request("HEAD", path)).await;
+        let (get, _, body) = send(&core(), request("GET", path)).await;
+        let (head, headers, empty) = send(&core(), request("HEAD", path)).await;
         assert_eq!(headers[CONTENT_LENGTH], body.len().to_string(), "{path}");
         assert_eq!((head, empty.as_str()), (get, ""), "{path}");
         assert_eq!(headers[CONTENT_TYPE], "application/json");
@@ -231,7 +171,7 @@ async fn head_answers_as_get_without_a_body() {
 
 #[tokio::test]
 async fn options_needs_no_token() {
-    let (status, headers, body) = send(app(), request("OPTIONS", "/auth/session")).await;
+    let (status, headers, body) = send(&core(), request("OPTIONS", "/auth/session")).await;
     assert_eq!((status, body.as_str()), (204, ""));
     assert_eq!(headers[ALLOW], "POST,DELETE");
     assert!(!headers.contains_key(CONTENT_TYPE), "{headers:?}");
@@ -241,16 +181,16 @@ async fn options_needs_no_token() {
 async fn the_request_keeps_the_id_that_the_proxy_gave_it() {
     let mut named = request("GET", "/auth/x");
     named.extensions_mut().insert(RequestId::from(0xfeed));
-    assert_eq!(send(app(), named).await.1["x-request-id"], "000000000000feed");
+    assert_eq!(send(&core(), named).await.1["x-request-id"], "000000000000feed");
 }
 
 #[tokio::test]
 async fn attempts_are_counted_by_outcome_from_zero() {
-    let app = app();
-    send(app.clone(), with_token("POST", "/auth/session", "opaque")).await;
-    let attempts = |method, outcome| app.metrics.login_attempts.with_label_values(&[method, outcome]).get();
+    let core = core();
+    send(&core, with_token("POST", "/auth/session", "opaque")).await;
+    let attempts = |method, outcome| core.metrics.login_attempts.with_label_values(&[method, outcome]).get();
     assert_eq!(attempts("clerk", "invalid_token"), 1);
-    let text = app.metrics.render().unwrap();
+    let text = core.metrics.render().unwrap();
     for (method, outcome) in [("clerk", "success"), ("clerk", "expired"), ("anonymous", "unavailable")] {
         let series = format!("doorward_login_attempts_total{{method=\"{method}\",outcome=\"{outcome}\"}} 0");
         assert!(text.contains(&series), "{series}");

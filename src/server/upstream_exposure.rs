@@ -1,8 +1,8 @@
 //! Whether the application can be reached past Doorward.
 //!
 //! The containers of a pod share a network namespace and the pod's address: an application that
-//! listens on all addresses answers whoever knows its port, session or none. Nothing is refused for
-//! it; it is told, counted and, where asked for, ends readiness.
+//! listens on all addresses answers every caller that knows its port, with or without a session.
+//! Nothing is refused for it: it is logged, counted and, with `upstream.exposed: unready`, fails `/readyz`.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::sockets::listeners;
 use crate::api::admin::Health;
-use crate::config::upstream::{Exposed, Target};
+use crate::config::upstream::{Exposed, UpstreamUrl};
 use crate::config::{Address, Config};
 use crate::metrics::Metrics;
 
@@ -23,33 +23,33 @@ const TABLE: &str = "/proc/self/net/tcp";
 /// Absent where there is no IPv6.
 const TABLE_IPV6: &str = "/proc/self/net/tcp6";
 
-/// Looks at who listens on the application's port.
-pub(super) struct SideDoor {
+/// Watches which sockets listen on the application's port.
+pub(super) struct UpstreamExposure {
     port: u16,
     own: Option<SocketAddr>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
 
-/// What one look showed.
+/// What one look at the tables showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
-    /// Nobody listens on the port beyond loopback.
+enum Exposure {
+    /// No socket listens on the port beyond loopback.
     Closed,
-    /// Somebody does, on these addresses.
+    /// Sockets do, on these addresses.
     Open(Vec<SocketAddr>),
-    /// Nobody can know.
+    /// The tables cannot be read.
     Unknown(String),
 }
 
 /// Returns whether a configuration asks for readiness to depend on it.
 pub(super) fn ends_readiness(config: &Config) -> bool {
     config.upstream.exposed == Exposed::Unready
-        && config.upstream.url.as_ref().and_then(Target::loopback_port).is_some()
+        && config.upstream.url.as_ref().and_then(UpstreamUrl::loopback_port).is_some()
 }
 
-impl SideDoor {
-    /// Returns what looks, if there is something to look at.
+impl UpstreamExposure {
+    /// Returns the watch; `None` when the application is not on loopback or `upstream.exposed` is `ignore`.
     pub(super) fn new(config: &Config, health: Arc<Health>, metrics: Arc<Metrics>) -> Option<Self> {
         let port = config.upstream.url.as_ref()?.loopback_port()?;
         let own = match &config.listen {
@@ -59,7 +59,7 @@ impl SideDoor {
         (config.upstream.exposed != Exposed::Ignore).then_some(Self { port, own, health, metrics })
     }
 
-    /// Looks until the runtime ends.
+    /// Watches until the runtime ends.
     pub(super) async fn run(self) {
         let mut every = tokio::time::interval(LOOK);
         let mut last = None;
@@ -69,8 +69,8 @@ impl SideDoor {
             let read = tokio::task::spawn_blocking(read).await;
             let seen = match read {
                 Ok(Ok(all)) => judge(all, self.port, self.own),
-                Ok(Err(error)) => Seen::Unknown(error.to_string()),
-                Err(error) => Seen::Unknown(error.to_string()),
+                Ok(Err(error)) => Exposure::Unknown(error.to_string()),
+                Err(error) => Exposure::Unknown(error.to_string()),
             };
             if last.as_ref() != Some(&seen) {
                 self.report(&seen, last.is_some());
@@ -79,13 +79,15 @@ impl SideDoor {
         }
     }
 
-    fn report(&self, seen: &Seen, looked_before: bool) {
-        self.metrics.upstream_exposed.set(i64::from(matches!(seen, Seen::Open(_))));
-        self.health.mark_unexposed(*seen == Seen::Closed);
+    fn report(&self, seen: &Exposure, looked_before: bool) {
+        self.metrics.upstream_exposed.set(i64::from(matches!(seen, Exposure::Open(_))));
+        self.health.mark_unexposed(*seen == Exposure::Closed);
         match seen {
-            Seen::Closed if looked_before => tracing::info!("Nobody listens on the application's port beyond loopback"),
-            Seen::Closed => {}
-            Seen::Open(addresses) => {
+            Exposure::Closed if looked_before => {
+                tracing::info!("Nobody listens on the application's port beyond loopback");
+            }
+            Exposure::Closed => {}
+            Exposure::Open(addresses) => {
                 let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
                 tracing::warn!(
                     addresses = addresses.join(", "),
@@ -93,7 +95,7 @@ impl SideDoor {
                      NetworkPolicy admit nobody to its port"
                 );
             }
-            Seen::Unknown(error) => tracing::warn!(
+            Exposure::Unknown(error) => tracing::warn!(
                 error,
                 "Cannot read who listens on the application's port; make /proc/self/net/tcp readable, or set \
                  upstream.exposed to ignore"
@@ -103,12 +105,12 @@ impl SideDoor {
 }
 
 // Doorward itself may listen on the same port of another address.
-fn judge(all: Vec<SocketAddr>, port: u16, own: Option<SocketAddr>) -> Seen {
+fn judge(all: Vec<SocketAddr>, port: u16, own: Option<SocketAddr>) -> Exposure {
     let beyond = |address: &SocketAddr| !address.ip().is_loopback() && Some(*address) != own;
     let mut open: Vec<_> = all.into_iter().filter(|address| address.port() == port && beyond(address)).collect();
     open.sort_unstable();
     open.dedup();
-    if open.is_empty() { Seen::Closed } else { Seen::Open(open) }
+    if open.is_empty() { Exposure::Closed } else { Exposure::Open(open) }
 }
 
 fn read() -> io::Result<Vec<SocketAddr>> {
@@ -126,7 +128,7 @@ fn read() -> io::Result<Vec<SocketAddr>> {
 mod tests {
     use super::*;
 
-    fn judged(all: &[&str]) -> Seen {
+    fn judged(all: &[&str]) -> Exposure {
         let all = all.iter().map(|address| address.parse().unwrap()).collect();
         judge(all, 3000, Some("10.1.2.5:3000".parse().unwrap()))
     }
@@ -135,10 +137,10 @@ mod tests {
     fn only_the_applications_port_beyond_loopback_counts() {
         let sheltered =
             ["127.0.0.1:3000", "127.0.0.53:3000", "[::1]:3000", "0.0.0.0:8080", "[::]:9090", "10.1.2.5:3000"];
-        assert_eq!(judged(&sheltered), Seen::Closed);
-        assert_eq!(judged(&[]), Seen::Closed, "it may not have started");
+        assert_eq!(judged(&sheltered), Exposure::Closed);
+        assert_eq!(judged(&[]), Exposure::Closed, "it may not have started");
         for open in ["0.0.0.0:3000", "[::]:3000", "10.1.2.6:3000", "[2001:db8::1]:3000"] {
-            assert_eq!(judged(&["127.0.0.1:3000", open, open]), Seen::Open(vec![open.parse().unwrap()]), "{open}");
+            assert_eq!(judged(&["127.0.0.1:3000", open, open]), Exposure::Open(vec![open.parse().unwrap()]), "{open}");
         }
     }
 }
