@@ -81,10 +81,12 @@ fn of_surface(surface: SurfaceId, core: &Arc<Core>, surfaces: &Surfaces) -> Rout
     let Row { dialect, shared, endpoints } = *row(surface);
     let mut router = Router::new();
     for mount in surfaces.mounts().iter().filter(|mount| mount.surface == surface) {
-        for endpoint in endpoints().into_iter().filter(|endpoint| (endpoint.is_there)(core)) {
-            let Endpoint { path, op, handler, prepare, .. } = endpoint;
+        for Endpoint { path, op, handler, is_there, prepare, .. } in endpoints() {
             create_series(core, surface, op);
             prepare(core);
+            if !is_there(core) {
+                continue;
+            }
             let named = handler.route_layer(map_response(move |mut response: Response| async move {
                 response.extensions_mut().insert(Op(op));
                 response

@@ -140,7 +140,7 @@ mod tests {
     fn counters_gauges_and_histograms_are_written_as_the_specification_has_them() {
         let page = rendered();
         for lines in [
-            "# HELP doorward_http_requests Exchanges answered. `handler` is proxy, auth, verify or admin; `route` a rule's id; `code` the status.\n\
+            "# HELP doorward_http_requests Exchanges answered. `handler` is proxy, verify, admin or a surface; `route` a rule's id; `code` the status.\n\
              # TYPE doorward_http_requests counter\n\
              doorward_http_requests_total{code=\"200\",handler=\"proxy\",route=\"a\\\"b\\\\c\\nd\"} 1\n",
             "# TYPE doorward_redis_up gauge\ndoorward_redis_up 1\n",
