@@ -74,10 +74,7 @@ pub(super) fn count_identity_headers(headers: &HeaderMap, metrics: &Metrics) -> 
 
 /// Writes who calls into what the application gets; a permit without a caller writes nothing.
 pub fn inject(request: &mut RequestHeader, permit: &Permit, which: IdentityHeaders) -> pingora::Result<()> {
-    for (name, value) in of(permit, which) {
-        request.insert_header(name, value)?;
-    }
-    Ok(())
+    of(permit, which).try_for_each(|(name, value)| request.insert_header(name, value))
 }
 
 /// Returns every identity header that Doorward may ever write, once: for an answer to another
@@ -85,7 +82,9 @@ pub fn inject(request: &mut RequestHeader, permit: &Permit, which: IdentityHeade
 pub fn for_proxies(permit: &Permit, which: IdentityHeaders) -> HeaderMap {
     let empty = |label| (HeaderName::from_static(label), HeaderValue::from_static(""));
     let mut identity: HeaderMap = identity_labels().into_iter().map(empty).collect();
-    identity.extend(of(permit, which));
+    for (name, value) in of(permit, which) {
+        identity.insert(name, value);
+    }
     identity
 }
 
@@ -94,7 +93,7 @@ fn of(permit: &Permit, which: IdentityHeaders) -> impl Iterator<Item = (HeaderNa
     permit.caller().map(|caller| caller.headers(which)).into_iter().flatten()
 }
 
-/// Removes what opened the door, so that the application cannot leak or misread it.
+/// Removes the credentials, so that the application cannot leak or misread them.
 pub fn strip_credentials(request: &mut RequestHeader, cookie: &str) -> pingora::Result<()> {
     request.remove_header(&header::AUTHORIZATION);
     let Some(kept) = without_cookie(&request.headers, cookie) else { return Ok(()) };

@@ -1,4 +1,8 @@
-//! Holds the code to its own map: who may name whom, how long a file may be, what is documented.
+//! Holds the code to its own map: who may name whom, how long a file may be, what is documented,
+//! and which words mean what.
+
+mod circles;
+mod names;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,11 +10,11 @@ use std::path::{Path, PathBuf};
 /// Modules in layers; each may name modules of its own and of earlier layers.
 const LAYERS: [&[&str]; 10] = [
     &["time", "secret"],
-    &["wire", "outgoing"],
-    &["config", "metrics", "telemetry", "model"],
+    &["wire", "outgoing", "metrics", "model"],
+    &["config", "telemetry", "keys"],
     &["store", "identity", "directory"],
     &["session"],
-    &["accounts", "bootstrap", "guests", "outbox"],
+    &["accounts", "guests", "outbox", "bootstrap", "mail"],
     &["api"],
     &["proxy"],
     &["server"],
