@@ -12,10 +12,14 @@ use aws_lc_rs::rand::SystemRandom;
 use criterion::{Criterion, criterion_group, criterion_main};
 use doorward::config::{Auth, Cookie, RouteRule, sessions};
 use doorward::directory::Generation;
+use doorward::guests::Guests;
 use doorward::metrics::Metrics;
-use doorward::model::{NewSession, SessionId, SessionSecret, Shard, TokenKey, TokenKeys, TokenKind};
+use doorward::model::surface::{Mount, SurfaceId, Surfaces};
+use doorward::model::{Dialect, NewSession, SessionId, SessionSecret, Shard, TokenKey, TokenKeys, TokenKind};
 use doorward::proxy::guard::{self, Permit, Rejection};
-use doorward::proxy::route::{self, Policy, Route, RouteTable};
+use doorward::proxy::path::normalise;
+use doorward::proxy::policy::RoutePolicy;
+use doorward::proxy::route::{Route, RouteTable};
 use doorward::session::{self, Handout, Refusal, Sessions, Setup, Source};
 use doorward::store::sqlite::SqliteStore;
 use doorward::store::{KEEP_ENDED, SessionStore};
@@ -32,7 +36,7 @@ struct Fixture {
     runtime: Runtime,
     sessions: Arc<Sessions>,
     directory: PathBuf,
-    policy: Policy,
+    policy: RoutePolicy,
     cookie: Cookie,
 }
 
@@ -51,11 +55,7 @@ impl Fixture {
             keys: TokenKeys::new(PREFIX.to_owned(), key(), Vec::new()),
             guest_key: key(),
             policy: session::Policy::new(Duration::from_hours(1), 100, "default".parse().expect("visible ASCII")),
-            cache: sessions::Cache {
-                capacity: 100_000,
-                max_ttl: Duration::from_hours(1),
-                negative_ttl: Duration::from_secs(5),
-            },
+            cache: sessions::Cache { capacity: 100_000, max_ttl: Duration::from_hours(1) },
             clock,
             random: Arc::new(SystemRandom::new()),
             metrics,
@@ -64,7 +64,7 @@ impl Fixture {
             runtime,
             sessions: Sessions::new(setup),
             directory,
-            policy: Policy {
+            policy: RoutePolicy {
                 auth: Auth::Required,
                 allow_anonymous: true,
                 require_any_role: Vec::new(),
@@ -76,7 +76,8 @@ impl Fixture {
     }
 
     fn token(&self) -> String {
-        let guest = self.sessions.guest("a device of the benchmark", Generation(0));
+        let guests = Guests::new(key(), self.sessions.default_tenant().clone());
+        let guest = guests.principal("a device of the benchmark", Generation(0));
         let guest = NewSession::guest(guest, SystemClock::new().now());
         let started = self.runtime.block_on(self.sessions.start(&guest, "anonymous", Handout::OPAQUE));
         started.expect("the store is writable").opaque().expose().to_owned()
@@ -160,13 +161,19 @@ fn routes(criterion: &mut Criterion) {
         require_any_role: Vec::new(),
         stream: false,
         keep_credentials: false,
+        errors: Dialect::Detail,
     };
     let rules =
         [rule("/healthz", Auth::None), rule("/public/**", Auth::Optional), rule("/api/*/export", Auth::Required)];
-    let table = RouteTable::new(&rules).expect("the rules are valid");
+    let surfaces = Surfaces::new(vec![
+        Mount::below(SurfaceId::SessionExchange, "/auth"),
+        Mount::at(SurfaceId::Webhooks, "/webhooks/clerk"),
+        Mount::below(SurfaceId::ForwardAuth, "/_doorward"),
+    ]);
+    let table = RouteTable::new(&rules, surfaces).expect("the rules are valid");
     let path = "/api/v1/customers/4711/invoices";
     let classify = |path: &str| {
-        let normal = route::normalise(path).expect("an ordinary path");
+        let normal = normalise(path).expect("an ordinary path");
         matches!(table.classify(&Method::GET, &normal), Route::Guard(_))
     };
     assert!(classify(path));

@@ -1,10 +1,9 @@
 //! What an operator may set. `conf/default.yaml` is embedded and holds every default.
 //!
-//! These types are the parsed form: whatever has been through here needs no second check.
+//! These types are the parsed form: what has been through here needs no second check.
 
 pub mod bootstrap;
 pub mod directory;
-pub mod duration;
 pub mod forward_auth;
 pub mod issuer;
 pub mod lifecycle;
@@ -12,10 +11,12 @@ pub mod limits;
 pub mod listen;
 pub mod load;
 pub mod outbox;
+pub mod parts;
 pub mod problem;
 pub mod rebind;
 pub mod routes;
 pub mod sessions;
+pub mod surfaces;
 pub mod telemetry;
 pub mod upstream;
 pub mod webhooks;
@@ -23,16 +24,16 @@ pub mod webhooks;
 mod check;
 mod layers;
 mod otel;
+mod read;
 mod redact;
-mod repair;
 mod risk;
 #[cfg(test)]
 pub(crate) mod tests;
+mod values;
 
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use serde::Deserialize;
 
 pub use bootstrap::Bootstrap;
 pub use directory::Directory;
@@ -43,19 +44,21 @@ pub use limits::Limits;
 pub use listen::{Address, Admin, Tls};
 pub use load::Loaded;
 pub use outbox::Outbox;
+pub use parts::{Fixed, Parts, Reloadable, SecretDigest, SecretDigests};
 pub use problem::{Problem, Problems, Warning};
 pub use rebind::Rebind;
 pub use routes::{Auth, IdentityHeaders, RouteRule};
 pub use sessions::{OnUnavailable, Sessions};
+pub use surfaces::SurfacesSection;
 pub use telemetry::Telemetry;
 pub use upstream::Upstream;
 pub use webhooks::Webhooks;
 
+use self::read::{FromKeys, SectionKeys};
 use crate::model::TenantId;
 
 /// The whole configuration.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The proxy port: `host:port` or `unix:/path`.
     pub listen: Address,
@@ -81,8 +84,10 @@ pub struct Config {
     pub issuers: BTreeMap<String, Issuer>,
     /// Which tenant a session falls into when its provider names none.
     pub tenants: Tenants,
-    /// Who may tell of users and logins that ended.
+    /// Who may report users and logins that ended.
     pub webhooks: Webhooks,
+    /// Which families of endpoints Doorward answers itself, and where.
+    pub surfaces: SurfacesSection,
     /// What a path needs; the first rule that matches decides, and no match means a session is required.
     pub routes: Vec<RouteRule>,
     /// Which identity headers go upstream beside the two that always do.
@@ -101,18 +106,50 @@ pub struct Config {
     pub telemetry: Telemetry,
 }
 
+impl FromKeys for Config {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self {
+            listen: keys.take("listen"),
+            tls: keys.take("tls"),
+            admin: keys.take("admin"),
+            upstream: keys.take("upstream"),
+            sessions: keys.take("sessions"),
+            directory: keys.take("directory"),
+            outbox: keys.take("outbox"),
+            bootstrap: keys.take("bootstrap"),
+            rebind: keys.take("rebind"),
+            clerk: keys.take("clerk"),
+            issuers: keys.take("issuers"),
+            tenants: keys.take("tenants"),
+            webhooks: keys.take("webhooks"),
+            surfaces: keys.take("surfaces"),
+            routes: keys.take("routes"),
+            identity_headers: keys.take("identity_headers"),
+            cookie: keys.take("cookie"),
+            trusted_proxies: keys.take("trusted_proxies"),
+            forward_auth: keys.take("forward_auth"),
+            limits: keys.take("limits"),
+            lifecycle: keys.take("lifecycle"),
+            telemetry: keys.take("telemetry"),
+        }
+    }
+}
+
 /// Which tenant a session falls into.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tenants {
     /// The tenant of sessions whose provider names none; becomes `X-Client-ID`.
-    #[serde(deserialize_with = "listen::from_text")]
     pub default: TenantId,
 }
 
+impl FromKeys for Tenants {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { default: keys.take("default") }
+    }
+}
+
 /// The cookie that may carry a token.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cookie {
     /// Whether the guard looks at cookies at all.
     pub enabled: bool,
@@ -120,4 +157,10 @@ pub struct Cookie {
     pub name: String,
     /// Origins besides the request's own from which a cookie may authorise unsafe requests.
     pub allowed_origins: Vec<String>,
+}
+
+impl FromKeys for Cookie {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { enabled: keys.take("enabled"), name: keys.take("name"), allowed_origins: keys.take("allowed_origins") }
+    }
 }

@@ -52,7 +52,7 @@ impl Rotating {
         Self(Arc::new(ArcSwap::from_pointee(secret)))
     }
 
-    /// Puts `secret` in place of the one before: whoever asks from now on has it.
+    /// Puts `secret` in place of the one before: every clone returns it from now on.
     pub fn replace(&self, secret: Secret) {
         self.0.store(Arc::new(secret));
     }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_secret_is_replaced_for_everybody() {
+    fn a_replaced_secret_is_replaced_in_every_clone() {
         let held = Rotating::new(Secret::new("old".to_owned()));
         let holder = held.clone();
         held.replace(Secret::new("new".to_owned()));

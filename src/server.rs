@@ -6,7 +6,6 @@
 
 mod directory;
 mod drain;
-mod exposed;
 mod ext_authz;
 mod listener;
 mod outbox;
@@ -17,6 +16,7 @@ mod sockets;
 mod store;
 mod tls;
 mod traces;
+mod upstream_exposure;
 mod worker;
 
 use std::net::SocketAddr;
@@ -31,21 +31,21 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use self::drain::{Drain, Signals};
-use self::exposed::SideDoor;
 use self::ext_authz::ExtAuthz;
 use self::listener::pingora_server;
-use self::outbox::Delivery;
+use self::outbox::OutboxDelivery;
 use self::reload::Reload;
 use self::rotation::{Holders, Rotation};
 use self::services::Services;
 use self::store::Store;
 use self::traces::Tracing;
+use self::upstream_exposure::UpstreamExposure;
 use crate::api::admin::{self, Health};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Reloadable};
 use crate::metrics::Metrics;
-use crate::proxy::Settings;
-use crate::proxy::route::RouteTable;
-use crate::proxy::streams::Streams;
+use crate::model::surface::Surfaces;
+use crate::proxy::connection::session_watch::SessionWatch;
+use crate::proxy::settings::Settings;
 use crate::session::Policy;
 use crate::telemetry::{Verbosity, with_causes};
 use crate::time::{Clock, SystemClock};
@@ -61,7 +61,7 @@ pub type Reread = Box<dyn Fn() -> Result<Loaded, String> + Send + Sync>;
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct StartError(String);
+pub struct ServeError(String);
 
 /// What the parts share.
 struct Shared {
@@ -70,7 +70,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     draining: Arc<AtomicBool>,
-    streams: Arc<Streams>,
+    streams: Arc<SessionWatch>,
     settings: Arc<ArcSwap<Settings>>,
 }
 
@@ -82,25 +82,26 @@ pub fn serve(
     reread: Reread,
     verbosity: Verbosity,
     announce: &mut dyn FnMut(),
-) -> Result<(), StartError> {
+) -> Result<(), ServeError> {
     let config = &loaded.config;
     let background = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name(BACKGROUND)
         .enable_all()
         .build()
-        .map_err(|error| start_error("cannot start threads", &error))?;
+        .map_err(|error| serve_error("cannot start threads", &error))?;
     let shared = Shared::new(config)?;
     shared.publish_build(&loaded.hash);
     shared.count_panics();
     let (store, services) = background.block_on(Services::open(config, &shared))?;
     listener::check_authorities(config)?;
-    let certificates = config.tls.as_ref().map(tls::Certificates::load).transpose().map_err(StartError)?;
+    let certificates = config.tls.as_ref().map(tls::Certificates::load).transpose().map_err(ServeError)?;
 
     background.block_on(serve_admin(config.admin.listen, &shared))?;
     store.spawn(&background);
     spawn_upkeep(&background, config, &services, &shared);
-    let delivery = Delivery::start(background.handle(), config, &services.directory, &services.sessions, &shared)?;
+    let delivery =
+        OutboxDelivery::start(background.handle(), config, &services.directory, &services.sessions, &shared)?;
     let holders = services.holders(store.redis(), delivery.api_key.clone());
     spawn_reload(&background, loaded, (reread, verbosity), certificates.clone(), holders, &shared);
     let tracing = Tracing::start(background.handle(), config, &shared)?;
@@ -108,9 +109,9 @@ pub fn serve(
     let ext_authz = ExtAuthz::start(background.handle(), config, &gateway)?;
     let server = pingora_server(config, gateway, certificates, &shared)?;
     ext_authz.end_with(background.handle(), server.watch_execution_phase());
-    // Whoever sees a ready process may end it: from now on, that is an orderly end.
+    // Signal handlers are installed before readiness is reported: from then on an orchestrator may send SIGTERM.
     let signals = background.block_on(async { Signals::listen() });
-    let signals = signals.map_err(|error| start_error("cannot listen for signals", &error))?;
+    let signals = signals.map_err(|error| serve_error("cannot listen for signals", &error))?;
     spawn_readiness(&background, store, services, &shared);
     shared.health.mark_started();
     tracing::info!(listen = %config.listen, admin = %config.admin.listen, "Serving");
@@ -155,22 +156,25 @@ fn run(server: Server, signals: Signals, config: &Config, background: &Runtime, 
 }
 
 impl Shared {
-    fn new(config: &Config) -> Result<Self, StartError> {
+    fn new(config: &Config) -> Result<Self, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let metrics = Metrics::new().map_err(|error| start_error("cannot set up metrics", &error))?;
+        let metrics = Metrics::new().map_err(|error| serve_error("cannot set up metrics", &error))?;
         let health = Health::new(clock.clone(), &[BACKGROUND]);
         Ok(Self {
-            health: Arc::new(health.minding_exposure(exposed::ends_readiness(config))),
+            health: Arc::new(health.minding_exposure(upstream_exposure::ends_readiness(config))),
             clock,
             random: Arc::new(SystemRandom::new()),
             metrics: Arc::new(metrics),
             draining: Arc::new(AtomicBool::new(false)),
-            streams: Streams::new(),
-            settings: Arc::new(ArcSwap::from_pointee(settings(config)?)),
+            streams: SessionWatch::new(),
+            settings: Arc::new(ArcSwap::from_pointee(settings(
+                &config.clone().into_parts().reloadable,
+                config.surfaces.mounts(),
+            )?)),
         })
     }
 
-    // A panic ends one exchange and not the process: without a count nobody would notice.
+    // A panic ends one exchange and not the process: without a count the operator would not notice.
     fn count_panics(&self) {
         let (panics, report) = (self.metrics.panics.clone(), std::panic::take_hook());
         std::panic::set_hook(Box::new(move |panic| {
@@ -188,26 +192,18 @@ impl Shared {
     }
 }
 
-/// Returns what a reload may replace, as a configuration asks for it.
-fn settings(config: &Config) -> Result<Settings, StartError> {
-    let routes = RouteTable::new(&config.routes).map_err(|problems| {
+/// Returns what the proxy goes by, of what a reload may replace.
+fn settings(reloadable: &Reloadable, surfaces: Surfaces) -> Result<Settings, ServeError> {
+    Settings::of(reloadable, surfaces).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        StartError(format!("routes: {}", problems.join("; ")))
-    })?;
-    Ok(Settings {
-        routes,
-        identity_headers: config.identity_headers,
-        cookie: config.cookie.clone(),
-        trusted_proxies: config.trusted_proxies.clone(),
-        forward_auth: config.forward_auth.enabled,
-        access_log_sample: config.telemetry.access_log_sample,
+        ServeError(format!("routes: {}", problems.join("; ")))
     })
 }
 
-async fn serve_admin(address: SocketAddr, shared: &Shared) -> Result<(), StartError> {
+async fn serve_admin(address: SocketAddr, shared: &Shared) -> Result<(), ServeError> {
     let listener = TcpListener::bind(address).await;
     let listener =
-        listener.map_err(|error| start_error(&format!("admin.listen: cannot listen on {address}"), &error))?;
+        listener.map_err(|error| serve_error(&format!("admin.listen: cannot listen on {address}"), &error))?;
     let router = admin::router(shared.health.clone(), shared.metrics.clone());
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
@@ -244,8 +240,8 @@ fn spawn_upkeep(background: &Runtime, config: &Config, services: &Services, shar
     background.spawn(async move { owned.run().await });
     let owned = services.sessions.clone();
     background.spawn(async move { owned.run().await });
-    if let Some(side_door) = SideDoor::new(config, shared.health.clone(), shared.metrics.clone()) {
-        background.spawn(side_door.run());
+    if let Some(exposure) = UpstreamExposure::new(config, shared.health.clone(), shared.metrics.clone()) {
+        background.spawn(exposure.run());
     }
     let (streams, sessions) = (shared.streams.clone(), services.sessions.clone());
     let (clock, metrics) = (shared.clock.clone(), shared.metrics.clone());
@@ -286,6 +282,6 @@ fn spawn_readiness(background: &Runtime, store: Store, services: Services, share
     });
 }
 
-fn start_error(what: &str, error: &dyn std::error::Error) -> StartError {
-    StartError(format!("{what}: {}", with_causes(error)))
+fn serve_error(what: &str, error: &dyn std::error::Error) -> ServeError {
+    ServeError(format!("{what}: {}", with_causes(error)))
 }

@@ -3,7 +3,7 @@
 //! Liveness depends on nothing outside the process. Readiness is latched: an outage of the store
 //! or of a provider must not empty a whole Service at once, so once ready, only draining ends it,
 //! and an exposed application where the operator asked for that.
-//! Whoever reaches this port learns whether the process works, and nothing about callers.
+//! A client of this port learns whether the process works, and nothing about callers.
 
 mod accept;
 mod health;
@@ -190,7 +190,7 @@ mod tests {
         port.health.mark_store_ready();
         port.health.mark_keys_ready();
         let verbose = async || port.request("GET", "/readyz?verbose").await.2;
-        assert!(verbose().await.ends_with("unexposed: failed\nfailed\n"), "nobody has looked yet");
+        assert!(verbose().await.ends_with("unexposed: failed\nfailed\n"), "not looked at yet");
         port.health.mark_unexposed(true);
         assert!(verbose().await.ends_with("unexposed: ok\nok\n"));
         port.health.mark_unexposed(false);

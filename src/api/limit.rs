@@ -1,7 +1,7 @@
-//! Rate limits of this replica, in memory: how often one caller may try per minute.
+//! Rate limits of this replica, in memory: how often one caller may try within a window.
 //!
 //! The count is not shared between replicas. Keys that have recovered their whole allowance are
-//! forgotten every 1024 checks, so memory follows the callers of the last minute. An
+//! forgotten every 1024 checks, so memory follows the callers of the last window. An
 //! IPv6 caller is its /64, which is what one subscriber gets; callers without an address share one
 //! allowance.
 
@@ -17,16 +17,17 @@ use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
 use prometheus::IntCounter;
 
-use crate::api::error::{Error, Kind};
 use crate::api::extract::ClientAddr;
+use crate::api::problem::{Problem, What};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::model::{Identity, ProviderId, Subject};
 use crate::time::Clock;
 
 const SWEEP_EVERY: u64 = 1024;
+const MINUTE: Duration = Duration::from_mins(1);
 
-/// The limits of the session-exchange surface.
+/// The limits, by name.
 pub struct Limits {
     /// `POST /auth/anonymous`, by network of the caller.
     pub anonymous: Limit<Network>,
@@ -34,7 +35,18 @@ pub struct Limits {
     pub exchange: Limit<ProvenSubject>,
 }
 
-/// One limit: an allowance per key that refills evenly over a minute.
+/// How much a limit lets through.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    /// The limit's name in metrics.
+    name: &'static str,
+    /// Requests within a window; zero lets everything pass.
+    requests: u32,
+    /// The time in which a spent allowance is whole again.
+    window: Duration,
+}
+
+/// One limit: an allowance a key, which refills evenly over its window. `K` says what is counted by.
 pub struct Limit<K: Clone + Eq + Hash> {
     limiter: Option<RateLimiter<K, DefaultKeyedStateStore<K>, GovernorClock, NoOpMiddleware<Duration>>>,
     clock: GovernorClock,
@@ -59,25 +71,26 @@ struct GovernorClock(Arc<dyn Clock>);
 impl Limits {
     /// Returns the limits as configured, all allowances full; a limit of zero lets everything pass.
     pub fn new(config: &config::Limits, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Self {
-        let refused = |limit| metrics.rate_limited.with_label_values(&[limit]);
+        let per_minute = |name, requests| Allowance { name, requests, window: MINUTE };
         Self {
-            anonymous: Limit::new(config.anonymous_per_minute, clock, refused("anonymous")),
-            exchange: Limit::new(config.exchange_per_minute, clock, refused("exchange")),
+            anonymous: Limit::new(per_minute("anonymous", config.anonymous_per_minute), clock, metrics),
+            exchange: Limit::new(per_minute("exchange", config.exchange_per_minute), clock, metrics),
         }
     }
 }
 
 impl<K: Clone + Eq + Hash> Limit<K> {
-    fn new(per_minute: u32, clock: &Arc<dyn Clock>, refused: IntCounter) -> Self {
+    fn new(allowance: Allowance, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Self {
+        let Allowance { name, requests, window } = allowance;
         let clock = GovernorClock(Arc::clone(clock));
-        let limiter = NonZeroU32::new(per_minute).map(|per_minute| {
-            RateLimiter::new(Quota::per_minute(per_minute), DefaultKeyedStateStore::default(), clock.clone())
-        });
-        Self { limiter, clock, checks: AtomicU64::new(0), refused }
+        let quota =
+            NonZeroU32::new(requests).and_then(|burst| Some(Quota::with_period(window / requests)?.allow_burst(burst)));
+        let limiter = quota.map(|quota| RateLimiter::new(quota, DefaultKeyedStateStore::default(), clock.clone()));
+        Self { limiter, clock, checks: AtomicU64::new(0), refused: metrics.rate_limited.with_label_values(&[name]) }
     }
 
     /// Takes one request from `key`'s allowance, or says when there is one again.
-    pub fn check(&self, key: &K) -> Result<(), Error> {
+    pub fn check(&self, key: &K) -> Result<(), Problem> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         if self.checks.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
             limiter.retain_recent();
@@ -85,7 +98,7 @@ impl<K: Clone + Eq + Hash> Limit<K> {
         limiter.check_key(key).map_err(|until| {
             self.refused.inc();
             let wait = until.wait_time_from(governor::clock::Clock::now(&self.clock));
-            Kind::RateLimited { retry_after: whole_seconds(wait) }.into()
+            What::RateLimited { retry_after: whole_seconds(wait) }.into()
         })
     }
 }
@@ -128,9 +141,26 @@ mod tests {
     use crate::time::{ManualClock, Timestamp};
 
     fn limit(per_minute: u32) -> (Limit<u32>, Arc<ManualClock>) {
+        within(per_minute, MINUTE)
+    }
+
+    fn within(requests: u32, window: Duration) -> (Limit<u32>, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::at(Timestamp(0)));
-        let refused = Metrics::new().unwrap().rate_limited.with_label_values(&["anonymous"]);
-        (Limit::new(per_minute, &(Arc::clone(&clock) as Arc<dyn Clock>), refused), clock)
+        let allowance = Allowance { name: "anonymous", requests, window };
+        (Limit::new(allowance, &(Arc::clone(&clock) as Arc<dyn Clock>), &Metrics::new().unwrap()), clock)
+    }
+
+    #[test]
+    fn an_allowance_is_whole_again_after_its_window() {
+        for (requests, window) in [(5, Duration::from_secs(10)), (3, Duration::from_hours(1))] {
+            let (limit, clock) = within(requests, window);
+            let spent = || (0..requests).all(|_| limit.check(&1).is_ok()) && limit.check(&1).is_err();
+            assert!(spent());
+            clock.advance(window / 2);
+            assert!((0..requests).any(|_| limit.check(&1).is_err()), "half of it is not all of it");
+            clock.advance(window);
+            assert!(spent());
+        }
     }
 
     fn network(address: &str) -> Network {
@@ -144,8 +174,8 @@ mod tests {
             limit.check(&1).unwrap();
         }
         let error = limit.check(&1).unwrap_err();
-        assert_eq!(error.kind, Kind::RateLimited { retry_after: 2 });
-        assert_eq!(error.message, "Too many requests");
+        assert_eq!(error.what, What::RateLimited { retry_after: 2 });
+        assert_eq!(crate::api::dialect::in_words(&error.what), "Too many requests");
         assert_eq!(limit.refused.get(), 1);
         clock.advance(Duration::from_secs(2));
         limit.check(&1).unwrap();
@@ -157,7 +187,7 @@ mod tests {
         for per_minute in [1, 7, 59, 60, 1000] {
             let (limit, clock) = limit(per_minute);
             let error = std::iter::repeat_with(|| limit.check(&1)).take(1001).find_map(Result::err).unwrap();
-            let Kind::RateLimited { retry_after } = error.kind else { panic!("{error:?}") };
+            let What::RateLimited { retry_after } = error.what else { panic!("{error:?}") };
             clock.advance(Duration::from_secs(retry_after));
             assert!(limit.check(&1).is_ok(), "{per_minute}");
         }

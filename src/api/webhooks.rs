@@ -1,42 +1,34 @@
 //! `POST /webhooks/clerk`: the provider tells of users, logins and memberships (contracts §10).
 //!
-//! Only what one of the configured secrets signed within the last five minutes is believed; the
+//! Only what one of the configured secrets signed within the last five minutes is accepted; the
 //! signature is over the bytes as they came. What an event asks for is done before it is answered,
 //! so that a 200 means done and a 503 that the sender must come again. Doing it twice does no harm;
 //! a receipt written at the end spares most of it.
 
 mod actions;
 mod payload;
+pub mod sender;
 mod signature;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use aws_lc_rs::rand::SecureRandom;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{any, post};
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request};
+use http::{Method, Request};
 use serde::Serialize;
 
 use self::payload::{Event, Type};
+pub use self::sender::Sender;
 use self::signature::Proof;
-use crate::accounts::Resolver;
-use crate::api::error::{Error, Kind, json_text};
-use crate::api::extract::{is_json, whole};
-use crate::api::session::dialect;
-use crate::config::Config;
-use crate::config::webhooks::SigningSecret;
-use crate::directory::Directory;
+use crate::api::core::Core;
+use crate::api::endpoint::Endpoint;
+use crate::api::extract::{is_json, unsupported, whole};
+use crate::api::json::Json;
+use crate::api::problem::{Problem, WebhookFault, What};
 use crate::metrics::Metrics;
-use crate::session::Sessions;
 use crate::telemetry::audit;
-use crate::time::Clock;
 
 /// The largest event that is read, in bytes (contracts §3 rule 2).
 const BODY_MAX: usize = 1024 * 1024;
@@ -45,32 +37,7 @@ const REMEMBERED: Duration = Duration::from_hours(72);
 /// Where the receipts of deliveries are filed.
 const SCOPE: &str = "clerk";
 
-/// What the surface works with.
-pub struct App {
-    /// Ends sessions.
-    pub sessions: Arc<Sessions>,
-    /// Knows which users the events are about.
-    pub resolver: Arc<Resolver>,
-    /// Users, and the deliveries that were seen to.
-    pub directory: Arc<Directory>,
-    /// Whom to believe; without it there is no endpoint.
-    pub sender: Option<Arc<Sender>>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Counts deliveries.
-    pub metrics: Arc<Metrics>,
-    /// Makes request ids for requests that came without one.
-    pub random: Arc<dyn SecureRandom + Send + Sync>,
-}
-
-/// The Clerk instance whose events are believed.
-pub struct Sender {
-    secrets: ArcSwap<Vec<SigningSecret>>,
-    instance_id: Option<String>,
-    subject_prefix: String,
-}
-
-/// An event that was believed.
+/// An event whose signature is good.
 struct Delivery {
     id: String,
     kind: Type,
@@ -79,15 +46,15 @@ struct Delivery {
 
 /// Why a request is not an event.
 enum Refused {
-    /// Nobody we know signed it, now, for us. Why exactly is for the log.
+    /// No known secret signed it, now, for us. Why exactly is for the log.
     Signature(&'static str),
     /// It was signed and cannot be understood.
     Payload,
     /// It could not be read.
-    Request(Error),
+    Request(Problem),
 }
 
-/// What became of an event that was believed: a label of `webhooks_total`.
+/// What became of an event whose signature is good: a label of `webhooks_total`.
 #[derive(Clone, Copy)]
 enum Outcome {
     Applied,
@@ -100,60 +67,36 @@ struct Received {
     received: bool,
 }
 
-impl Sender {
-    /// Returns the sender that a configuration names, if it names one.
-    pub fn from_config(config: &Config) -> Option<Self> {
-        let (believed, issuer) = (config.webhooks.clerk.as_ref()?, config.clerk.as_ref()?);
-        Some(Self {
-            secrets: ArcSwap::from_pointee(believed.secrets.clone()),
-            instance_id: believed.instance_id.clone(),
-            subject_prefix: issuer.subject_prefix.clone(),
-        })
-    }
-
-    /// Believes what one of `secrets` signed, and nothing else, from now on.
-    pub fn use_secrets(&self, secrets: &[SigningSecret]) {
-        self.secrets.store(Arc::new(secrets.to_vec()));
-    }
+/// Returns the surface's operation; without a sender its path is answered 404.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    let deliver = Endpoint::new(Method::POST, "", "deliver", handle);
+    vec![deliver.only_if(|core| core.sender.is_some()).prepared_by(|core| create_series(&core.metrics))]
 }
 
-/// Returns the surface, which takes the one path and answers 404 when there is no sender.
-pub fn router(app: App) -> Router {
-    create_series(&app.metrics);
-    let random = Arc::clone(&app.random);
-    let endpoint = if app.sender.is_some() { post(handle) } else { any(nothing_here) };
-    Router::new()
-        .route("/webhooks/clerk", endpoint)
-        .layer(from_fn_with_state(random, dialect::speak))
-        .with_state(Arc::new(app))
-}
-
-async fn nothing_here() -> Error {
-    Kind::NotFound.into()
-}
-
-async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Result<Response, Error> {
-    let count = |kind, outcome| app.metrics.webhooks.with_label_values(&[kind, outcome]).inc();
-    let delivery = match believe(&app, request).await {
+async fn handle(State(core): State<Arc<Core>>, request: Request<Body>) -> Result<Json<Received>, Problem> {
+    let count = |kind, outcome| core.metrics.webhooks.with_label_values(&[kind, outcome]).inc();
+    let delivery = match authenticate(&core, request).await {
         Ok(delivery) => delivery,
         Err(refused) => {
-            count(Type::NONE, refused.label());
-            return Err(refused.into());
+            let problem = Problem::from(refused);
+            count(Type::NONE, problem.what.label());
+            return Err(problem);
         }
     };
-    let outcome = see_to(&app, &delivery).await;
-    count(delivery.kind.label(), outcome.as_ref().map_or_else(|error| error.kind.label(), |outcome| outcome.label()));
+    let outcome = process(&core, &delivery).await;
+    let label = outcome.as_ref().map_or_else(|problem| problem.what.label(), |outcome| outcome.label());
+    count(delivery.kind.label(), label);
     outcome?;
-    let json = HeaderValue::from_static("application/json");
-    Ok(([(CONTENT_TYPE, json)], json_text(&Received { received: true })).into_response())
+    Ok(Json(Received { received: true }))
 }
 
-// What costs least is looked at first: a stranger's body is read only under a fresh date.
-async fn believe(app: &App, request: Request<Body>) -> Result<Delivery, Refused> {
-    let Some(sender) = &app.sender else { return Err(Refused::Request(Kind::NotFound.into())) };
+// What costs least is looked at first: a body is read only under a fresh date, so that an old delivery costs nothing.
+async fn authenticate(core: &Core, request: Request<Body>) -> Result<Delivery, Refused> {
     let (head, body) = request.into_parts();
+    // The endpoint is there only with a sender.
+    let sender = core.sender.as_ref().ok_or_else(|| Refused::Request(What::Internal.into()))?;
     let proof = Proof::read(&head.headers).ok_or(Refused::Signature("missing or malformed headers"))?;
-    if !proof.is_fresh(app.clock.now()) {
+    if !proof.is_fresh(core.clock.now()) {
         return Err(Refused::Signature("stale"));
     }
     let body = whole(body, BODY_MAX).await.map_err(Refused::Request)?;
@@ -161,7 +104,7 @@ async fn believe(app: &App, request: Request<Body>) -> Result<Delivery, Refused>
         return Err(Refused::Signature("bad signature"));
     }
     if head.headers.contains_key(CONTENT_TYPE) && !is_json(&head.headers) {
-        return Err(Refused::Request(Kind::UnsupportedMediaType.into()));
+        return Err(Refused::Request(unsupported(&head.headers).into()));
     }
     let payload = payload::Payload::parse(&body).ok_or(Refused::Payload)?;
     if sender.instance_id.is_some() && payload.instance_id() != sender.instance_id.as_deref() {
@@ -171,17 +114,17 @@ async fn believe(app: &App, request: Request<Body>) -> Result<Delivery, Refused>
     Ok(Delivery { id: proof.into_id(), kind: payload.kind(), event })
 }
 
-// The receipt comes last: whatever stops this half-way, the sender comes again and finds none.
-async fn see_to(app: &App, delivery: &Delivery) -> Result<Outcome, Error> {
+// The receipt comes last: when this stops half-way, the sender comes again and finds none.
+async fn process(core: &Core, delivery: &Delivery) -> Result<Outcome, Problem> {
     if matches!(delivery.event, Event::Ignored) {
         return Ok(Outcome::Ignored);
     }
-    if app.directory.find_receipt(SCOPE, &delivery.id, app.clock.now()).await?.is_some() {
+    if core.directory.find_receipt(SCOPE, &delivery.id, core.clock.now()).await?.is_some() {
         return Ok(Outcome::Duplicate);
     }
-    actions::apply(app, &delivery.event).await?;
-    let now = app.clock.now();
-    app.directory.keep_receipt(SCOPE, &delivery.id, None, now.plus(REMEMBERED), now).await?;
+    actions::apply(core, &delivery.event).await?;
+    let now = core.clock.now();
+    core.directory.keep_receipt(SCOPE, &delivery.id, None, now.plus(REMEMBERED), now).await?;
     Ok(Outcome::Applied)
 }
 
@@ -210,25 +153,15 @@ impl Outcome {
     }
 }
 
-impl Refused {
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Signature(_) => "invalid_signature",
-            Self::Payload => "invalid_payload",
-            Self::Request(error) => error.kind.label(),
-        }
-    }
-}
-
-impl From<Refused> for Error {
+impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Signature(reason) => {
                 audit::Event { reason: Some(reason), ..audit::Action::WebhookRefused.event() }.write();
-                Self::new(Kind::BadRequest, "Invalid webhook signature")
+                What::RefusedWebhook(WebhookFault::Signature).into()
             }
-            Refused::Payload => Self::new(Kind::BadRequest, "Invalid webhook payload"),
-            Refused::Request(error) => error,
+            Refused::Payload => What::RefusedWebhook(WebhookFault::Payload).into(),
+            Refused::Request(problem) => problem,
         }
     }
 }

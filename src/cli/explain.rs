@@ -1,13 +1,16 @@
 //! `doorward explain METHOD PATH`: which rule a request meets, and what it then needs.
 //!
-//! Asks the same table that the proxy asks, so that it cannot say anything else.
+//! Uses the proxy's own route table, so that both give the same answer.
 
 use clap::Args;
 use http::Method;
 
-use super::{ConfigFiles, FAILURE, SUCCESS, Surroundings, USAGE, say};
+use super::{ConfigFiles, Environment, FAILURE, SUCCESS, USAGE, print};
 use crate::config::{Auth, Config};
-use crate::proxy::route::{Policy, Route, RouteTable, Rule, Surface, normalise};
+use crate::model::surface::SurfaceId;
+use crate::proxy::path::normalise;
+use crate::proxy::policy::RoutePolicy;
+use crate::proxy::route::{Route, RouteTable, Rule};
 
 /// Which request to explain.
 #[derive(Args, Debug)]
@@ -21,20 +24,20 @@ pub struct Request {
 }
 
 /// Prints what would happen to a request; returns the exit code, 1 if it is refused for its path alone.
-pub fn run(request: &Request, surroundings: &mut Surroundings<'_>) -> u8 {
-    let loaded = match surroundings.read(&request.files) {
+pub fn run(request: &Request, environment: &mut Environment<'_>) -> u8 {
+    let loaded = match environment.read(&request.files) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     let Ok(method) = Method::from_bytes(request.method.as_bytes()) else {
-        surroundings.fail(&"the first argument is not a method; write e.g. `doorward explain GET /reports`");
+        environment.fail(&"the first argument is not a method; write e.g. `doorward explain GET /reports`");
         return USAGE;
     };
-    let table = match RouteTable::new(&loaded.config.routes) {
+    let table = match RouteTable::new(&loaded.config.routes, loaded.config.surfaces.mounts()) {
         Ok(table) => table,
         Err(problems) => {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            surroundings.fail(&format_args!("routes: {}", problems.join("; ")));
+            environment.fail(&format_args!("routes: {}", problems.join("; ")));
             return USAGE;
         }
     };
@@ -43,25 +46,26 @@ pub fn run(request: &Request, surroundings: &mut Surroundings<'_>) -> u8 {
         Ok(path) => (SUCCESS, explained(&table, &loaded.config, &method, &path)),
         Err(error) => (FAILURE, vec![format!("answered 400: {error}; two servers could read it differently")]),
     };
-    say(surroundings.stdout, &format!("{method} {path}\n"));
+    print(environment.stdout, &format!("{method} {path}\n"));
     for line in lines {
-        say(surroundings.stdout, &format!("  {line}\n"));
+        print(environment.stdout, &format!("  {line}\n"));
     }
     code
 }
 
-fn explained(table: &RouteTable, config: &Config, method: &Method, path: &str) -> Vec<String> {
+/// Returns what would happen to a request, a line each.
+pub(crate) fn explained(table: &RouteTable, config: &Config, method: &Method, path: &str) -> Vec<String> {
     let seen = format!("seen as {path}, by the rules and by the application alike");
     let mut lines = vec![seen];
     if config.upstream.url.is_none() {
         lines.push("upstream.url is null: answered 404; forwarded only by another proxy that asks".to_owned());
     }
     match table.classify(method, path) {
-        Route::Terminate(Surface::Reserved) => lines.push("answered 404: nothing is there".to_owned()),
-        Route::Terminate(Surface::Verify) if !config.forward_auth.enabled => {
+        Route::Terminate(SurfaceId::ForwardAuth) => lines.push("answered 404: nothing is there".to_owned()),
+        Route::Check if !config.forward_auth.enabled => {
             lines.push("answered 404: forward_auth.enabled is false".to_owned());
         }
-        Route::Terminate(_) => {
+        Route::Check | Route::Terminate(_) => {
             lines.push("answered by Doorward itself; rules do not apply".to_owned());
             if config.forward_auth.is_on() {
                 lines.push("asked about by another proxy: needs a session, whatever the rules say".to_owned());
@@ -88,7 +92,7 @@ fn rule_line(rule: &Rule, config: &Config) -> String {
     }
 }
 
-fn policy_lines(policy: &Policy) -> Vec<String> {
+fn policy_lines(policy: &RoutePolicy) -> Vec<String> {
     let mut lines = Vec::new();
     lines.push(match policy.auth {
         Auth::None => "forwarded to anybody, without an identity".to_owned(),

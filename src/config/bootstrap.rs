@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::duration;
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
 
 /// What `GET /auth/bootstrap` is composed of.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Bootstrap {
     /// Whether guests may ask.
     pub allow_anonymous: bool,
@@ -21,12 +19,22 @@ pub struct Bootstrap {
     pub secrets: Section,
 }
 
+impl FromKeys for Bootstrap {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self {
+            allow_anonymous: keys.take("allow_anonymous"),
+            profile: keys.take("profile"),
+            subscription: keys.take("subscription"),
+            secrets: keys.take("secrets"),
+        }
+    }
+}
+
 /// One of the three sections.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "Written")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Section {
     /// Where it comes from.
-    pub source: Source,
+    pub source: SectionSource,
     /// Whether there is no answer without it.
     pub required: bool,
     /// How long the source may take.
@@ -37,46 +45,55 @@ pub struct Section {
 
 /// Where a section comes from.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Source {
+pub enum SectionSource {
     /// The application is asked.
     Http(HttpSource),
     /// The directory's database is asked, in the operator's words.
     Sql(SqlSource),
     /// What Doorward itself knows of the caller.
     Directory,
-    /// Nobody is asked.
+    /// No source is asked: the section is its defaults.
     Static,
 }
 
 /// An endpoint of the application.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HttpSource {
     /// Its path, with a query if it needs one.
     pub path: String,
     /// What to send when it answers 404.
-    #[serde(default)]
     pub create: Option<Create>,
 }
 
+impl FromKeys for HttpSource {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { path: keys.take("path"), create: keys.take("create") }
+    }
+}
+
 /// What makes a document that is not there.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Create {
     /// How it is sent: only PUT is safe to repeat.
-    #[serde(default = "put")]
     pub method: CreateMethod,
     /// Where it is sent; the source's own path when absent.
-    #[serde(default)]
     pub path: Option<String>,
     /// The document; `{user_id}` and `{client_id}` in its texts are replaced.
-    #[serde(default)]
     pub body: Map<String, Value>,
 }
 
+impl FromKeys for Create {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self {
+            method: keys.take_or("method", CreateMethod::Put),
+            path: keys.take("path"),
+            body: keys.take_or("body", Map::new()),
+        }
+    }
+}
+
 /// How a document is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CreateMethod {
     /// `PUT`
     Put,
@@ -84,32 +101,30 @@ pub enum CreateMethod {
     Post,
 }
 
+impl FromTree for CreateMethod {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
+        let words = [("PUT", Self::Put), ("POST", Self::Post)];
+        place.one_of(notes, &words, Self::Put)
+    }
+}
+
 /// Statements on the directory's database; `$1` is the user, `$2` the tenant.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqlSource {
     /// Gives one column of JSON.
     pub select: String,
     /// What to run when that gives no row; must do nothing when there is one after all.
-    #[serde(default)]
     pub create: Option<String>,
 }
 
-/// A section as it is written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    source: Name,
-    http: Option<HttpSource>,
-    sql: Option<SqlSource>,
-    required: bool,
-    #[serde(deserialize_with = "duration::deserialize")]
-    timeout: Duration,
-    defaults: Option<Map<String, Value>>,
+impl FromKeys for SqlSource {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { select: keys.take("select"), create: keys.take("create") }
+    }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// Where a section says that it comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Name {
     Http,
     Sql,
@@ -117,22 +132,38 @@ enum Name {
     Static,
 }
 
-impl TryFrom<Written> for Section {
-    type Error = &'static str;
+impl FromTree for Name {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
+        let words =
+            [("http", Self::Http), ("sql", Self::Sql), ("directory", Self::Directory), ("static", Self::Static)];
+        place.one_of(notes, &words, Self::Http)
+    }
+}
 
-    fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { source, http, sql, required, timeout, defaults } = written;
-        let source = match (source, http, sql) {
-            (Name::Http, Some(http), None) => Source::Http(http),
-            (Name::Sql, None, Some(sql)) => Source::Sql(sql),
-            (Name::Directory, None, None) => Source::Directory,
-            (Name::Static, None, None) => Source::Static,
-            (Name::Http, None, _) => return Err("has source: http and needs http: { path: … } beside it"),
-            (Name::Sql, _, None) => return Err("has source: sql and needs sql: { select: … } beside it"),
-            (_, Some(_), _) => return Err("has an http section that only source: http reads"),
-            (_, _, Some(_)) => return Err("has a sql section that only source: sql reads"),
-        };
-        Ok(Self { source, required, timeout, defaults: defaults.unwrap_or_default() })
+impl FromKeys for Section {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        let (name, http, sql) = (keys.take("source"), keys.take("http"), keys.take("sql"));
+        let source = SectionSource::new(name, http, sql).unwrap_or_else(|contradiction| {
+            keys.contradict(&["source", "http", "sql"], contradiction);
+            SectionSource::Static
+        });
+        let (required, timeout) = (keys.take("required"), keys.take("timeout"));
+        Self { source, required, timeout, defaults: keys.take::<Option<_>>("defaults").unwrap_or_default() }
+    }
+}
+
+impl SectionSource {
+    fn new(name: Name, http: Option<HttpSource>, sql: Option<SqlSource>) -> Result<Self, &'static str> {
+        match (name, http, sql) {
+            (Name::Http, Some(http), None) => Ok(Self::Http(http)),
+            (Name::Sql, None, Some(sql)) => Ok(Self::Sql(sql)),
+            (Name::Directory, None, None) => Ok(Self::Directory),
+            (Name::Static, None, None) => Ok(Self::Static),
+            (Name::Http, None, _) => Err("has source: http and needs http: { path: … } beside it"),
+            (Name::Sql, _, None) => Err("has source: sql and needs sql: { select: … } beside it"),
+            (_, Some(_), _) => Err("has an http section that only source: http reads"),
+            (_, _, Some(_)) => Err("has a sql section that only source: sql reads"),
+        }
     }
 }
 
@@ -152,10 +183,6 @@ impl SqlSource {
         };
         statement.split('$').skip(1).filter_map(number).max().unwrap_or(0)
     }
-}
-
-fn put() -> CreateMethod {
-    CreateMethod::Put
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Rules that types cannot hold: ranges, and what must agree between keys.
 //!
-//! Whatever passes here can be served. What can be served but is probably not meant is in `risk`.
+//! A configuration that passes here can be served. What can be served but is probably not meant is in `risk`.
 
 mod bootstrap;
 mod forward_auth;
@@ -10,6 +10,7 @@ mod outbox;
 mod rebind;
 mod routes;
 mod sessions;
+mod surfaces;
 mod telemetry;
 mod webhooks;
 
@@ -33,6 +34,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     issuers::check(config, &mut found);
     rebind::check(config, &mut found);
     routes::check(&config.routes, &mut found);
+    surfaces::check(&config.surfaces, &mut found);
     outbox::check(config, &mut found);
     telemetry::check(&config.telemetry, &mut found);
     webhooks::check(config, &mut found);

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::otel;
 use super::problem::{KeyPath, Problem, Step};
-use super::{otel, redact};
+use super::redact::SecretPlaces;
+use super::values::file_named_by;
 
 /// What every variable begins with; a double underscore separates keys, as single ones are part of names.
 const ENVIRONMENT_PREFIX: &str = "DOORWARD__";
@@ -23,6 +25,8 @@ pub(super) struct Layers {
     pub(super) defaults: Value,
     /// What all layers together say.
     pub(super) tree: Value,
+    /// Where the types have secrets.
+    pub(super) secrets: SecretPlaces,
     origins: BTreeMap<KeyPath, String>,
 }
 
@@ -33,7 +37,8 @@ pub(super) fn read(files: &[PathBuf], environment: &BTreeMap<String, String>) ->
         problems.push(problem);
         Value::Object(Map::new())
     });
-    let mut layers = Layers { tree: defaults.clone(), defaults, origins: BTreeMap::new() };
+    let secrets = SecretPlaces::of_config();
+    let mut layers = Layers { tree: defaults.clone(), defaults, secrets, origins: BTreeMap::new() };
     for (path, value, name) in otel::layer(environment) {
         layers.lay(&path, value, name);
     }
@@ -45,7 +50,7 @@ pub(super) fn read(files: &[PathBuf], environment: &BTreeMap<String, String>) ->
     }
     // Sorted: DOORWARD__CLERK is laid before DOORWARD__CLERK__ISSUER, which refines it.
     for (name, text) in environment.iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)) {
-        match read_variable(name, text) {
+        match read_variable(name, text, &layers.secrets) {
             Ok((path, value)) => layers.lay(&path, value, name),
             Err(problem) => problems.push(problem),
         }
@@ -66,7 +71,7 @@ impl Layers {
                 None => break,
             }
         }
-        // A section nobody replaced as a whole: whoever last wrote inside it.
+        // A section that no layer replaced as a whole comes from the last layer that wrote inside it.
         let inside = self.origins.iter().filter(|(written, _)| path.contains(written));
         inside.map(|(_, origin)| origin.as_str()).next_back().unwrap_or("defaults")
     }
@@ -90,14 +95,6 @@ pub(super) fn find<'a>(tree: &'a Value, path: &KeyPath) -> Option<&'a Value> {
     })
 }
 
-/// As [`find`], to be changed in place.
-pub(super) fn find_mut<'a>(tree: &'a mut Value, path: &KeyPath) -> Option<&'a mut Value> {
-    path.steps().iter().try_fold(tree, |value, step| match step {
-        Step::Key(key) => value.get_mut(key),
-        Step::Index(index) => value.get_mut(index),
-    })
-}
-
 fn merge(base: &mut Value, over: Value, path: &KeyPath, written: &mut Vec<KeyPath>) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
@@ -113,7 +110,7 @@ fn merge(base: &mut Value, over: Value, path: &KeyPath, written: &mut Vec<KeyPat
     }
 }
 
-// Whatever stands in the way of the path is replaced by a map.
+// A value that stands in the way of the path is replaced by a map.
 fn make_place<'a>(tree: &'a mut Value, path: &KeyPath) -> &'a mut Value {
     path.names().iter().fold(tree, |value, key| {
         if !value.is_object() {
@@ -132,7 +129,7 @@ fn read_file(file: &Path) -> Result<Value, Problem> {
     parse(&text, &origin)
 }
 
-fn read_variable(name: &str, text: &str) -> Result<(KeyPath, Value), Problem> {
+fn read_variable(name: &str, text: &str, secrets: &SecretPlaces) -> Result<(KeyPath, Value), Problem> {
     let dotted = name.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or_default().to_ascii_lowercase();
     let keys: Vec<&str> = dotted.split("__").collect();
     if keys.iter().any(|key| key.is_empty()) {
@@ -140,14 +137,14 @@ fn read_variable(name: &str, text: &str) -> Result<(KeyPath, Value), Problem> {
     }
     let path: KeyPath = keys.into_iter().map(|key| Step::Key(key.to_owned())).collect();
     let parsed = serde_saphyr::from_str_with_options::<Value>(text, options());
-    // A password is text whatever it looks like; only {file: …} is not.
-    if redact::is_secret(&path) {
-        let written = parsed.ok().filter(redact::names_a_file);
+    // A password is text even where it reads as a number or a list; only {file: …} is not.
+    if secrets.include(&path) {
+        let written = parsed.ok().filter(|value| file_named_by(value).is_some());
         return Ok((path, written.unwrap_or_else(|| Value::from(text))));
     }
     match parsed {
         Ok(value) => Ok((path, value)),
-        Err(_) if redact::holds_secret(&path) => Err(unreadable(name, "is not YAML".to_owned())),
+        Err(_) if secrets.reach_into(&path) => Err(unreadable(name, "is not YAML".to_owned())),
         Err(error) => Err(unreadable(name, format!("is not YAML: {}", error.without_snippet()))),
     }
 }

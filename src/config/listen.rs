@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, de::Error};
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,22 +17,31 @@ pub enum Address {
 }
 
 /// The admin listener: probes and metrics.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     /// `host:port`.
-    #[serde(deserialize_with = "from_text")]
     pub listen: SocketAddr,
 }
 
+impl FromKeys for Admin {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { listen: keys.take("listen") }
+    }
+}
+
 /// A certificate and its key, reread when the files change.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tls {
     /// PEM file with the certificate chain, leaf first.
     pub cert: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
+}
+
+impl FromKeys for Tls {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { cert: keys.take("cert"), key: keys.take("key") }
+    }
 }
 
 impl FromStr for Address {
@@ -59,13 +68,8 @@ impl fmt::Display for Address {
     }
 }
 
-impl<'de> Deserialize<'de> for Address {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        from_text(input)
+impl FromTree for Address {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
+        place.parsed(notes, || Self::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))))
     }
-}
-
-/// Reads anything that parses from text; for `#[serde(deserialize_with)]`.
-pub fn from_text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(input: D) -> Result<T, D::Error> {
-    String::deserialize(input)?.parse().map_err(D::Error::custom)
 }

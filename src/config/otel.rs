@@ -1,7 +1,7 @@
 //! OpenTelemetry's own environment variables, as a layer between the defaults and the files.
 //!
 //! A pod often has them for every container. What Doorward cannot follow (gRPC, a sampler it does
-//! not know, a number that is none) is left out, as OpenTelemetry asks; whatever else is taken is
+//! not know, a number that is none) is left out, as OpenTelemetry asks; everything else is
 //! checked like any configuration and named in problems by its variable.
 
 use std::collections::BTreeMap;

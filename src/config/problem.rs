@@ -172,11 +172,6 @@ impl Finding {
         self
     }
 
-    /// Returns the finding with its keys put where the operator wrote them.
-    pub(super) fn at(self, place: impl Fn(&KeyPath) -> KeyPath) -> Self {
-        Self { key: place(&self.key), rests_on: self.rests_on.iter().map(&place).collect(), message: self.message }
-    }
-
     /// Returns whether this finding rests on a value that was already found wrong.
     pub(super) fn follows_from(&self, problem: &Problem) -> bool {
         let Some(wrong) = &problem.key else { return true };

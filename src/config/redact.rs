@@ -4,71 +4,80 @@
 
 use serde_json::{Map, Value};
 
+use super::Config;
 use super::problem::{KeyPath, Step};
+use super::read::{ANY_KEY, secrets_of};
+use super::values::file_named_by;
 
-/// Where secrets are, list positions left out.
-const SECRETS: [&[&str]; 7] = [
-    &["sessions", "token", "keys", "secret"],
-    &["sessions", "redis", "password"],
-    &["directory", "password"],
-    &["outbox", "alias", "api_key"],
-    &["webhooks", "clerk", "secrets"],
-    &["rebind", "hook", "secret"],
-    &["telemetry", "traces", "headers"],
-];
 const HIDDEN: &str = "[redacted]";
 /// How much of a wrong value is worth showing.
 const SHOWN_MAX: usize = 120;
 
-/// Returns whether the value at `path` is a secret.
-pub(super) fn is_secret(path: &KeyPath) -> bool {
-    match path.steps() {
-        // Headers by name.
-        [.., Step::Key(headers), Step::Key(_)] if headers == "headers" => true,
-        [.., Step::Key(key)] => ["secret", "password", "api_key"].contains(&key.as_str()),
-        // One of several.
-        [.., Step::Key(list), Step::Index(_)] => list == "secrets",
-        _ => false,
-    }
-}
+/// Where a configuration holds secrets, as the types of its keys say.
+#[derive(Debug)]
+pub(super) struct SecretPlaces(Vec<KeyPath>);
 
-/// Returns whether a secret lies at `path` or inside it.
-pub(super) fn holds_secret(path: &KeyPath) -> bool {
-    let names = path.names();
-    is_secret(path) || SECRETS.iter().any(|secret| secret.starts_with(&names))
-}
-
-/// Returns `value`, which stands at `path`, with every secret replaced.
-pub(super) fn redacted(path: &KeyPath, value: &Value) -> Value {
-    if is_secret(path) {
-        return if value.is_null() || names_a_file(value) { value.clone() } else { Value::from(HIDDEN) };
+impl SecretPlaces {
+    /// Returns the places of every secret that [`Config`] can hold.
+    pub(super) fn of_config() -> Self {
+        Self(secrets_of::<Config>())
     }
-    match value {
-        Value::Object(map) => {
-            map.iter().map(|(key, value)| (key.clone(), redacted(&path.key(key), value))).collect::<Map<_, _>>().into()
+
+    /// Returns whether the value at `path` is a secret, or would be in another section: it may stand in the wrong one.
+    pub(super) fn include(&self, path: &KeyPath) -> bool {
+        self.0.iter().any(|place| {
+            // From the last name on: what follows a name are positions in a list, or keys of a map.
+            let named = |step: &Step| matches!(step, Step::Key(key) if key != ANY_KEY);
+            let from = place.steps().iter().rposition(named).unwrap_or(0);
+            let (tail, steps) = (place.steps().get(from..).unwrap_or_default(), path.steps());
+            let end = steps.len().checked_sub(tail.len()).and_then(|start| steps.get(start..));
+            end.is_some_and(|end| end.iter().zip(tail).all(|(step, expected)| is_like(step, expected)))
+        })
+    }
+
+    /// Returns whether a secret stands at `path` or inside it.
+    pub(super) fn reach_into(&self, path: &KeyPath) -> bool {
+        let names = path.names();
+        self.include(path) || self.0.iter().any(|place| place.names().starts_with(&names))
+    }
+
+    /// Returns `value`, which stands at `path`, with every secret replaced.
+    pub(super) fn redacted(&self, path: &KeyPath, value: &Value) -> Value {
+        if self.include(path) {
+            let harmless = value.is_null() || file_named_by(value).is_some();
+            return if harmless { value.clone() } else { Value::from(HIDDEN) };
         }
-        Value::Array(list) => {
-            list.iter().enumerate().map(|(index, value)| redacted(&path.index(index), value)).collect()
+        match value {
+            Value::Object(map) => {
+                let entries = map.iter().map(|(key, value)| (key.clone(), self.redacted(&path.key(key), value)));
+                entries.collect::<Map<_, _>>().into()
+            }
+            Value::Array(list) => {
+                list.iter().enumerate().map(|(index, value)| self.redacted(&path.index(index), value)).collect()
+            }
+            // Text where a section belongs may be the secret itself, written one level too high.
+            Value::String(_) | Value::Number(_) if self.reach_into(path) => Value::from(HIDDEN),
+            Value::String(text) => Value::String(without_userinfo(text)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
         }
-        // Text where a section belongs may be the secret itself, written one level too high.
-        Value::String(_) | Value::Number(_) if holds_secret(path) => Value::from(HIDDEN),
-        Value::String(text) => Value::String(without_userinfo(text)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+
+    /// Returns the value at `path` as one short line of JSON, secrets replaced.
+    pub(super) fn shown(&self, path: &KeyPath, value: &Value) -> String {
+        let text = self.redacted(path, value).to_string();
+        if text.chars().count() <= SHOWN_MAX {
+            return text;
+        }
+        text.chars().take(SHOWN_MAX).chain("…".chars()).collect()
     }
 }
 
-/// Returns the value at `path` as one short line of JSON, secrets replaced.
-pub(super) fn shown(path: &KeyPath, value: &Value) -> String {
-    let text = redacted(path, value).to_string();
-    if text.chars().count() <= SHOWN_MAX {
-        return text;
+fn is_like(step: &Step, expected: &Step) -> bool {
+    match (step, expected) {
+        (Step::Index(_), Step::Index(_)) => true,
+        (Step::Key(_), Step::Key(any)) if any == ANY_KEY => true,
+        (step, expected) => step == expected,
     }
-    text.chars().take(SHOWN_MAX).chain("…".chars()).collect()
-}
-
-/// Returns whether `value` is `{file: …}`.
-pub(super) fn names_a_file(value: &Value) -> bool {
-    value.as_object().is_some_and(|map| map.len() == 1 && map.get("file").is_some_and(Value::is_string))
 }
 
 /// Returns the tree as YAML in block style. Strings are quoted as in JSON, which YAML includes.
@@ -105,11 +114,47 @@ fn is_plain(key: &str) -> bool {
         && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&key)
 }
 
-// A password may hold '@' and '/': whatever stands before the last '@' is hidden.
+// A password may hold '@' and '/': what stands before the last '@' is hidden.
 fn without_userinfo(text: &str) -> String {
     match (text.split_once("://"), text.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{HIDDEN}@{host}"),
         (None, Some((_, host))) => format!("{HIDDEN}@{host}"),
         (_, None) => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_types_say_where_secrets_are() {
+        let places: Vec<String> = SecretPlaces::of_config().0.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            places,
+            [
+                "sessions.token.keys[0].secret",
+                "sessions.redis.password",
+                "directory.password",
+                "outbox.alias.api_key",
+                "rebind.hook.secret",
+                "webhooks.clerk.secrets[0]",
+                "telemetry.traces.headers.*",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_secret_is_one_in_any_section_and_a_section_that_is_called_like_one_is_none() {
+        let secrets = SecretPlaces::of_config();
+        let keys = KeyPath::of("sessions.token.keys").index(7);
+        for path in [keys.key("secret"), KeyPath::of("limits.password"), KeyPath::of("outbox.headers.x-key")] {
+            assert!(secrets.include(&path), "{path}");
+        }
+        for path in [KeyPath::of("bootstrap.secrets"), keys.key("id"), KeyPath::default()] {
+            assert!(!secrets.include(&path), "{path}");
+        }
+        assert!(secrets.reach_into(&keys) && secrets.reach_into(&KeyPath::of("webhooks")));
+        assert!(!secrets.reach_into(&KeyPath::of("limits")));
     }
 }

@@ -8,6 +8,7 @@ use super::directory::DirectoryUrl;
 use super::problem::{Finding, KeyPath};
 use super::sessions::StoreUrl;
 use super::{Config, OnUnavailable, RouteRule};
+use crate::model::surface::{Reach, Surfaces};
 
 /// How long a Cluster's answer may be kept: its publications are not ordered with its reads.
 const CLUSTER_TTL_MAX: Duration = Duration::from_secs(5);
@@ -23,7 +24,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     sessions(config, &mut found);
     directory(config, &mut found);
     issuers(config, &mut found);
-    routes(&config.routes, &mut found);
+    routes(&config.routes, &config.surfaces.mounts(), &mut found);
     forward_auth(config, &mut found);
     if config.outbox.alias.url.as_deref().is_some_and(goes_in_clear) {
         let message = "sends the project's key, and who is who, in clear";
@@ -103,12 +104,14 @@ fn issuers(config: &Config, found: &mut Vec<Finding>) {
     }
 }
 
-fn routes(routes: &[RouteRule], found: &mut Vec<Finding>) {
+fn routes(routes: &[RouteRule], surfaces: &Surfaces, found: &mut Vec<Finding>) {
     for (index, rule) in routes.iter().enumerate() {
-        let below =
-            |own: &str| rule.path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        for own in ["/auth", "/_doorward"].into_iter().filter(|own| below(own)) {
-            let message = format!("does nothing: Doorward itself answers below {own}");
+        if let Some(mount) = surfaces.owner(&rule.path) {
+            let place = match mount.reach {
+                Reach::Exact => &mount.path,
+                Reach::Below => &format!("below {}", mount.path),
+            };
+            let message = format!("does nothing: Doorward itself answers {place}");
             found.push(Finding::new(KeyPath::of("routes").index(index).key("path"), message));
         }
     }
@@ -151,4 +154,55 @@ fn is_local(url: &str) -> bool {
     let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
     let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Auth;
+    use crate::model::Dialect;
+    use crate::model::surface::{Mount, SurfaceId};
+
+    fn warned(surfaces: &Surfaces, path: &str) -> Option<String> {
+        let rule = RouteRule {
+            id: None,
+            path: path.to_owned(),
+            methods: Vec::new(),
+            auth: Auth::None,
+            allow_anonymous: true,
+            require_any_role: Vec::new(),
+            stream: false,
+            keep_credentials: false,
+            errors: Dialect::Detail,
+        };
+        let mut found = Vec::new();
+        routes(&[rule], surfaces, &mut found);
+        found.pop().map(|finding| finding.message)
+    }
+
+    #[test]
+    fn a_rule_for_what_doorward_answers_itself_is_warned_of_wherever_that_is() {
+        let surfaces = Config::load(&[], &std::collections::BTreeMap::new()).unwrap().config.surfaces.mounts();
+        for mount in surfaces.mounts() {
+            let told = warned(&surfaces, &mount.path).unwrap();
+            assert!(told.starts_with("does nothing: Doorward itself answers"), "{told}");
+            assert!(told.ends_with(&mount.path), "{told}");
+        }
+        for path in ["/auth/**", "/auth/x/*", "/_doorward/**", "/webhooks/clerk"] {
+            assert!(warned(&surfaces, path).is_some(), "{path}");
+        }
+        for path in ["/**", "/*", "/authors", "/webhooks/clerk/**", "/webhooks/*"] {
+            assert_eq!(warned(&surfaces, path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_surface_that_is_added_is_warned_of_too() {
+        let surfaces = Surfaces::new(vec![Mount::below(SurfaceId::Example, "/example")]);
+        assert_eq!(
+            warned(&surfaces, "/example/**").as_deref(),
+            Some("does nothing: Doorward itself answers below /example")
+        );
+        assert_eq!(warned(&surfaces, "/auth/**"), None, "nothing else is known of its own");
+    }
 }

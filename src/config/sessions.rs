@@ -3,20 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de::Error};
-
-use super::{duration, listen::from_text};
+use super::parts::SecretDigest;
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
 use crate::secret::Secret;
 
 /// Tokens, the session store, cache and revocation.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sessions {
     /// Where sessions live: `sqlite:///path`, `redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://`.
-    #[serde(deserialize_with = "from_text")]
     pub store: StoreUrl,
     /// How long a session lives.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub ttl: Duration,
     /// How many sessions one principal may have; the oldest go first.
     pub max_per_principal: u32,
@@ -25,14 +21,29 @@ pub struct Sessions {
     /// What validation does while the store cannot be asked.
     pub on_unavailable: OnUnavailable,
     /// With `serve_stale`: how long after the lease lapsed a known session is still let through.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub max_stale: Duration,
     /// The in-process cache.
     pub cache: Cache,
-    /// How replicas hear of revocations.
+    /// How replicas learn of revocations.
     pub revocation: Revocation,
     /// How to reach Redis.
     pub redis: Redis,
+}
+
+impl FromKeys for Sessions {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self {
+            store: keys.take("store"),
+            ttl: keys.take("ttl"),
+            max_per_principal: keys.take("max_per_principal"),
+            token: keys.take("token"),
+            on_unavailable: keys.take("on_unavailable"),
+            max_stale: keys.take("max_stale"),
+            cache: keys.take("cache"),
+            revocation: keys.take("revocation"),
+            redis: keys.take("redis"),
+        }
+    }
 }
 
 /// Where sessions live.
@@ -69,29 +80,37 @@ pub struct RedisCredentials {
 }
 
 /// The token's form and keys.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Token {
     /// What every token begins with. Never change it while tokens are out: they would all be refused.
     pub prefix: String,
     /// MAC keys: the first mints, all verify. Empty only with the embedded store, which makes and keeps one.
-    pub keys: Vec<TokenKey>,
+    pub keys: Vec<TokenKeySetting>,
+}
+
+impl FromKeys for Token {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { prefix: keys.take("prefix"), keys: keys.take("keys") }
+    }
 }
 
 /// A MAC key.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenKey {
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenKeySetting {
     /// What tokens name the key by, 0 to 255.
     pub id: u8,
     /// At least 32 bytes; `doorward keys generate` makes one.
-    #[serde(deserialize_with = "secret")]
     pub secret: Secret,
 }
 
+impl FromKeys for TokenKeySetting {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { id: keys.take("id"), secret: keys.take("secret") }
+    }
+}
+
 /// What validation does while the store cannot be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnUnavailable {
     /// Refuse with 503.
     FailClosed,
@@ -99,51 +118,55 @@ pub enum OnUnavailable {
     ServeStale,
 }
 
+impl FromTree for OnUnavailable {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
+        let words = [("fail_closed", Self::FailClosed), ("serve_stale", Self::ServeStale)];
+        place.one_of(notes, &words, Self::FailClosed)
+    }
+}
+
 /// The in-process cache.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cache {
     /// How many sessions it holds; keep it above the number active at once.
     pub capacity: u64,
     /// How long an answer is kept before the store is asked again.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub max_ttl: Duration,
-    /// How long the answer "no such session" is kept.
-    #[serde(deserialize_with = "duration::deserialize")]
-    pub negative_ttl: Duration,
 }
 
-/// How replicas hear of revocations.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+impl FromKeys for Cache {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { capacity: keys.take("capacity"), max_ttl: keys.take("max_ttl") }
+    }
+}
+
+/// How replicas learn of revocations.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Revocation {
-    /// How often a replica proves to itself that it still hears.
-    #[serde(deserialize_with = "duration::deserialize")]
+    /// How often a replica proves to itself that messages still reach it.
     pub heartbeat: Duration,
-    /// The promise: no revoked session is accepted later than this, whatever fails.
-    #[serde(deserialize_with = "duration::deserialize")]
+    /// The promise: no revoked session is accepted later than this, also when the store or the network fails.
     pub lease: Duration,
-    /// How far back revocations are re-applied after a reconnect.
-    #[serde(deserialize_with = "duration::deserialize")]
-    pub reapply_window: Duration,
     /// How many Redis replicas must confirm a revocation before it is answered; 0 for none.
     pub wait_replicas: u32,
 }
 
+impl FromKeys for Revocation {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { heartbeat: keys.take("heartbeat"), lease: keys.take("lease"), wait_replicas: keys.take("wait_replicas") }
+    }
+}
+
 /// How to reach Redis.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Redis {
     /// How long one command may take.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub timeout: Duration,
     /// How long a connection attempt may take.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
     /// What every key and channel begins with.
     pub key_prefix: String,
     /// Overrides the URL's password, so that it can come from a file.
-    #[serde(deserialize_with = "secret_option")]
     pub password: Option<Secret>,
     /// PEM file with the authorities to trust for TLS; the public ones when absent.
     pub ca: Option<PathBuf>,
@@ -151,6 +174,48 @@ pub struct Redis {
     pub client_cert: Option<PathBuf>,
     /// PEM file with the client certificate's key.
     pub client_key: Option<PathBuf>,
+}
+
+impl FromKeys for Redis {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self {
+            timeout: keys.take("timeout"),
+            connect_timeout: keys.take("connect_timeout"),
+            key_prefix: keys.take("key_prefix"),
+            password: keys.take("password"),
+            ca: keys.take("ca"),
+            client_cert: keys.take("client_cert"),
+            client_key: keys.take("client_key"),
+        }
+    }
+}
+
+impl Token {
+    /// Returns the prefix of tokens that are signed with a key which the embedded store keeps, and the configured
+    /// keys: one of the two is set.
+    pub(super) fn apart(self) -> (Option<String>, SecretDigest) {
+        let Self { prefix, keys } = self;
+        let ids: Vec<[u8; 1]> = keys.iter().map(|TokenKeySetting { id, secret: _ }| [*id]).collect();
+        let parts = ids.iter().zip(&keys).flat_map(|(id, key)| [id.as_slice(), key.secret.expose().as_bytes()]);
+        let prefixed = (!keys.is_empty()).then_some(prefix.as_bytes()).into_iter().chain(parts);
+        let digest = SecretDigest::of("sessions.token.keys", prefixed);
+        (keys.is_empty().then_some(prefix), digest)
+    }
+}
+
+impl Redis {
+    /// Returns what changes only with a restart, and the password, the authorities, the certificate and its key.
+    pub(super) fn apart(self) -> (Self, [SecretDigest; 4]) {
+        let Self { timeout, connect_timeout, key_prefix, password, ca, client_cert, client_key } = self;
+        let secrets = [
+            SecretDigest::of_secret("sessions.redis.password", password.as_ref()),
+            SecretDigest::of_file("sessions.redis.ca", ca.as_deref()),
+            SecretDigest::of_file("sessions.redis.client_cert", client_cert.as_deref()),
+            SecretDigest::of_file("sessions.redis.client_key", client_key.as_deref()),
+        ];
+        let (password, ca, client_cert, client_key) = (None, None, None, None);
+        (Self { timeout, connect_timeout, key_prefix, password, ca, client_cert, client_key }, secrets)
+    }
 }
 
 impl std::str::FromStr for StoreUrl {
@@ -168,31 +233,10 @@ impl std::str::FromStr for StoreUrl {
     }
 }
 
-/// Reads a secret given as text or as `{file: path}`; the file's last line break is not part of it.
-pub fn secret<'de, D: Deserializer<'de>>(input: D) -> Result<Secret, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, deny_unknown_fields)]
-    enum Written {
-        Inline(String),
-        File { file: PathBuf },
+impl FromTree for StoreUrl {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
+        place.parsed(notes, || Self::Sqlite(PathBuf::new()))
     }
-    let text = match Written::deserialize(input)
-        .map_err(|_| D::Error::custom("is not a secret; write text or {file: /path}"))?
-    {
-        Written::Inline(text) => text,
-        Written::File { file } => std::fs::read_to_string(&file)
-            .map_err(|error| D::Error::custom(format!("cannot read {}: {error}", file.display())))?
-            .trim_end_matches(['\r', '\n'])
-            .to_owned(),
-    };
-    if text.is_empty() { Err(D::Error::custom("is empty")) } else { Ok(Secret::new(text)) }
-}
-
-/// As [`secret`], where it may be absent.
-pub fn secret_option<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Secret>, D::Error> {
-    #[derive(Deserialize)]
-    struct Wrapped(#[serde(deserialize_with = "secret")] Secret);
-    Ok(Option::<Wrapped>::deserialize(input)?.map(|Wrapped(secret)| secret))
 }
 
 // user:password@host:port,host:port/master-name/db

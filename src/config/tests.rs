@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::sessions::StoreUrl;
-use super::upstream::Target;
+use super::upstream::UpstreamUrl;
 use super::{Auth, Config, Loaded, Problems};
 
 const CLERK: &str = "{ issuer: https://clerk.example.com, jwks_url: https://clerk.example.com/jwks, \
@@ -158,7 +158,7 @@ fn the_environment_holds_numbers_lists_and_maps() {
     assert_eq!(config.routes.len(), 2);
     assert_eq!(config.clerk.unwrap().issuer, "https://other.example.com", "the longer name refines the shorter");
     assert!(config.issuers.contains_key("partner"));
-    assert_eq!(config.upstream.url, Some(Target::Unix("/run/app.sock".into())));
+    assert_eq!(config.upstream.url, Some(UpstreamUrl::Unix("/run/app.sock".into())));
 }
 
 #[test]
@@ -216,6 +216,31 @@ fn list_positions_are_those_of_the_file_however_many_are_wrong() {
         ],
         "{problems:#?}"
     );
+}
+
+#[test]
+fn mistakes_are_told_however_many_there_are() {
+    let keys: Vec<String> = (0..300).map(|number| format!("unknown_{number}: {number}")).collect();
+    let routes: Vec<&str> = (0..300).map(|_| "{ path: 1, auth: 2 }").collect();
+    let problems = overlay(&format!("limits: {{ {} }}\nroutes: [{}]", keys.join(", "), routes.join(", "))).problems();
+    assert_eq!(problems.len(), 300 + 2 * 300);
+    let unknown = |line: &&String| line.contains(": is not a known key; known here: workers, max_connections, ");
+    assert_eq!(problems.iter().filter(unknown).count(), 300);
+}
+
+#[test]
+fn what_stands_in_for_a_wrong_value_is_not_complained_about() {
+    for (text, key) in [
+        (
+            &format!("sessions: {{ token: {{ keys: [{{ secret: {KEY} }}, {{ id: 0, secret: {KEY} }}] }} }}"),
+            "sessions.token.keys[0].id",
+        ),
+        (&"upstream: { ca: 5 }".to_owned(), "upstream.ca"),
+        (&"bootstrap: { profile: { source: htp, http: { path: /a } } }".to_owned(), "bootstrap.profile.source"),
+        (&"trusted_proxies: 5\nforward_auth: { enabled: true }".to_owned(), "trusted_proxies"),
+    ] {
+        assert!(only_problem(text).starts_with(&format!("{key}: ")), "{text}");
+    }
 }
 
 #[test]

@@ -5,16 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
-
-use super::{duration, listen::from_text};
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
+use crate::outgoing::{UpstreamAddress, UpstreamTls, Versions};
 
 /// The application behind Doorward.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// `http://host:port`, `https://host:port` or `unix:/path`; nothing is forwarded when absent.
-    pub url: Option<Target>,
+    pub url: Option<UpstreamUrl>,
     /// Which HTTP version to speak to it.
     pub protocol: Protocol,
     /// PEM file with the authorities to trust for `https`; the system's when absent.
@@ -22,16 +20,12 @@ pub struct Upstream {
     /// The name to ask for and verify with `https`; the URL's host when absent.
     pub server_name: Option<String>,
     /// How long a connection attempt may take, TLS included.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
     /// How long the application may be silent in the middle of an exchange.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub read_timeout: Duration,
     /// How long a single write to the application may block.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub write_timeout: Duration,
     /// How long an unused connection is kept.
-    #[serde(deserialize_with = "duration::deserialize")]
     pub idle_timeout: Duration,
     /// What follows when the application also listens beyond loopback.
     pub exposed: Exposed,
@@ -39,9 +33,26 @@ pub struct Upstream {
     pub pool_size: usize,
 }
 
+impl FromKeys for Upstream {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self {
+            url: keys.take("url"),
+            protocol: keys.take("protocol"),
+            ca: keys.take("ca"),
+            server_name: keys.take("server_name"),
+            connect_timeout: keys.take("connect_timeout"),
+            read_timeout: keys.take("read_timeout"),
+            write_timeout: keys.take("write_timeout"),
+            idle_timeout: keys.take("idle_timeout"),
+            exposed: keys.take("exposed"),
+            pool_size: keys.take("pool_size"),
+        }
+    }
+}
+
 /// Where the application is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum UpstreamUrl {
     /// A TCP address, resolved when a connection is made.
     Tcp {
         /// Host name or IP address (without brackets).
@@ -56,10 +67,9 @@ pub enum Target {
 }
 
 /// Which HTTP version to speak to the application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1 in clear; over TLS whatever ALPN settles on.
+    /// HTTP/1.1 in clear; over TLS what ALPN settles on.
     Auto,
     /// HTTP/1.1 only.
     Http1,
@@ -67,19 +77,54 @@ pub enum Protocol {
     Http2,
 }
 
+impl FromTree for Protocol {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
+        let words = [("auto", Self::Auto), ("http1", Self::Http1), ("http2", Self::Http2)];
+        place.one_of(notes, &words, Self::Auto)
+    }
+}
+
 /// What follows when the application can be reached without Doorward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposed {
     /// A line in the log and a metric.
     Warn,
-    /// The same, and no readiness. Nor is there any while nobody can know.
+    /// As `Warn`, and `/readyz` fails, also while the check cannot be made.
     Unready,
-    /// Nothing: nobody looks.
+    /// Nothing: the check is not made.
     Ignore,
 }
 
-impl Target {
+impl FromTree for Exposed {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
+        let words = [("warn", Self::Warn), ("unready", Self::Unready), ("ignore", Self::Ignore)];
+        place.one_of(notes, &words, Self::Warn)
+    }
+}
+
+impl Upstream {
+    /// Returns where Doorward's own requests to the application go; none without `url`.
+    pub fn address(&self) -> Option<UpstreamAddress<'_>> {
+        Some(match self.url.as_ref()? {
+            UpstreamUrl::Unix(path) => UpstreamAddress::Unix(path),
+            UpstreamUrl::Tcp { host, port, tls } => {
+                let names = UpstreamTls { ca: self.ca.as_deref(), server_name: self.server_name.as_deref() };
+                UpstreamAddress::Tcp { host, port: *port, tls: tls.then_some(names) }
+            }
+        })
+    }
+
+    /// Returns which versions of HTTP those requests speak: the same as forwarded ones.
+    pub fn versions(&self) -> Versions {
+        match self.protocol {
+            Protocol::Auto => Versions::Negotiated,
+            Protocol::Http1 => Versions::Http1,
+            Protocol::Http2 => Versions::Http2,
+        }
+    }
+}
+
+impl UpstreamUrl {
     /// Returns the port if the application is asked on loopback by TCP.
     pub fn loopback_port(&self) -> Option<u16> {
         let Self::Tcp { host, port, .. } = self else { return None };
@@ -88,13 +133,13 @@ impl Target {
     }
 }
 
-impl<'de> Deserialize<'de> for Target {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        from_text(input)
+impl FromTree for UpstreamUrl {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
+        place.parsed(notes, || Self::Unix(PathBuf::new()))
     }
 }
 
-impl FromStr for Target {
+impl FromStr for UpstreamUrl {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

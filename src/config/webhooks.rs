@@ -5,10 +5,13 @@ use std::fmt;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::{Deserialize, Deserializer, de::Error};
+use serde_json::Value;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::sessions::secret;
+use super::parts::SecretDigest;
+use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
+use super::values::secret;
 
 /// What every signing secret begins with (contracts §10).
 const PREFIX: &str = "whsec_";
@@ -21,27 +24,48 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Who may tell Doorward about users and logins.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Webhooks {
     /// The Clerk instance of the section `clerk`; `POST /webhooks/clerk` is 404 without it.
     pub clerk: Option<ClerkWebhooks>,
 }
 
+impl FromKeys for Webhooks {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { clerk: keys.take("clerk") }
+    }
+}
+
 /// What `POST /webhooks/clerk` believes.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClerkWebhooks {
     /// The endpoint's signing secrets; one that is being replaced stays until the new one is in use.
     pub secrets: Vec<SigningSecret>,
     /// Which instance's events are believed, `ins_…`; any when absent.
-    #[serde(default)]
     pub instance_id: Option<String>,
+}
+
+impl FromKeys for ClerkWebhooks {
+    fn from_keys(keys: &mut SectionKeys<'_>) -> Self {
+        Self { secrets: keys.take("secrets"), instance_id: keys.take("instance_id") }
+    }
 }
 
 /// The key behind `whsec_…`: at least 24 bytes, wiped on drop, `[redacted]` in `Debug`.
 #[derive(Clone)]
 pub struct SigningSecret(Zeroizing<Vec<u8>>);
+
+impl Webhooks {
+    /// Returns what changes only with a restart, and the signing secrets.
+    pub(super) fn apart(self) -> (Self, SecretDigest) {
+        let Self { clerk } = self;
+        let secrets = clerk.iter().flat_map(|clerk| &clerk.secrets);
+        let digest = SecretDigest::of("webhooks.clerk.secrets", secrets.map(SigningSecret::expose));
+        let clerk =
+            clerk.map(|ClerkWebhooks { secrets: _, instance_id }| ClerkWebhooks { secrets: Vec::new(), instance_id });
+        (Self { clerk }, digest)
+    }
+}
 
 impl SigningSecret {
     /// Returns the key behind `text`, which is `whsec_` and base64; `None` for anything else.
@@ -62,10 +86,18 @@ impl fmt::Debug for SigningSecret {
     }
 }
 
-impl<'de> Deserialize<'de> for SigningSecret {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let expected = || D::Error::custom("is not a signing secret; expected whsec_ and base64 of at least 24 bytes");
-        Self::parse(secret(input)?.expose()).ok_or_else(expected)
+impl PartialEq for SigningSecret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl FromTree for SigningSecret {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
+        let expected = || "is not a signing secret; expected whsec_ and base64 of at least 24 bytes".to_owned();
+        let parse = |value: &Value| Self::parse(secret(value)?.expose()).ok_or_else(expected);
+        place.is_secret(notes);
+        place.value(notes, parse, || Self(Zeroizing::new(Vec::new())))
     }
 }
 

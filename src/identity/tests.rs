@@ -106,7 +106,7 @@ fn providers(
 }
 
 fn config(clerk: Option<Issuer>, issuers: &[(&str, Issuer)]) -> Config {
-    let mut config: Config = serde_saphyr::from_str(include_str!("../../conf/default.yaml")).unwrap();
+    let mut config = Config::load(&[], &BTreeMap::new()).unwrap().config;
     config.clerk = clerk;
     config.issuers = issuers.iter().map(|(name, rules)| ((*name).to_owned(), rules.clone())).collect();
     config

@@ -1,36 +1,35 @@
 //! Answers that the proxy writes itself.
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Method, Response, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::HttpSession;
 use pingora::proxy::Session as Exchange;
 use pingora::{ErrorSource, ErrorType};
 
-use super::guard::Rejection;
-use crate::api::error::{Error, Kind, render_detail};
-use crate::api::extract::RequestId;
+use super::context::Context;
+use crate::api::problem::{Origin, Problem, What};
+use crate::api::{Dialect, RequestId};
 use crate::session::Refusal;
-use crate::telemetry::access::Outcome;
 
-/// What the guard's metrics and the access log say about a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// What was decided.
-    pub outcome: Outcome,
-    /// Why, from a closed set.
-    pub reason: &'static str,
-}
-
-/// Writes `error` in the guard's dialect. The connection stays usable if nothing speaks against it.
-pub(super) async fn refuse(exchange: &mut Exchange, error: &Error, request_id: RequestId) -> pingora::Result<()> {
-    write(exchange, render_detail(error, request_id)).await
+/// Writes the answer that tells the caller of `problem`. The connection stays usable if nothing speaks against it.
+///
+/// Boxed: pingora moves the future of `request_filter` about, and one that held the writing of a
+/// response would be several times the size.
+pub(super) fn refuse<'a>(
+    exchange: &'a mut Exchange,
+    context: &mut Context,
+    problem: &Problem,
+) -> BoxFuture<'a, pingora::Result<bool>> {
+    let response = context.refuse(problem);
+    Box::pin(async move { write(exchange, response).await.map(|()| true) })
 }
 
 /// Writes a whole response.
 pub(super) async fn write(exchange: &mut Exchange, response: Response<Bytes>) -> pingora::Result<()> {
     let (head, body) = head_and_body(response)?;
-    // A body that nobody will read must not be taken for the next request.
+    // A body that stays unread must not be taken for the next request.
     if !exchange.as_mut().is_body_empty() {
         exchange.set_keepalive(None);
     }
@@ -40,15 +39,16 @@ pub(super) async fn write(exchange: &mut Exchange, response: Response<Bytes>) ->
 }
 
 /// Refuses on an HTTP/2 stream that no exchange carries any longer, unless it was answered.
-pub(super) async fn refuse_stream(
+pub(in crate::proxy) async fn refuse_stream(
     stream: &mut HttpSession,
     refusal: Refusal,
+    dialect: Dialect,
     request_id: RequestId,
 ) -> pingora::Result<()> {
     if stream.response_written().is_some() {
         return Ok(());
     }
-    let (head, body) = head_and_body(render_detail(&refusal.into(), request_id))?;
+    let (head, body) = head_and_body(dialect.render(&refusal.into(), request_id))?;
     let bodyless = stream.req_header().method == Method::HEAD || body.is_empty();
     stream.write_response_header(head, bodyless)?;
     if bodyless { Ok(()) } else { stream.write_body(body, true).await }
@@ -65,19 +65,21 @@ fn head_and_body(response: Response<Bytes>) -> pingora::Result<(Box<ResponseHead
 }
 
 /// Returns what to tell the caller of a failure; `None` when the client is gone.
-pub(super) fn answer_to(error: &pingora::Error) -> Option<Error> {
-    let kind = match (error.etype(), error.esource()) {
-        (ErrorType::HTTPStatus(413), _) => Kind::TooLarge,
+pub(super) fn answer_to(error: &pingora::Error) -> Option<Problem> {
+    let what = match (error.etype(), error.esource()) {
+        (ErrorType::HTTPStatus(413), _) => What::TooLarge,
         (ErrorType::HTTPStatus(401), _) => return Some(Refusal::Revoked.into()),
         (ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed, ErrorSource::Downstream) => {
             return None;
         }
-        (_, ErrorSource::Downstream) => Kind::BadRequest,
-        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => Kind::GatewayTimeout,
-        (_, ErrorSource::Upstream) => Kind::BadGateway,
-        _ => Kind::Internal,
+        (_, ErrorSource::Downstream) => What::BadRequest,
+        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => {
+            What::TimedOut(Origin::Application)
+        }
+        (_, ErrorSource::Upstream) => What::BadGateway(Origin::Application),
+        _ => What::Internal,
     };
-    Some(kind.into())
+    Some(what.into())
 }
 
 /// Returns the metric label of a failure on the application's side.
@@ -96,41 +98,4 @@ pub(super) fn upstream_error(error: &pingora::Error) -> Option<&'static str> {
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "reset",
         _ => "protocol",
     })
-}
-
-impl Rejection {
-    /// Returns the answer to the caller (contracts §3.1, column G).
-    pub fn error(self) -> Error {
-        match self {
-            Self::MissingToken => Kind::MissingToken.into(),
-            Self::MalformedCredentials => Kind::InvalidToken.into(),
-            Self::NotASessionToken => Error::new(Kind::InvalidToken, "Invalid token: expected a session token"),
-            Self::Refused(refusal) => refusal.into(),
-            Self::AnonymousForbidden
-            | Self::RoleMissing
-            | Self::CrossOrigin
-            | Self::UntrustedPeer
-            | Self::IdentityHeader => Kind::Forbidden.into(),
-        }
-    }
-
-    /// Returns what metrics and logs call it.
-    pub fn verdict(self) -> Verdict {
-        let (outcome, reason) = match self {
-            Self::MissingToken => (Outcome::Deny, "missing_token"),
-            Self::MalformedCredentials | Self::NotASessionToken | Self::Refused(Refusal::Malformed) => {
-                (Outcome::Deny, "malformed")
-            }
-            Self::Refused(Refusal::Unknown) => (Outcome::Deny, "unknown"),
-            Self::Refused(Refusal::Expired) => (Outcome::Deny, "expired"),
-            Self::Refused(Refusal::Revoked) => (Outcome::Deny, "revoked"),
-            Self::Refused(Refusal::Unavailable) => (Outcome::Error, "store_unavailable"),
-            Self::AnonymousForbidden => (Outcome::Deny, "anonymous"),
-            Self::RoleMissing => (Outcome::Deny, "role"),
-            Self::CrossOrigin => (Outcome::Deny, "cross_origin"),
-            Self::UntrustedPeer => (Outcome::Deny, "untrusted_peer"),
-            Self::IdentityHeader => (Outcome::Deny, "identity_header"),
-        };
-        Verdict { outcome, reason }
-    }
 }

@@ -5,18 +5,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Shared, StartError, start_error};
+use super::{ServeError, Shared, serve_error};
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryError};
-use crate::session::{Rebinds, Sessions};
+use crate::guests::{Guests, Rebinds};
+use crate::session::Sessions;
 use crate::telemetry::with_causes;
 
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Opens the directory. Its database may be away: then its schema is seen to when it comes.
-pub(super) async fn open(config: &Config, shared: &Shared) -> Result<Arc<Directory>, StartError> {
+/// Opens the directory. While its database is away, migrating its schema is retried in the background.
+pub(super) async fn open(config: &Config, shared: &Shared) -> Result<Arc<Directory>, ServeError> {
     let directory =
-        Directory::open(&config.directory).map_err(|error| start_error("cannot open the directory", &error))?;
+        Directory::open(&config.directory).map_err(|error| serve_error("cannot open the directory", &error))?;
     let directory = Arc::new(directory);
     let ready = shared.metrics.ready.with_label_values(&["directory"]);
     if !config.directory.migrate {
@@ -37,7 +38,7 @@ pub(super) async fn open(config: &Config, shared: &Shared) -> Result<Arc<Directo
                 }
             });
         }
-        Err(error) => return Err(start_error("cannot open the directory", &error)),
+        Err(error) => return Err(serve_error("cannot open the directory", &error)),
     }
     Ok(directory)
 }
@@ -47,16 +48,18 @@ pub(super) async fn open_rebinds(
     config: &Config,
     directory: &Arc<Directory>,
     sessions: &Arc<Sessions>,
+    guests: &Arc<Guests>,
     shared: &Shared,
-) -> Result<Arc<Rebinds>, StartError> {
+) -> Result<Arc<Rebinds>, ServeError> {
     let (clock, metrics) = (shared.clock.clone(), shared.metrics.clone());
-    let rebinds =
-        Rebinds::new(config, directory.clone(), sessions.clone(), config.outbox.alias.url.is_some(), clock, metrics);
-    let rebinds = Arc::new(rebinds.map_err(|error| start_error("cannot set up rebinding", &error))?);
+    let (directory, sessions, guests) = (directory.clone(), sessions.clone(), guests.clone());
+    let alias = config.outbox.alias.url.is_some();
+    let rebinds = Rebinds::new(config, directory, sessions, guests, alias, clock, metrics);
+    let rebinds = Arc::new(rebinds.map_err(|error| serve_error("cannot set up rebinding", &error))?);
     match rebinds.check().await {
         Ok(()) => {}
         Err(error @ DirectoryError::Tables(_)) => {
-            return Err(start_error("the configuration does not fit the database", &error));
+            return Err(serve_error("the configuration does not fit the database", &error));
         }
         Err(_) => {
             tokio::spawn(check_later(rebinds.clone()));
@@ -70,14 +73,14 @@ pub(super) async fn open_rebinds(
 // Until it succeeds, rebinds are answered 503.
 async fn check_later(rebinds: Arc<Rebinds>) {
     let mut every = tokio::time::interval(RETRY);
-    let mut told = None;
+    let mut reported = None;
     loop {
         every.tick().await;
         match rebinds.check().await {
             Ok(()) => return,
-            Err(error @ DirectoryError::Tables(_)) if told.as_ref() != Some(&error.to_string()) => {
+            Err(error @ DirectoryError::Tables(_)) if reported.as_ref() != Some(&error.to_string()) => {
                 tracing::error!(error = %error, "The configuration does not fit the database");
-                told = Some(error.to_string());
+                reported = Some(error.to_string());
             }
             Err(_) => {}
         }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::api::admin::Health;
 use crate::metrics::Metrics;
-use crate::proxy::streams::Streams;
+use crate::proxy::connection::session_watch::SessionWatch;
 
 /// How often the drain looks whether everything has ended.
 const LOOK: Duration = Duration::from_millis(10);
@@ -30,8 +30,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// accepted a moment ago has a request that has not been counted yet.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// The signals that end the process, heard from when this is made: one that comes before anybody
-/// waits for it counts.
+/// The signals that end the process. They are caught from when this is made: one that comes before
+/// the drain waits for it counts.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -40,7 +40,7 @@ pub(super) struct Signals {
 
 /// What a signal asks for.
 #[derive(PartialEq, Eq)]
-enum Asked {
+enum DrainSignal {
     /// Take no more traffic, and go on serving.
     Begin,
     /// End.
@@ -51,7 +51,7 @@ enum Asked {
 pub(super) struct Drain {
     pub(super) signals: Arc<Mutex<Signals>>,
     pub(super) delay: Duration,
-    pub(super) streams: Arc<Streams>,
+    pub(super) streams: Arc<SessionWatch>,
     pub(super) health: Arc<Health>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) draining: Arc<AtomicBool>,
@@ -69,16 +69,16 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Asked {
+    async fn next(&mut self) -> DrainSignal {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::End,
-            _ = self.interrupt.recv() => Asked::End,
-            _ = self.begin.recv() => Asked::Begin,
+            _ = self.terminate.recv() => DrainSignal::End,
+            _ = self.interrupt.recv() => DrainSignal::End,
+            _ = self.begin.recv() => DrainSignal::Begin,
         }
     }
 
     async fn end(&mut self) {
-        while self.next().await != Asked::End {}
+        while self.next().await != DrainSignal::End {}
     }
 }
 
@@ -98,7 +98,7 @@ impl Drain {
         loop {
             let asked = signals.next().await;
             let began = *began.get_or_insert_with(|| self.begin());
-            if asked == Asked::End {
+            if asked == DrainSignal::End {
                 return began;
             }
         }
@@ -142,7 +142,7 @@ pub(super) async fn listener_closed(mut phases: Receiver<ExecutionPhase>) {
 }
 
 /// Waits until the listener is closed and nothing is under way any more, for at most `at_most`.
-pub(super) async fn idle(phases: Receiver<ExecutionPhase>, streams: Arc<Streams>, at_most: Duration) {
+pub(super) async fn idle(phases: Receiver<ExecutionPhase>, streams: Arc<SessionWatch>, at_most: Duration) {
     listener_closed(phases).await;
     let settled = async {
         let mut quiet = Duration::ZERO;
@@ -151,6 +151,6 @@ pub(super) async fn idle(phases: Receiver<ExecutionPhase>, streams: Arc<Streams>
             quiet = if streams.exchanges() == 0 { quiet + LOOK } else { Duration::ZERO };
         }
     };
-    // Out of time: whatever is still under way is cut.
+    // Out of time: what is still under way is cut.
     let _ = timeout(at_most, settled).await;
 }

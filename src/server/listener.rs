@@ -19,10 +19,11 @@ use pingora::services::Service as Run;
 use pingora::services::listening::Service;
 use socket2::{Domain, Socket, Type};
 
-use super::{Shared, StartError, start_error, tls};
+use super::{ServeError, Shared, serve_error, tls};
 use crate::config::{Address, Config};
-use crate::proxy::edge::Edge;
-use crate::proxy::{ATTEMPTS, Gateway};
+use crate::proxy::connection::Edge;
+use crate::proxy::forward::upstream::ATTEMPTS;
+use crate::proxy::gateway::Gateway;
 
 /// Bytes of a TLS connection read at once. pingora's 64 KiB would be held by every idle connection.
 /// In clear, the edge reads ahead itself.
@@ -34,7 +35,7 @@ const WRITE_BUFFER: usize = 4 * 1024;
 const BACKLOG: i32 = 4096;
 
 /// A service whose socket listens before pingora starts: pingora panics when it cannot bind, and
-/// tells nobody when it could. Connections that come meanwhile wait in the socket.
+/// does not report when it could. Connections that come meanwhile wait in the socket.
 struct Bound {
     service: Service<Edge>,
     socket: Option<(String, OwnedFd)>,
@@ -59,7 +60,7 @@ pub(super) fn pingora_server(
     gateway: Gateway,
     certificates: Option<Arc<tls::Certificates>>,
     shared: &Shared,
-) -> Result<Server, StartError> {
+) -> Result<Server, ServeError> {
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     let mut proxy = HttpProxy::new(gateway, server.configuration.clone());
@@ -79,15 +80,15 @@ pub(super) fn pingora_server(
 
 /// Refuses a machine without authorities to trust: pingora loads them for every connector, whether
 /// the application speaks TLS or not, and panics when there are none.
-pub(super) fn check_authorities(config: &Config) -> Result<(), StartError> {
+pub(super) fn check_authorities(config: &Config) -> Result<(), ServeError> {
     if config.upstream.ca.is_some() {
         return Ok(());
     }
     let what = "upstream.ca is not set, and the system's authorities (SSL_CERT_FILE, SSL_CERT_DIR) cannot be loaded";
-    pingora::tls::load_native_certs().map(drop).map_err(|error| start_error(what, &error))
+    pingora::tls::load_native_certs().map(drop).map_err(|error| serve_error(what, &error))
 }
 
-fn listener(config: &Config, certificates: Option<Arc<tls::Certificates>>) -> Result<ListenerConfig, StartError> {
+fn listener(config: &Config, certificates: Option<Arc<tls::Certificates>>) -> Result<ListenerConfig, ServeError> {
     let listener = match &config.listen {
         Address::Tcp(address) => ListenerConfig::tcp(address.to_string()),
         Address::Unix(path) => ListenerConfig::uds(unix_path(path)?),
@@ -95,18 +96,18 @@ fn listener(config: &Config, certificates: Option<Arc<tls::Certificates>>) -> Re
     let read_buffer = if certificates.is_some() { TLS_READ_BUFFER } else { 0 };
     let listener = listener.l4_buffer(L4BufferSettings::new(read_buffer, WRITE_BUFFER));
     Ok(match certificates {
-        Some(certificates) => listener.tls(tls::settings(certificates).map_err(StartError)?),
+        Some(certificates) => listener.tls(tls::settings(certificates).map_err(ServeError)?),
         None => listener,
     })
 }
 
 // Under the name that pingora looks for it.
-fn bind(address: &Address) -> Result<(String, OwnedFd), StartError> {
+fn bind(address: &Address) -> Result<(String, OwnedFd), ServeError> {
     let bound = match address {
         Address::Tcp(address) => bind_tcp(*address),
         Address::Unix(path) => bind_unix(path),
     };
-    let socket = bound.map_err(|error| start_error(&format!("listen: cannot listen on {address}"), &error))?;
+    let socket = bound.map_err(|error| serve_error(&format!("listen: cannot listen on {address}"), &error))?;
     let name = match address {
         Address::Tcp(address) => address.to_string(),
         Address::Unix(path) => unix_path(path)?,
@@ -123,7 +124,7 @@ pub(super) fn bind_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(listener.into())
 }
 
-// A socket file outlives its process: one that nobody answers on may go.
+// A socket file outlives its process: one that no process listens on may go.
 pub(super) fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     if UnixStream::connect(path).is_ok() {
         return Err(io::ErrorKind::AddrInUse.into());
@@ -136,8 +137,8 @@ pub(super) fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     Ok(listener.into())
 }
 
-fn unix_path(path: &Path) -> Result<String, StartError> {
-    path.to_str().map(str::to_owned).ok_or_else(|| StartError("listen: the socket's path is not UTF-8".to_owned()))
+fn unix_path(path: &Path) -> Result<String, ServeError> {
+    path.to_str().map(str::to_owned).ok_or_else(|| ServeError("listen: the socket's path is not UTF-8".to_owned()))
 }
 
 pub(super) fn server_conf(config: &Config) -> ServerConf {

@@ -6,24 +6,24 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::worker::Worker;
-use super::{Shared, StartError, start_error};
+use super::{ServeError, Shared, serve_error};
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::outbox::{Outbox, Setup};
+use crate::outbox::{OutboxLanes, OutboxSetup};
 use crate::secret::Rotating;
 use crate::session::Sessions;
 
 /// How long a delivery under way may take to finish; one that is cut off happens again.
 const FINISH: Duration = Duration::from_secs(2);
 
-/// A delivery that can be ended.
-pub(super) struct Delivery {
+/// The outbox under delivery, until it is ended.
+pub(super) struct OutboxDelivery {
     /// The key of the sink, if there is one.
     pub(super) api_key: Option<Rotating>,
     worker: Worker,
 }
 
-impl Delivery {
+impl OutboxDelivery {
     /// Starts to deliver.
     pub(super) fn start(
         background: &Handle,
@@ -31,10 +31,10 @@ impl Delivery {
         directory: &Arc<Directory>,
         sessions: &Arc<Sessions>,
         shared: &Shared,
-    ) -> Result<Self, StartError> {
-        let outbox = Outbox::new(
+    ) -> Result<Self, ServeError> {
+        let outbox = OutboxLanes::new(
             &config.outbox,
-            Setup {
+            OutboxSetup {
                 directory: directory.clone(),
                 sessions: sessions.clone(),
                 clock: shared.clock.clone(),
@@ -42,7 +42,7 @@ impl Delivery {
                 metrics: shared.metrics.clone(),
             },
         );
-        let outbox = outbox.map_err(|error| start_error("cannot set up the outbox", &error))?;
+        let outbox = outbox.map_err(|error| serve_error("cannot set up the outbox", &error))?;
         let api_key = outbox.api_key();
         Ok(Self { api_key, worker: Worker::start(background, FINISH, |stopped| outbox.run(stopped)) })
     }

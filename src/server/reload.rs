@@ -10,13 +10,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::rotation::{Digests, Rotation, gives_up_keys, publish, without_rotating};
+use super::rotation::{Rotation, publish};
 use super::tls::Certificates;
 use super::{Reread, settings};
-use crate::config::sessions::TokenKey;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Fixed, Loaded, Parts, SecretDigests};
 use crate::metrics::Metrics;
-use crate::proxy::Settings;
+use crate::proxy::settings::Settings;
 use crate::telemetry::Verbosity;
 use crate::telemetry::audit::{Action, Event};
 use crate::time::Clock;
@@ -35,21 +34,16 @@ pub(super) struct Reload {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// A configuration as it was read. Its own hash leaves secrets out; a rotated one must be noticed
-/// all the same.
-#[derive(Clone)]
-struct Seen {
+/// A configuration as it was read, with what the files beside it held then.
+#[derive(Clone, Debug, PartialEq)]
+struct Snapshot {
     loaded: Loaded,
-    secrets: Digests,
+    secrets: SecretDigests,
 }
 
-impl PartialEq for Seen {
-    fn eq(&self, other: &Self) -> bool {
-        let (ours, theirs) = (&self.loaded.config, &other.loaded.config);
-        self.loaded.effective == other.loaded.effective
-            && self.secrets == other.secrets
-            && ours.sessions.store == theirs.sessions.store
-            && ours.directory.url == theirs.directory.url
+impl Snapshot {
+    fn new(loaded: Loaded) -> Self {
+        Self { secrets: loaded.config.clone().into_parts().secrets, loaded }
     }
 }
 
@@ -60,7 +54,8 @@ impl Reload {
             tracing::error!("Cannot listen for SIGHUP");
             return;
         };
-        let mut current = Seen { secrets: Digests::of(&started_with.config), loaded: started_with.clone() };
+        let mut current = Snapshot::new(started_with.clone());
+        let fixed = started_with.config.into_parts().fixed;
         let mut last_problem = None;
         let mut tick = tokio::time::interval(every);
         self.publish_certificate();
@@ -69,7 +64,7 @@ impl Reload {
                 _ = tick.tick() => false,
                 _ = hangup.recv() => true,
             };
-            match self.look(&started_with.config, &current, asked).await {
+            match self.look(&fixed, &current, asked).await {
                 Ok(Some(taken)) => (current, last_problem) = (taken, None),
                 Ok(None) => last_problem = None,
                 Err(problem) if last_problem.as_ref() == Some(&problem) && !asked => {}
@@ -83,7 +78,7 @@ impl Reload {
         }
     }
 
-    async fn look(&mut self, started_with: &Config, current: &Seen, asked: bool) -> Result<Option<Seen>, String> {
+    async fn look(&mut self, fixed: &Fixed, current: &Snapshot, asked: bool) -> Result<Option<Snapshot>, String> {
         if let Some(certificates) = &self.certificates
             && certificates.reload()?
         {
@@ -94,7 +89,7 @@ impl Reload {
         let new = self.read_settled(current).await?;
         let unchanged = new == *current;
         if !unchanged || asked {
-            self.apply(started_with, &new)?;
+            self.apply(fixed, &new)?;
         }
         if !unchanged {
             audit(&current.loaded.config, &new.loaded);
@@ -103,9 +98,9 @@ impl Reload {
         Ok((!unchanged).then_some(new))
     }
 
-    // Whoever writes a file in place empties it first, and an empty overlay is a good one: what
+    // An editor that writes a file in place empties it first, and an empty overlay is a good one: what
     // differs from the configuration in force counts only when a second look sees the same.
-    async fn read_settled(&self, current: &Seen) -> Result<Seen, String> {
+    async fn read_settled(&self, current: &Snapshot) -> Result<Snapshot, String> {
         let mut seen = read(&self.reread);
         if seen.as_ref() == Ok(current) {
             return seen;
@@ -120,17 +115,20 @@ impl Reload {
         }
     }
 
-    // First everything that can fail, then everything that counts.
-    fn apply(&mut self, started_with: &Config, Seen { loaded: new, secrets }: &Seen) -> Result<(), String> {
-        let settings = settings(&new.config).map_err(|error| error.to_string())?;
-        let rotated = self.rotation.check(&new.config, secrets)?;
-        self.verbosity.set(new.config.telemetry.log_level).map_err(|error| error.to_string())?;
+    // First everything that can fail, then everything that counts. What waits for a restart is found by comparing with
+    // the configuration of the start, not with the last one: it goes on waiting.
+    fn apply(&mut self, started_with: &Fixed, Snapshot { loaded: new, secrets }: &Snapshot) -> Result<(), String> {
+        let Parts { reloadable, fixed, .. } = new.config.clone().into_parts();
+        let log_level = reloadable.log_level;
+        let settings = settings(&reloadable, started_with.surfaces().mounts()).map_err(|error| error.to_string())?;
+        let rotated = self.rotation.check(&new.config, secrets.clone())?;
+        self.verbosity.set(log_level).map_err(|error| error.to_string())?;
         self.rotation.take_up(rotated);
         self.settings.store(Arc::new(settings));
         self.metrics.config_info.reset();
         self.metrics.config_info.with_label_values(&[&new.hash]).set(1);
         self.metrics.config_last_reload_success_timestamp.set(self.clock.now().unix_seconds_f64());
-        let waiting = needs_restart(started_with, &new.config);
+        let waiting = started_with.differing(&fixed);
         if waiting.is_empty() {
             tracing::info!(config.hash = %new.hash, "Configuration reloaded");
         } else {
@@ -149,63 +147,16 @@ impl Reload {
     }
 }
 
-fn read(reread: &Reread) -> Result<Seen, String> {
-    let loaded = reread()?;
-    Ok(Seen { secrets: Digests::of(&loaded.config), loaded })
+fn read(reread: &Reread) -> Result<Snapshot, String> {
+    reread().map(Snapshot::new)
 }
 
 fn audit(old: &Config, new: &Loaded) {
     Event { config_hash: Some(&new.hash), ..Action::ConfigReloaded.event() }.write();
-    let keys = |config: &Config| config.sessions.token.keys.clone();
-    let same = |(a, b): (&TokenKey, &TokenKey)| a.id == b.id && a.secret == b.secret;
-    let (before, after) = (keys(old), keys(&new.config));
-    if before.len() != after.len() || !before.iter().zip(&after).all(same) {
-        Event { keys: u64::try_from(after.len()).ok(), ..Action::TokenKeysReloaded.event() }.write();
+    let keys = &new.config.sessions.token.keys;
+    if old.sessions.token.keys != *keys {
+        Event { keys: u64::try_from(keys.len()).ok(), ..Action::TokenKeysReloaded.event() }.write();
     }
-}
-
-// Against the configuration of the start, not the last one: what waits for a restart goes on waiting.
-fn needs_restart(started_with: &Config, new: &Config) -> Vec<&'static str> {
-    let shown = |config: &Config| {
-        // What is left of the secrets is inside URLs and among the collector's headers. `Debug` hides it:
-        // `hidden` compares that.
-        let config = without_rotating(config);
-        [
-            ("listen", format!("{:?}", config.listen)),
-            ("tls", format!("{:?}", config.tls)),
-            ("admin", format!("{:?}", config.admin)),
-            ("forward_auth.grpc", format!("{:?}", config.forward_auth.grpc)),
-            ("upstream", format!("{:?}", config.upstream)),
-            ("sessions.store", format!("{:?}{:?}", config.sessions.store, config.sessions.redis)),
-            ("sessions.ttl", format!("{:?}{:?}", config.sessions.ttl, config.sessions.max_per_principal)),
-            ("sessions.cache", format!("{:?}", config.sessions.cache)),
-            ("sessions.revocation", format!("{:?}", config.sessions.revocation)),
-            ("sessions.on_unavailable", format!("{:?}{:?}", config.sessions.on_unavailable, config.sessions.max_stale)),
-            ("directory", format!("{:?}", config.directory)),
-            ("rebind", format!("{:?}", config.rebind)),
-            ("outbox", format!("{:?}", config.outbox)),
-            ("bootstrap", format!("{:?}", config.bootstrap)),
-            ("clerk", format!("{:?}", config.clerk)),
-            ("issuers", format!("{:?}", config.issuers)),
-            ("routes (stream)", format!("{:?}", config.routes.iter().any(|rule| rule.stream))),
-            ("tenants", format!("{:?}", config.tenants)),
-            ("webhooks", format!("{:?}", config.webhooks)),
-            ("limits", format!("{:?}", config.limits)),
-            ("lifecycle", format!("{:?}", config.lifecycle)),
-            ("telemetry.log_format", format!("{:?}", config.telemetry.log_format)),
-            ("telemetry.audit_file", format!("{:?}", config.telemetry.audit_file)),
-            ("telemetry.traces", format!("{:?}", config.telemetry.traces)),
-        ]
-    };
-    let hidden = |section: &str| match section {
-        "sessions.store" => started_with.sessions.store != new.sessions.store || gives_up_keys(started_with, new),
-        "directory" => started_with.directory.url != new.directory.url,
-        "telemetry.traces" => started_with.telemetry.traces.headers != new.telemetry.traces.headers,
-        _ => false,
-    };
-    let sections = shown(started_with).into_iter().zip(shown(new));
-    let changed = sections.filter(|((section, old), (_, new))| old != new || hidden(section));
-    changed.map(|((section, _), _)| section).collect()
 }
 
 #[cfg(test)]
@@ -220,7 +171,7 @@ mod tests {
         ("DOORWARD__SESSIONS__TOKEN__KEYS", "[{ id: 1, secret: integration-tests-only-0123456789abcdef }]"),
     ];
 
-    fn seen(variables: &[(&str, &str)]) -> Seen {
+    fn seen(variables: &[(&str, &str)]) -> Snapshot {
         let all = REDIS.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let environment: BTreeMap<String, String> = all.collect();
         let reread: Reread = Box::new(move || Config::load(&[], &environment).map_err(|problems| problems.to_string()));
@@ -230,7 +181,11 @@ mod tests {
     fn waiting(variables: &[(&str, &str)]) -> Vec<&'static str> {
         let (old, new) = (seen(&[]), seen(variables));
         assert!(old != new, "the change is noticed: {variables:?}");
-        needs_restart(&old.loaded.config, &new.loaded.config)
+        differing(old, new)
+    }
+
+    fn differing(old: Snapshot, new: Snapshot) -> Vec<&'static str> {
+        old.loaded.config.into_parts().fixed.differing(&new.loaded.config.into_parts().fixed)
     }
 
     #[test]
@@ -252,8 +207,16 @@ mod tests {
         const HEADERS: &str = "DOORWARD__TELEMETRY__TRACES__HEADERS";
         let (old, new) = (seen(&[(HEADERS, "{ x-key: one }")]), seen(&[(HEADERS, "{ x-key: two }")]));
         assert!(old != new, "the change is noticed");
-        assert_eq!(needs_restart(&old.loaded.config, &new.loaded.config), ["telemetry.traces"]);
-        assert_eq!(needs_restart(&old.loaded.config, &old.loaded.config), [""; 0]);
+        assert_eq!(differing(old.clone(), new), ["telemetry.traces"]);
+        assert_eq!(differing(old.clone(), old), [""; 0]);
+    }
+
+    #[test]
+    fn the_prefix_of_the_embedded_stores_own_key_waits_for_a_restart_and_so_does_another_key() {
+        let embedded = [("DOORWARD__SESSIONS__STORE", "sqlite:///a"), ("DOORWARD__SESSIONS__TOKEN__KEYS", "[]")];
+        let prefixed = [embedded[0], embedded[1], ("DOORWARD__SESSIONS__TOKEN__PREFIX", "other_")];
+        assert_eq!(differing(seen(&embedded), seen(&prefixed)), ["sessions.token"]);
+        assert_eq!(differing(seen(&embedded), seen(&embedded[..1])), ["sessions.token"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// The state of a listening socket.
 const LISTENING: &str = "0A";
 
-/// Returns the addresses that are listened on. IPv4 addresses in IPv6 clothing are returned as IPv4.
+/// Returns the addresses that are listened on. IPv4-mapped IPv6 addresses are returned as IPv4.
 ///
 /// The kernel puts listeners first; what follows may be tens of thousands of connections, and is not read.
 pub(super) fn listeners(table: impl BufRead) -> io::Result<Vec<SocketAddr>> {

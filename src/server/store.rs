@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
-use super::{Shared, StartError, start_error};
+use super::{ServeError, Shared, serve_error};
 use crate::config::Config;
 use crate::config::sessions::StoreUrl;
 use crate::model::{TokenKey, TokenKeys};
@@ -43,9 +43,9 @@ impl Store {
 }
 
 /// Returns the configured keys, the first minting; `None` when none are.
-pub(super) fn configured_keys(config: &Config) -> Result<Option<(TokenKeys, TokenKey)>, StartError> {
-    let too_short = || StartError("sessions.token.keys: a key is shorter than 32 bytes".to_owned());
-    let key = |key: &crate::config::sessions::TokenKey| TokenKey::new(key.id, key.secret.expose().as_bytes());
+pub(super) fn configured_keys(config: &Config) -> Result<Option<(TokenKeys, TokenKey)>, ServeError> {
+    let too_short = || ServeError("sessions.token.keys: a key is shorter than 32 bytes".to_owned());
+    let key = |key: &crate::config::sessions::TokenKeySetting| TokenKey::new(key.id, key.secret.expose().as_bytes());
     let keys = config.sessions.token.keys.iter().map(key).collect::<Option<Vec<_>>>().ok_or_else(too_short)?;
     // Guests are named under the key with the lowest id: it is the one that stays longest.
     let oldest = config.sessions.token.keys.iter().min_by_key(|key| key.id).and_then(key);
@@ -54,17 +54,17 @@ pub(super) fn configured_keys(config: &Config) -> Result<Option<(TokenKeys, Toke
     Ok(Some((TokenKeys::new(config.sessions.token.prefix.clone(), minting, keys.collect()), oldest)))
 }
 
-pub(super) async fn open_store(config: &Config, shared: &Shared) -> Result<(Store, (TokenKeys, TokenKey)), StartError> {
+pub(super) async fn open_store(config: &Config, shared: &Shared) -> Result<(Store, (TokenKeys, TokenKey)), ServeError> {
     let configured = configured_keys(config)?;
     let StoreUrl::Sqlite(path) = &config.sessions.store else {
         let store = RedisStore::connect(&config.sessions, KEEP_ENDED, shared.clock.clone(), shared.metrics.clone());
-        let store = store.map_err(|error| start_error("sessions.redis", &error))?;
+        let store = store.map_err(|error| serve_error("sessions.redis", &error))?;
         let keys =
-            configured.ok_or_else(|| StartError("sessions.token.keys: several replicas need a key".to_owned()))?;
+            configured.ok_or_else(|| ServeError("sessions.token.keys: several replicas need a key".to_owned()))?;
         return Ok((Store::Redis(store), keys));
     };
     let store = SqliteStore::open(path, KEEP_ENDED, shared.clock.clone(), shared.metrics.clone()).await;
-    let store = store.map_err(|error| start_error("sessions.store", &error))?;
+    let store = store.map_err(|error| serve_error("sessions.store", &error))?;
     let keys = match configured {
         Some(keys) => keys,
         None => kept_keys(config, &store, shared).await?,
@@ -72,8 +72,8 @@ pub(super) async fn open_store(config: &Config, shared: &Shared) -> Result<(Stor
     Ok((Store::Sqlite(store), keys))
 }
 
-async fn kept_keys(config: &Config, store: &SqliteStore, shared: &Shared) -> Result<(TokenKeys, TokenKey), StartError> {
-    let unreadable = |error| start_error("sessions.store", &error);
+async fn kept_keys(config: &Config, store: &SqliteStore, shared: &Shared) -> Result<(TokenKeys, TokenKey), ServeError> {
+    let unreadable = |error| serve_error("sessions.store", &error);
     let token = store.token_key(shared.random.as_ref()).await.map_err(unreadable)?;
     let device = store.device_key(shared.random.as_ref()).await.map_err(unreadable)?;
     let key = |material: &[u8]| TokenKey::new(1, material).expect("the store keeps keys of 32 bytes");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::worker::Worker;
-use super::{Shared, StartError, start_error};
+use super::{ServeError, Shared, serve_error};
 use crate::config::Config;
 use crate::telemetry::traces::Tracer;
 
@@ -23,10 +23,10 @@ struct Running {
 
 impl Tracing {
     /// Starts to send spans if an endpoint is configured.
-    pub(super) fn start(background: &Handle, config: &Config, shared: &Shared) -> Result<Self, StartError> {
+    pub(super) fn start(background: &Handle, config: &Config, shared: &Shared) -> Result<Self, ServeError> {
         let (wanted, clock) = (&config.telemetry.traces, shared.clock.clone());
         let tracer = Tracer::new(wanted, clock, shared.random.as_ref(), &shared.metrics);
-        let tracer = tracer.map_err(|error| start_error("cannot set up traces", &error))?;
+        let tracer = tracer.map_err(|error| serve_error("cannot set up traces", &error))?;
         Ok(Self(tracer.map(|(tracer, exporter)| {
             let worker = Worker::start(background, FINISH, |stopped| exporter.run(stopped));
             Running { tracer, worker }

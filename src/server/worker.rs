@@ -1,6 +1,6 @@
 //! Work in the background that is told to end, and then waited for.
 //!
-//! Nobody waits longer than the patience it was started with: what is not done then is left behind.
+//! The wait is bounded by the patience that the work was started with: what is not done then is left behind.
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
+use std::time::Duration;
 
 use moka::future::Cache;
 use moka::notification::RemovalCause;
@@ -19,6 +20,9 @@ use crate::store::{Stamp, StoreError};
 
 type Filed = (SessionId, Stamp);
 type Hasher = BuildHasherDefault<IdHasher>;
+
+/// How long the answer "no such session" is kept: a dead token in a loop costs one question in this time.
+const NEGATIVE_TTL: Duration = Duration::from_secs(5);
 
 /// The in-process session cache.
 pub(super) struct SessionCache {
@@ -52,7 +56,7 @@ impl SessionCache {
             .build_with_hasher(Hasher::default());
         let gone = Cache::builder()
             .max_capacity(settings.capacity / 4)
-            .time_to_live(settings.negative_ttl)
+            .time_to_live(NEGATIVE_TTL)
             .build_with_hasher(Hasher::default());
         Self { live, gone }
     }

@@ -45,6 +45,8 @@ pub use client::RedisConfigError;
 const NOT_BEFORE_KEPT: Duration = Duration::from_hours(30 * 24);
 /// Tombstones outlive every credential, whose end is not known where its session is ended by id.
 const TOMBSTONE_MIN: Duration = Duration::from_hours(1);
+/// How far back revocations are applied again after a reconnect: longer than a fail-over takes.
+const REAPPLY_WINDOW: Duration = Duration::from_mins(10);
 /// A cluster's bus promises nothing, so answers must not be kept long.
 const CLUSTER_CACHE_TTL: Duration = Duration::from_secs(5);
 
@@ -96,7 +98,7 @@ impl RedisStore {
             keys,
             scripts: Scripts::new(),
             revocations: Revocations::new(clock.clone()),
-            journal: Journal::new(clock.clone(), metrics.clone(), config.revocation.reapply_window),
+            journal: Journal::new(clock.clone(), metrics.clone(), REAPPLY_WINDOW),
             sender: Sender::new(config.redis.timeout, metrics.clone()),
             link: ArcSwapOption::empty(),
             deadlines,

@@ -20,6 +20,8 @@ mod chaos;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod dialects;
+#[cfg(test)]
 mod direct;
 #[cfg(test)]
 mod directory;
@@ -58,8 +60,6 @@ mod revocation;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
-mod side_door;
-#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod streams_http2;
@@ -72,6 +72,8 @@ mod support_works;
 mod surface;
 #[cfg(test)]
 mod traces;
+#[cfg(test)]
+mod upstream_exposure;
 #[cfg(test)]
 mod verify;
 #[cfg(test)]

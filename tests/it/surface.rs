@@ -11,4 +11,5 @@ mod exchange;
 mod limits;
 mod logout;
 mod outage;
+mod placement;
 mod protocol;

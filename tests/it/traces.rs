@@ -133,7 +133,7 @@ async fn what_is_refused_or_answered_here_never_reaches_the_application() {
         (client.get("/x").bearer("dw_nonsense").send().await, "malformed", "route-7", vec!["guard"]),
         (client.get("/users/x").bearer(&guest).send().await, "anonymous", "route-3", vec!["guard", "store"]),
         (client.get("/a//b").send().await, "bad_request", "proxy", vec![]),
-        (client.get("/auth/nothing").send().await, "surface", "auth", vec![]),
+        (client.get("/auth/nothing").send().await, "surface", "session_exchange", vec![]),
     ] {
         let id = request_id(&answer);
         let (server, found) = collector.exchange(|span| span.is_of(&id)).await;

@@ -1,7 +1,7 @@
 //! What other proxies are told about requests of theirs, over HTTP and over gRPC.
 
 mod answers;
-mod grpc;
+pub(crate) mod grpc;
 mod surroundings;
 mod telling;
 

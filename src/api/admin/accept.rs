@@ -1,6 +1,6 @@
 //! Which of two text formats a scraper wants (RFC 9110 §12.5.1).
 //!
-//! Prometheus' own format stays the default: for whoever asks for nothing, for anything, or for
+//! Prometheus' own format stays the default: for a scraper that asks for nothing, for anything, or for
 //! something that is not to be had here.
 
 use http::HeaderMap;

@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use super::App;
 use super::payload::Event;
-use crate::api::error::Error;
+use crate::api::core::Core;
+use crate::api::problem::Problem;
 use crate::model::{EndReason, PrincipalId, ProviderId, Subject, TenantId};
 use crate::telemetry::audit::{Action, Event as Audited};
 
@@ -27,33 +27,33 @@ struct Effect<'a> {
 }
 
 /// Does what `event` asks for; an error says that it must be asked for again.
-pub(super) async fn apply(app: &App, event: &Event) -> Result<(), Error> {
-    let now = app.clock.now();
-    let Some(user) = find_user(app, event).await? else { return Ok(()) };
+pub(super) async fn apply(core: &Core, event: &Event) -> Result<(), Problem> {
+    let now = core.clock.now();
+    let Some(user) = find_user(core, event).await? else { return Ok(()) };
     match event {
         Event::UserDeleted { .. } => {
-            app.directory.delete_user(&user, now).await?;
-            let ended = end_everywhere(app, &user).await?;
+            core.directory.delete_user(&user, now).await?;
+            let ended = end_everywhere(core, &user).await?;
             audit(Action::UserDeleted, &user, &Effect { ended: Some(ended), ..Effect::default() });
         }
         Event::UserChanged { profile, barred, .. } => {
             if *barred {
-                app.directory.end_logins(&user, now).await?;
-                let ended = end_everywhere(app, &user).await?;
+                core.directory.end_logins(&user, now).await?;
+                let ended = end_everywhere(core, &user).await?;
                 audit(Action::UserBarred, &user, &Effect { ended: Some(ended), ..Effect::default() });
             }
-            if app.directory.refresh_user(&user, profile, now).await? {
+            if core.directory.refresh_user(&user, profile, now).await? {
                 audit(Action::UserRefreshed, &user, &Effect::default());
             }
         }
         Event::LoginEnded { login, .. } => {
-            app.directory.end_login(&PROVIDER, login, now.plus(LOGIN_REFUSED), now).await?;
-            let ended = end_login(app, &user, login).await?;
+            core.directory.end_login(&PROVIDER, login, now.plus(LOGIN_REFUSED), now).await?;
+            let ended = end_login(core, &user, login).await?;
             audit(Action::LoginEnded, &user, &Effect { login: Some(login), ended: Some(ended), ..Effect::default() });
         }
         Event::MembershipEnded { tenant, .. } => {
-            app.directory.end_membership(&user, tenant, now).await?;
-            let ended = app.sessions.end_principal(tenant, &user).await?;
+            core.directory.end_membership(&user, tenant, now).await?;
+            let ended = core.sessions.end_principal(tenant, &user).await?;
             audit(Action::MembershipEnded, &user, &Effect { tenant: Some(tenant), ended: Some(ended), login: None });
         }
         Event::Ignored => {}
@@ -61,7 +61,7 @@ pub(super) async fn apply(app: &App, event: &Event) -> Result<(), Error> {
     Ok(())
 }
 
-async fn find_user(app: &App, event: &Event) -> Result<Option<PrincipalId>, Error> {
+async fn find_user(core: &Core, event: &Event) -> Result<Option<PrincipalId>, Problem> {
     let subject: &Subject = match event {
         Event::UserDeleted { user }
         | Event::UserChanged { user, .. }
@@ -69,23 +69,23 @@ async fn find_user(app: &App, event: &Event) -> Result<Option<PrincipalId>, Erro
         | Event::MembershipEnded { user, .. } => user,
         Event::Ignored => return Ok(None),
     };
-    Ok(app.resolver.find_user(&PROVIDER, subject).await?)
+    Ok(core.resolver.find_user(&PROVIDER, subject).await?)
 }
 
-async fn end_everywhere(app: &App, user: &PrincipalId) -> Result<u64, Error> {
+async fn end_everywhere(core: &Core, user: &PrincipalId) -> Result<u64, Problem> {
     let mut ended = 0;
-    for tenant in tenants_of(app, user).await? {
-        ended += app.sessions.end_principal(&tenant, user).await?;
+    for tenant in tenants_of(core, user).await? {
+        ended += core.sessions.end_principal(&tenant, user).await?;
     }
     Ok(ended)
 }
 
-async fn end_login(app: &App, user: &PrincipalId, login: &str) -> Result<u64, Error> {
+async fn end_login(core: &Core, user: &PrincipalId, login: &str) -> Result<u64, Problem> {
     let mut ended = 0;
-    for tenant in tenants_of(app, user).await? {
-        let sessions = app.sessions.list(&tenant, user).await?;
+    for tenant in tenants_of(core, user).await? {
+        let sessions = core.sessions.list(&tenant, user).await?;
         for session in sessions.iter().filter(|session| session.provider_session.as_deref() == Some(login)) {
-            app.sessions.end(session, EndReason::Admin).await?;
+            core.sessions.end(session, EndReason::Admin).await?;
             ended += 1;
         }
     }
@@ -94,9 +94,9 @@ async fn end_login(app: &App, user: &PrincipalId, login: &str) -> Result<u64, Er
 
 // Sign-ins from before this endpoint was configured may be missing in the directory: most of them
 // were in the default tenant.
-async fn tenants_of(app: &App, user: &PrincipalId) -> Result<Vec<TenantId>, Error> {
-    let mut tenants = app.directory.list_tenants(user).await?;
-    let default = app.sessions.default_tenant();
+async fn tenants_of(core: &Core, user: &PrincipalId) -> Result<Vec<TenantId>, Problem> {
+    let mut tenants = core.directory.list_tenants(user).await?;
+    let default = core.sessions.default_tenant();
     if !tenants.contains(default) {
         tenants.push(default.clone());
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::duration_in;
 use crate::config::Config;
-use crate::config::bootstrap::{HttpSource, Source, SqlSource};
+use crate::config::bootstrap::{HttpSource, SectionSource, SqlSource};
 use crate::config::problem::{Finding, KeyPath};
 
 pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
@@ -13,13 +13,13 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         let range = Duration::from_millis(1)..=Duration::from_mins(1);
         duration_in(&format!("bootstrap.{name}.timeout"), section.timeout, range, found);
         match &section.source {
-            Source::Http(_) if config.upstream.url.is_none() => {
+            SectionSource::Http(_) if config.upstream.url.is_none() => {
                 let finding = Finding::new(at.key("source"), "asks the application, and upstream.url is null");
                 found.push(finding.resting_on("upstream.url"));
             }
-            Source::Http(source) => http(&at.key("http"), source, found),
-            Source::Sql(source) => sql(&at.key("sql"), source, found),
-            Source::Directory | Source::Static => {}
+            SectionSource::Http(source) => http(&at.key("http"), source, found),
+            SectionSource::Sql(source) => sql(&at.key("sql"), source, found),
+            SectionSource::Directory | SectionSource::Static => {}
         }
     }
 }

@@ -20,7 +20,9 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
     for (at, issuer) in all(config) {
         one(&at, issuer, found);
         if let Some(first) = seen.get(issuer.issuer.as_str()) {
-            found.push(Finding::new(at.key("issuer"), format!("is the issuer of {first} too")));
+            let mut finding = Finding::new(at.key("issuer"), format!("is the issuer of {first} too"));
+            finding.rests_on.push(first.key("issuer"));
+            found.push(finding);
         } else {
             seen.insert(&issuer.issuer, at);
         }

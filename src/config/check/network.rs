@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{duration_in, file_exists, is_token, web_host};
 use crate::config::problem::{Finding, KeyPath};
-use crate::config::upstream::Target;
+use crate::config::upstream::UpstreamUrl;
 use crate::config::{Address, Config, Cookie, Lifecycle, Limits, Upstream};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -44,14 +44,14 @@ fn listeners(config: &Config, found: &mut Vec<Finding>) {
 }
 
 fn upstream(upstream: &Upstream, listen: &Address, found: &mut Vec<Finding>) {
-    let speaks_tls = matches!(upstream.url, Some(Target::Tcp { tls: true, .. }));
+    let speaks_tls = matches!(upstream.url, Some(UpstreamUrl::Tcp { tls: true, .. }));
     let options = [("upstream.ca", upstream.ca.is_some()), ("upstream.server_name", upstream.server_name.is_some())];
     for (key, _) in options.iter().filter(|(_, set)| *set && !speaks_tls) {
         let finding = Finding::new(KeyPath::of(key), "needs an upstream.url that begins with https://");
         found.push(finding.resting_on("upstream.url"));
     }
     file_exists(KeyPath::of("upstream.ca"), upstream.ca.as_deref(), found);
-    if let Some(Target::Tcp { host, port, .. }) = &upstream.url {
+    if let Some(UpstreamUrl::Tcp { host, port, .. }) = &upstream.url {
         if host.is_empty() {
             found.push(Finding::new(KeyPath::of("upstream.url"), "has no host"));
         }
@@ -104,7 +104,6 @@ fn limits(limits: &Limits, found: &mut Vec<Finding>) {
     for (key, value) in [
         ("limits.header_timeout", limits.header_timeout),
         ("limits.body_read_timeout", limits.body_read_timeout),
-        ("limits.write_timeout", limits.write_timeout),
         ("limits.keepalive", limits.keepalive),
     ] {
         duration_in(key, value, MILLISECOND..=24 * HOUR, found);

@@ -7,10 +7,11 @@ use crate::config::Config;
 use crate::config::directory::DirectoryUrl;
 use crate::config::problem::{Finding, KeyPath};
 use crate::config::rebind::{Backend, Fields, Hook, Rebind, TableName};
+use crate::wire::headers::is_visible_ascii;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_hours(1);
-/// Doorward's own tables are nobody's to re-own.
+/// What Doorward's own tables begin with: their rows are never re-owned.
 const OWN_TABLES: &str = "doorward_";
 
 pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
@@ -43,7 +44,7 @@ fn needs_hook(hook: &Hook, found: &mut Vec<Finding>) {
         let finding = Finding::new(KeyPath::of("rebind.hook.url"), "is missing: backend http asks it");
         found.push(finding.resting_on("rebind.backend"));
     }
-    // Whoever may call the application through Doorward may call this path too.
+    // A caller who may call the application through Doorward may call this path too.
     if hook.upstream_path().is_some() && hook.secret.is_none() {
         let message =
             "is missing: callers can reach a path of the upstream too, and only this tells them from Doorward";
@@ -62,8 +63,7 @@ fn hook_url(url: &str, hook: &Hook, found: &mut Vec<Finding>) {
         let finding = Finding::new(KeyPath::of("rebind.hook.ca"), "needs a rebind.hook.url that begins with https://");
         found.push(finding.resting_on("rebind.hook.url"));
     }
-    let is_header = |secret: &str| !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
-    if hook.secret.as_ref().is_some_and(|secret| !is_header(secret.expose())) {
+    if hook.secret.as_ref().is_some_and(|secret| !is_visible_ascii(secret.expose(), usize::MAX)) {
         let message = "must be visible ASCII characters without spaces";
         found.push(Finding::new(KeyPath::of("rebind.hook.secret"), message));
     }

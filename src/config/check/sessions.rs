@@ -1,6 +1,6 @@
 //! Rules about tokens, the session store, cache and revocation.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{duration_in, file_exists};
@@ -22,7 +22,6 @@ pub(super) fn check(sessions: &Sessions, found: &mut Vec<Finding>) {
     }
     duration_in("sessions.max_stale", sessions.max_stale, Duration::ZERO..=HOUR, found);
     duration_in("sessions.cache.max_ttl", sessions.cache.max_ttl, Duration::ZERO..=HOUR, found);
-    duration_in("sessions.cache.negative_ttl", sessions.cache.negative_ttl, Duration::ZERO..=MINUTE, found);
     token(&sessions.token, found);
     let in_redis = !matches!(sessions.store, StoreUrl::Sqlite(_));
     if in_redis && sessions.token.keys.is_empty() {
@@ -49,11 +48,13 @@ fn token(token: &Token, found: &mut Vec<Finding>) {
         let expected = "must be 1 to 16 letters, digits, - or _";
         found.push(Finding::new(KeyPath::of("sessions.token.prefix"), expected));
     }
-    let mut ids = BTreeSet::new();
+    let mut ids = BTreeMap::new();
     for (index, key) in token.keys.iter().enumerate() {
         let at = KeyPath::of("sessions.token.keys").index(index);
-        if !ids.insert(key.id) {
-            found.push(Finding::new(at.key("id"), "is the id of an earlier key too"));
+        if let Some(earlier) = ids.insert(key.id, at.clone()) {
+            let mut finding = Finding::new(at.key("id"), "is the id of an earlier key too");
+            finding.rests_on.push(earlier.key("id"));
+            found.push(finding);
         }
         let length = key.secret.expose().len();
         if length < TOKEN_KEY_BYTES_MIN {
@@ -66,7 +67,6 @@ fn token(token: &Token, found: &mut Vec<Finding>) {
 fn revocation(revocation: &Revocation, found: &mut Vec<Finding>) {
     duration_in("sessions.revocation.heartbeat", revocation.heartbeat, HEARTBEAT_MIN..=MINUTE, found);
     duration_in("sessions.revocation.lease", revocation.lease, HEARTBEAT_MIN..=MINUTE, found);
-    duration_in("sessions.revocation.reapply_window", revocation.reapply_window, MINUTE..=HOUR * 24, found);
     if revocation.lease <= revocation.heartbeat {
         let heartbeat = humantime::format_duration(revocation.heartbeat);
         let message = format!("must be longer than sessions.revocation.heartbeat ({heartbeat})");
@@ -90,7 +90,7 @@ fn redis(redis: &Redis, store: &StoreUrl, found: &mut Vec<Finding>) {
         ("sessions.redis.client_key", &redis.client_key),
     ] {
         file_exists(KeyPath::of(key), file.as_deref(), found);
-        // Whoever names an authority believes that the connection is encrypted.
+        // An operator who names an authority believes that the connection is encrypted.
         if file.is_some() && !matches!(store, StoreUrl::Sqlite(_)) && !speaks_tls(store) {
             let finding = Finding::new(KeyPath::of(key), "needs a sessions.store that begins with rediss");
             found.push(finding.resting_on("sessions.store"));

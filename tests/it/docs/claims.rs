@@ -70,6 +70,18 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[test]
+fn every_endpoint_is_documented() {
+    let document = read("docs/configuration.md");
+    let config =
+        doorward::config::Config::load(&[], &std::collections::BTreeMap::new()).expect("the defaults are good");
+    let served = doorward::api::mount::served(&config.config);
+    assert!(served.len() > 7, "{served:?}");
+    let told = |method: &http::Method, path: &str| document.contains(&format!("`{method} {path}`"));
+    let missing: Vec<_> = served.iter().filter(|(method, path, _)| !told(method, path)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn tests_named_in_the_threat_model_exist() {
     let text = read("docs/security.md");
     let prose = prose(&text);

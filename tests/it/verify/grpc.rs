@@ -21,7 +21,7 @@ use crate::support::ports::free_port;
 use crate::support::stage::Stage;
 
 /// What Envoy does, as far as Doorward notices.
-struct Envoy(H2Client);
+pub(crate) struct Envoy(H2Client);
 
 /// A gateway that Envoy may ask, and Envoy.
 struct Asked {
@@ -36,12 +36,17 @@ impl Asked {
         let port = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let enabled = format!("trusted_proxies: ['127.0.0.1/32']\nforward_auth: {{ grpc: '{port}' }}");
         let stage = Stage::start(&format!("{enabled}\n{config}")).await;
-        let envoy = Envoy(H2Client::connect(port).await);
+        let envoy = Envoy::connect(port).await;
         Self { stage, port, envoy }
     }
 }
 
 impl Envoy {
+    /// Connects to where Doorward answers Envoy.
+    pub(crate) async fn connect(port: SocketAddr) -> Self {
+        Self(H2Client::connect(port).await)
+    }
+
     /// Begins a call with exactly these bytes as its message.
     async fn begin(&self, message: &[u8]) -> H2Call {
         let headers = [("content-type", "application/grpc"), ("te", "trailers")];
@@ -62,7 +67,7 @@ impl Envoy {
     }
 
     /// Returns the status of the answer to a client, and the answer.
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, CheckResponse) {
+    pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, CheckResponse) {
         let answer = self.check(&question(method, path, headers)).await;
         (status_of(&answer), answer)
     }
@@ -107,7 +112,8 @@ fn about(http: HttpRequest) -> CheckRequest {
     CheckRequest { attributes: Some(attributes) }
 }
 
-fn status_of(answer: &CheckResponse) -> u16 {
+/// Returns the status of the answer to a client.
+pub(crate) fn status_of(answer: &CheckResponse) -> u16 {
     let code = answer.status.as_ref().expect("a status").code;
     match &answer.http_response {
         Some(HttpResponse::OkResponse(_)) => {
@@ -137,14 +143,14 @@ fn allowed(answer: &CheckResponse) -> &OkHttpResponse {
 }
 
 #[track_caller]
-fn denied(answer: &CheckResponse) -> &DeniedHttpResponse {
+pub(crate) fn denied(answer: &CheckResponse) -> &DeniedHttpResponse {
     let Some(HttpResponse::DeniedResponse(denied)) = &answer.http_response else { panic!("{answer:?}") };
     denied
 }
 
 /// Returns header fields that overwrite, and keep an empty value, as name and value.
 #[track_caller]
-fn fields(headers: &[core::HeaderValueOption]) -> Vec<(String, String)> {
+pub(crate) fn fields(headers: &[core::HeaderValueOption]) -> Vec<(String, String)> {
     let field = |option: &core::HeaderValueOption| {
         assert_eq!(option.append_action, i32::from(HeaderAppendAction::OverwriteIfExistsOrAdd));
         assert!(option.keep_empty_value);

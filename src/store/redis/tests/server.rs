@@ -178,22 +178,14 @@ pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
 }
 
 pub(super) fn config(url: &str) -> config::Sessions {
-    let mut config: config::Sessions = serde_json::from_value(json!({
-        "store": "redis://127.0.0.1",
-        "ttl": "30m",
-        "max_per_principal": 100,
-        "token": {"prefix": "dw_", "keys": []},
-        "on_unavailable": "fail_closed",
-        "max_stale": "30s",
-        "cache": {"capacity": 1000, "max_ttl": "60s", "negative_ttl": "5s"},
-        "revocation": {"heartbeat": "100ms", "lease": "1s", "reapply_window": "10m", "wait_replicas": 0},
-        "redis": {
-            // Generous: the machine runs other tests at the same time.
-            "timeout": "2s", "connect_timeout": "2s", "key_prefix": "dw",
-            "password": null, "ca": null, "client_cert": null, "client_key": null,
-        },
-    }))
-    .unwrap();
+    let overlay = json!({
+        "cache": {"capacity": 1000},
+        "revocation": {"heartbeat": "100ms", "lease": "1s"},
+        // Generous: the machine runs other tests at the same time.
+        "redis": {"timeout": "2s", "connect_timeout": "2s"},
+    });
+    let environment = [("DOORWARD__SESSIONS".to_owned(), overlay.to_string())].into();
+    let mut config = config::Config::load(&[], &environment).unwrap().config.sessions;
     config.store = if url.starts_with("redis://") || url.starts_with("rediss://") {
         config::sessions::StoreUrl::Redis(Secret::new(url.to_owned()))
     } else {
