@@ -27,7 +27,9 @@ fn path(path: &str) -> Result<(), &'static str> {
     match path.strip_prefix('/') {
         Some(rest) if rest.split('/').all(plain) => {}
         _ => {
-            return Err("must be a path such as \"/auth\": segments of letters, digits, -, _, . and ~, no / at its end");
+            return Err(
+                "must be a path such as \"/auth\": segments of letters, digits, -, _, . and ~, no / at its end",
+            );
         }
     }
     let own = path.strip_prefix(OWN).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
