@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
-use crate::model::TenantId;
+use crate::model::{Role, TenantId};
 
 /// The least time between two key fetches that tokens provoke, unless an issuer says another.
 const REFETCH_INTERVAL: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ pub struct Issuer {
     /// Which tenant an organisation is; one that is not listed is a tenant of the issuer's own.
     pub organizations: BTreeMap<String, TenantId>,
     /// Which role `org:<role>` is; one that is not listed is a role of the issuer's own.
-    pub roles: BTreeMap<String, String>,
+    pub roles: BTreeMap<String, Role>,
     /// The provider whose users, tenants and roles these are: `clerk`, or another entry of `issuers`.
     pub same_as: Option<String>,
 }

@@ -566,9 +566,12 @@ fn rules_about_what_issuers_may_name() {
         (with(", organizations: { org_1: 'a b' }"), r#"issuers.x.organizations.org_1: "a b" must be 1 to 256"#),
         (
             with(", roles: { 'org:a': 'org:b,org:admin' }"),
-            r#"issuers.x.roles.org:a: "org:b,org:admin" must be visible"#,
+            r#"issuers.x.roles.org:a: "org:b,org:admin" must be 1 to 260 visible"#,
         ),
-        (with(", roles: { 'org:a': '' }"), r#"issuers.x.roles.org:a: "" must be visible ASCII without a comma"#),
+        (
+            with(", roles: { 'org:a': '' }"),
+            r#"issuers.x.roles.org:a: "" must be 1 to 260 visible ASCII characters without a comma"#,
+        ),
         (with(", user_id: email"), r#"issuers.x.user_id: "email" must be"#),
         (
             with(", same_as: y"),

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::read::{FromTree, Notes, TreePlace};
-use crate::model::{Dialect, TenantId};
+use crate::model::{Dialect, Role, TenantId};
 use crate::secret::Secret;
 
 impl FromTree for bool {
@@ -86,6 +86,12 @@ impl FromTree for IpNet {
 impl FromTree for TenantId {
     fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         place.parsed(notes, || "default".parse().expect("it is visible ASCII"))
+    }
+}
+
+impl FromTree for Role {
+    fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
+        place.parsed(notes, || "stand-in".parse().expect("it is visible ASCII"))
     }
 }
 

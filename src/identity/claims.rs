@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::jws::is_visible_ascii;
 use super::namespace::Namespace;
 use super::{IdentityError, Reason};
 use crate::config::Issuer;
 use crate::model::{ActorId, Identity, Role, Subject, TenantId};
 use crate::time::Timestamp;
+use crate::wire::headers::is_visible_ascii;
 
 type Claims = Map<String, Value>;
 
@@ -112,8 +112,8 @@ fn actor(rules: &Issuer, namespace: &Namespace, claims: &Claims) -> Result<Optio
     if !rules.allow_impersonation {
         return Err(Reason::ImpersonationNotAllowed);
     }
-    let actor = act.get("sub").and_then(Value::as_str).filter(|sub| is_visible_ascii(sub, TEXT_BYTES_MAX));
-    namespace.actor(actor.ok_or(Reason::Malformed)?).map(Some)
+    let actor = act.get("sub").and_then(Value::as_str).ok_or(Reason::Malformed)?;
+    namespace.actor(actor).map(Some)
 }
 
 /// Returns the organisation as tenant and the role in it, which the issuer calls `org:<role>` (contracts
@@ -135,12 +135,13 @@ fn organization(namespace: &Namespace, claims: &Claims) -> Result<(Option<Tenant
     // A role is a role somewhere: without an organisation it means nothing.
     let Some(id) = optional_text(id)? else { return Ok((namespace.tenant(None)?, None)) };
     let role = optional_text(role)?.map(role_name).transpose()?;
-    Ok((namespace.tenant(Some(id))?, role.map(|name| namespace.role(&name)).transpose()?))
+    Ok((namespace.tenant(Some(id))?, role.map(|name| namespace.role(name)).transpose()?))
 }
 
-fn role_name(role: &str) -> Result<String, Reason> {
+fn role_name(role: &str) -> Result<Role, Reason> {
     let name = role.strip_prefix("org:").unwrap_or(role);
-    if is_visible_ascii(name, TEXT_BYTES_MAX) { Ok(format!("org:{name}")) } else { Err(Reason::Malformed) }
+    let role = format!("org:{name}").parse().ok().filter(|_| !name.is_empty());
+    role.ok_or(Reason::Malformed)
 }
 
 fn text<'a>(claims: &'a Claims, name: &str) -> Option<&'a str> {

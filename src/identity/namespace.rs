@@ -44,7 +44,7 @@ impl Namespace {
             Scope::Own {
                 tenant: rules.tenant.clone().unwrap_or_else(|| provider.clone().into()),
                 organizations: rules.organizations.clone(),
-                roles: roles_of(rules)?,
+                roles: rules.roles.clone(),
             }
         };
         Ok(Self { provider, scope })
@@ -69,16 +69,14 @@ impl Namespace {
         tenant.map(Some).map_err(|_| Reason::Malformed)
     }
 
-    /// Returns what the role `name` is called here.
-    pub(super) fn role(&self, name: &str) -> Result<Role, Reason> {
-        let role = match &self.scope {
-            Scope::Verbatim { .. } => name.parse().ok(),
-            Scope::Own { roles, .. } => match roles.get(name) {
-                Some(role) => Some(role.clone()),
-                None => self.provider.qualified(name).ok().and_then(|name| name.parse().ok()),
-            },
-        };
-        role.ok_or(Reason::Malformed)
+    /// Returns what the issuer's `role` is called here.
+    pub(super) fn role(&self, role: Role) -> Result<Role, Reason> {
+        let Scope::Own { roles, .. } = &self.scope else { return Ok(role) };
+        if let Some(role) = roles.get(role.as_str()) {
+            return Ok(role.clone());
+        }
+        let name = self.provider.qualified(role.as_str()).map_err(|_| Reason::Malformed)?;
+        name.parse().map_err(|_| Reason::Malformed)
     }
 
     /// Returns what the `subject` who acts in a user's name is called here.
@@ -94,14 +92,6 @@ impl Namespace {
         let Scope::Verbatim { others } = &self.scope else { return Ok(name) };
         if others.iter().any(|other| other.owns(name)) { Err(Reason::Malformed) } else { Ok(name) }
     }
-}
-
-fn roles_of(rules: &Issuer) -> Result<BTreeMap<String, Role>, String> {
-    let named = |(name, role): (&String, &String)| match role.parse() {
-        Ok(role) => Ok((name.clone(), role)),
-        Err(problem) => Err(format!("roles.{name}: {problem}")),
-    };
-    rules.roles.iter().map(named).collect()
 }
 
 fn parsed(name: &str) -> Result<ProviderId, String> {

@@ -4,19 +4,15 @@
 //! `X.User-ID` become the same variable as `X-User-ID` in CGI, WSGI, Rack and PHP
 //! (CVE-2025-64484, CVE-2026-52845, GHSA-5m6w-wvh7-57vm).
 
-use http::header::{self, HeaderName, InvalidHeaderValue};
+use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use pingora::http::RequestHeader;
-use pingora::{Error, ErrorType};
 
 use super::forwarded;
 use super::guard::Permit;
 use crate::config::IdentityHeaders;
 use crate::metrics::Metrics;
 pub use crate::session::headers::{X_CLIENT_ID, X_USER_ID};
-
-/// The exchange's name in every log.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What an application could write into its answer to look like Doorward.
 pub const IDENTITY_IN_RESPONSES: [HeaderName; 2] = [X_USER_ID, X_CLIENT_ID];
@@ -78,36 +74,26 @@ pub(super) fn count_identity_headers(headers: &HeaderMap, metrics: &Metrics) -> 
 
 /// Writes who calls into what the application gets; a permit without a caller writes nothing.
 pub fn inject(request: &mut RequestHeader, permit: &Permit, which: IdentityHeaders) -> pingora::Result<()> {
-    for header in of(permit, which) {
-        let (name, value) =
-            header.map_err(|error| Error::because(ErrorType::InternalError, "identity header", error))?;
-        request.insert_header(name, value)?;
-    }
-    Ok(())
+    of(permit, which).try_for_each(|(name, value)| request.insert_header(name, value))
 }
 
 /// Returns every identity header that Doorward may ever write, once: for an answer to another
 /// proxy, in which those that say nothing are empty.
-pub fn for_proxies(permit: &Permit, which: IdentityHeaders) -> Result<HeaderMap, InvalidHeaderValue> {
+pub fn for_proxies(permit: &Permit, which: IdentityHeaders) -> HeaderMap {
     let empty = |label| (HeaderName::from_static(label), HeaderValue::from_static(""));
     let mut identity: HeaderMap = identity_labels().into_iter().map(empty).collect();
-    for header in of(permit, which) {
-        let (name, value) = header?;
+    for (name, value) in of(permit, which) {
         identity.insert(name, value);
     }
-    Ok(identity)
+    identity
 }
 
 // The one place that says who a permit lets through.
-fn of(
-    permit: &Permit,
-    which: IdentityHeaders,
-) -> impl Iterator<Item = Result<(HeaderName, HeaderValue), InvalidHeaderValue>> {
-    let headers = permit.caller().map(|caller| caller.headers(which));
-    headers.into_iter().flatten().map(|(name, text)| Ok((name, HeaderValue::from_str(&text)?)))
+fn of(permit: &Permit, which: IdentityHeaders) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    permit.caller().map(|caller| caller.headers(which)).into_iter().flatten()
 }
 
-/// Removes what opened the door, so that the application cannot leak or misread it.
+/// Removes the credentials, so that the application cannot leak or misread them.
 pub fn strip_credentials(request: &mut RequestHeader, cookie: &str) -> pingora::Result<()> {
     request.remove_header(&header::AUTHORIZATION);
     let Some(kept) = without_cookie(&request.headers, cookie) else { return Ok(()) };

@@ -110,7 +110,7 @@ impl Sessions {
             client: ClientInfo::default(),
         };
         self.store_new(&session, now).await?;
-        self.metrics.sessions_created.with_label_values(&[session.principal.kind.as_str(), method]).inc();
+        self.metrics.sessions_created.with_label_values(&[sign_in.principal.kind.as_str(), method]).inc();
         let keys = self.keys.load_full();
         Ok(Started { session: Arc::new(session), expires_in: self.policy.ttl, keys, secret, deadlines })
     }

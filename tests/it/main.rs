@@ -20,6 +20,8 @@ mod chaos;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod decisions;
+#[cfg(test)]
 mod dialects;
 #[cfg(test)]
 mod direct;

@@ -47,11 +47,8 @@ fn laid_over(issuer: &str, claims: Value) -> Value {
 }
 
 fn named(identity: Identity) -> Named {
-    (
-        identity.tenant.map(|tenant| tenant.to_string()),
-        identity.roles.iter().map(ToString::to_string).collect(),
-        identity.actor.map(|actor| actor.as_str().to_owned()),
-    )
+    let roles = identity.roles.iter().map(ToString::to_string).collect();
+    (identity.tenant.map(|tenant| tenant.to_string()), roles, identity.actor.map(|actor| actor.as_str().to_owned()))
 }
 
 fn expected(tenant: Option<&str>, role: Option<&str>, actor: Option<&str>) -> Named {
@@ -87,7 +84,7 @@ async fn what_the_configuration_lists_is_named_and_nothing_beside_it() {
     let two = Two::start(|partner| {
         partner.tenant = Some(tenant("default"));
         partner.organizations = [("org_p".to_owned(), tenant("org_main"))].into();
-        partner.roles = [("org:admin".to_owned(), "org:viewer".to_owned())].into();
+        partner.roles = [("org:admin".to_owned(), "org:viewer".parse().unwrap())].into();
     })
     .await;
     for (claims, expected) in [

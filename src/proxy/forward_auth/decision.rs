@@ -24,7 +24,7 @@ pub(super) async fn decide(original: &Original, context: &mut Context) -> Result
     } else {
         context.guard_original(rule, original.head()).await.map_err(Rejection::problem)?;
     }
+    // There is a permit wherever there is no rejection.
     let Some((permit, _)) = context.permitted() else { return Err(What::Internal.into()) };
-    identity_headers::for_proxies(permit, settings.identity_headers)
-        .map_err(|error| Problem::from(What::Internal).because(error))
+    Ok(identity_headers::for_proxies(permit, settings.identity_headers))
 }

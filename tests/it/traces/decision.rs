@@ -118,3 +118,19 @@ async fn without_tracing_what_a_caller_says_goes_through_as_it_is() {
     }
     assert_eq!(state(&stage.request("GET /open/x", &[SAMPLED, STATE]).await), ["vendor=keep"]);
 }
+
+#[tokio::test]
+async fn a_check_decides_nothing_however_its_path_is_spelt() {
+    let collector = Collector::start().await;
+    let stage = Stage::start(&format!("{}\nforward_auth: {{ enabled: true }}", config(&collector, 0, true))).await;
+    for (path, status) in
+        [("/_doorward/verify/app", 200), ("/_doorward/%76erify/app", 200), ("/%5fdoorward/verif%79/a%2fb", 400)]
+    {
+        let asked = stage.request(&format!("GET {path}"), &[SAMPLED.to_owned(), stage.user_field()]).await;
+        assert_eq!(asked.status(), status, "{path}");
+    }
+    let metrics = stage.doorward.admin_get("/metrics").await.text();
+    assert!(metrics.contains("doorward_http_requests_total{code=\"400\",handler=\"verify\",route=\"none\"} 1\n"));
+    drained(stage).await;
+    assert_eq!(collector.spans(), [], "what a check says of a trace is mostly its client's word");
+}
