@@ -12,6 +12,7 @@ use aws_lc_rs::rand::SystemRandom;
 use criterion::{Criterion, criterion_group, criterion_main};
 use doorward::config::{Auth, Cookie, RouteRule, sessions};
 use doorward::directory::Generation;
+use doorward::guests::Guests;
 use doorward::metrics::Metrics;
 use doorward::model::surface::{Mount, SurfaceId, Surfaces};
 use doorward::model::{Dialect, NewSession, SessionId, SessionSecret, Shard, TokenKey, TokenKeys, TokenKind};
@@ -75,7 +76,8 @@ impl Fixture {
     }
 
     fn token(&self) -> String {
-        let guest = self.sessions.guest("a device of the benchmark", Generation(0));
+        let guests = Guests::new(key(), self.sessions.default_tenant().clone());
+        let guest = guests.principal("a device of the benchmark", Generation(0));
         let guest = NewSession::guest(guest, SystemClock::new().now());
         let started = self.runtime.block_on(self.sessions.start(&guest, "anonymous", Handout::OPAQUE));
         started.expect("the store is writable").opaque().expose().to_owned()

@@ -1,42 +1,41 @@
 //! Composes the answer of `GET /auth/bootstrap` (contracts §5.5, §12.2).
 //!
-//! Three sections from three sources, asked at the same time, each for no longer than its own
-//! timeout. Nothing is remembered between two calls: the application may act on being asked. No
-//! secret leaves unmasked, whatever its source says, and no source's words reach a log.
+//! Three sections come from three sources, which are asked at the same time, each for no longer than
+//! its own timeout. Nothing is cached between two calls, because the application may act on being
+//! asked. Every secret is masked, also one that its source calls harmless, and no text from a source
+//! is logged.
 
 mod application;
+mod call;
 mod creation;
 mod secrets;
+mod section_error;
 mod shape;
 mod source;
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 pub use self::application::ApplicationError;
-use self::source::{Failure, Sources};
+use self::call::{Document, SourceCall};
+use self::section_error::SectionError;
+use self::source::SectionSources;
 use crate::config::{self, Config, IdentityHeaders};
 use crate::directory::Directory;
 use crate::metrics::Metrics;
-use crate::model::{Principal, PrincipalKind};
+use crate::model::PrincipalKind;
 use crate::session::Caller;
+use crate::wire::headers::X_REQUEST_ID;
 
-/// A section as its source gave it.
-type Document = Map<String, Value>;
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const OUTCOMES: [&str; 3] = ["ok", "unavailable", "timed_out"];
 
-/// Asks the sources and puts their answers together.
-pub struct Bootstrap {
+/// Asks the sources and composes their answers.
+pub struct BootstrapComposer {
     config: config::Bootstrap,
-    sources: Sources,
+    sources: SectionSources,
     identity_headers: Box<dyn Fn() -> IdentityHeaders + Send + Sync>,
     metrics: Arc<Metrics>,
 }
@@ -44,7 +43,7 @@ pub struct Bootstrap {
 /// The answer.
 #[derive(Debug)]
 pub struct Composed {
-    /// What the caller gets.
+    /// The body for the caller.
     pub body: Body,
     /// The optional sections that failed, in the order of the answer.
     pub degraded: Vec<&'static str>,
@@ -61,7 +60,7 @@ pub struct Body {
 /// A required section failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BootstrapError {
-    /// Its source cannot be asked, or gave no document.
+    /// Its source cannot be asked, or returned no document.
     #[error("Bootstrap source unavailable: {0}")]
     Unavailable(&'static str),
     /// Its source took too long.
@@ -69,17 +68,9 @@ pub enum BootstrapError {
     TimedOut(&'static str),
 }
 
-/// On whose behalf the sources are asked.
-#[derive(Clone)]
-struct Call {
-    principal: Principal,
-    roles: Vec<String>,
-    /// What the application is told of the caller, and what the exchange is called.
-    headers: HeaderMap,
-}
-
-impl Bootstrap {
-    /// Returns the composer; `identity_headers` says what the guard sends upstream at the moment.
+impl BootstrapComposer {
+    /// Returns the composer; `identity_headers` returns which headers the guard sends upstream under
+    /// the configuration in force.
     pub fn new(
         config: &Config,
         directory: Arc<Directory>,
@@ -92,22 +83,22 @@ impl Bootstrap {
             }
             metrics.bootstrap_section_duration.with_label_values(&[name]);
         }
-        let sources = Sources::new(config, directory)?;
+        let sources = SectionSources::new(config, directory)?;
         Ok(Self { config: config.bootstrap.clone(), sources, identity_headers, metrics })
     }
 
-    /// Returns whether callers of this kind may ask.
+    /// Returns whether callers of this kind get an answer (`bootstrap.allow_anonymous`).
     pub fn admits(&self, kind: PrincipalKind) -> bool {
         kind != PrincipalKind::Anonymous || self.config.allow_anonymous
     }
 
-    /// Returns the sections for `caller`, whose exchange is called `request_id`.
+    /// Returns the sections for `caller`; sources on the application see the exchange's `request_id`.
     pub async fn compose(
         &self,
         caller: Caller<'_>,
         request_id: Option<HeaderValue>,
     ) -> Result<Composed, BootstrapError> {
-        let call = Call {
+        let call = SourceCall {
             principal: caller.principal.clone(),
             roles: caller.roles.iter().map(ToString::to_string).collect(),
             headers: headers(caller, (self.identity_headers)(), request_id),
@@ -143,28 +134,28 @@ impl Bootstrap {
         Ok(Composed { body: Body { profile, subscription, secrets }, degraded })
     }
 
-    // `None`: failed, and there is an answer without it.
+    // Returns no document for an optional section that failed.
     async fn section(
         &self,
         (name, section): (&'static str, &config::bootstrap::Section),
-        call: &Call,
+        call: &SourceCall,
     ) -> (&'static str, Result<Option<Document>, BootstrapError>) {
         let timer = self.metrics.bootstrap_section_duration.with_label_values(&[name]).start_timer();
         let found = self.sources.read(name, section, call).await;
         timer.observe_duration();
         let outcome = match &found {
             Ok(_) => "ok",
-            Err(Failure::TimedOut) => "timed_out",
+            Err(SectionError::TimedOut) => "timed_out",
             Err(_) => "unavailable",
         };
         self.metrics.bootstrap_sections.with_label_values(&[name, outcome]).inc();
         let answer = match found {
             Ok(document) => Ok(Some(document)),
             Err(failure) => {
-                tracing::warn!(section = name, error = %failure.told(), "A source of bootstrap failed");
+                tracing::warn!(section = name, error = %failure.for_log(), "A source of bootstrap failed");
                 match failure {
                     _ if !section.required => Ok(None),
-                    Failure::TimedOut => Err(BootstrapError::TimedOut(name)),
+                    SectionError::TimedOut => Err(BootstrapError::TimedOut(name)),
                     _ => Err(BootstrapError::Unavailable(name)),
                 }
             }
@@ -173,27 +164,6 @@ impl Bootstrap {
     }
 }
 
-impl Call {
-    /// Returns a name for the making of a caller's document in `section`: the same every time.
-    fn key(&self, section: &str) -> String {
-        let mut context = digest::Context::new(&digest::SHA256);
-        for part in [section, self.principal.tenant.as_str(), self.principal.id.as_str()] {
-            context.update(part.as_bytes());
-            context.update(&[0]);
-        }
-        URL_SAFE_NO_PAD.encode(context.finish())
-    }
-}
-
-// A role or an actor that no header can carry is left out, here as in no other place: the guard
-// answers 500 for it, and a profile without one is no less a profile.
 fn headers(caller: Caller<'_>, which: IdentityHeaders, request_id: Option<HeaderValue>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, text) in caller.headers(which) {
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            headers.insert(name, value);
-        }
-    }
-    headers.extend(request_id.map(|id| (X_REQUEST_ID, id)));
-    headers
+    caller.headers(which).chain(request_id.map(|id| (X_REQUEST_ID, id))).collect()
 }

@@ -1,4 +1,4 @@
-//! The command line: what a person types, and which exit code a script sees.
+//! The command line: arguments, output and exit codes.
 //!
 //! 0 is success, 1 is "no" or "could not", 64 (`EX_USAGE`) is a mistake in the arguments or the
 //! configuration. Results go to standard output, everything else to standard error.
@@ -38,9 +38,9 @@ pub const FAILURE: u8 = 1;
 pub const USAGE: u8 = 64;
 
 /// What the process was given.
-pub struct Surroundings<'a> {
+pub struct Environment<'a> {
     /// Environment variables.
-    pub environment: &'a BTreeMap<String, String>,
+    pub variables: &'a BTreeMap<String, String>,
     /// Where results go.
     pub stdout: &'a mut dyn Write,
     /// Where everything else goes.
@@ -72,7 +72,7 @@ enum Command {
     /// finishes); a second one exits at once. SIGUSR1 is the first step only. SIGHUP reads the
     /// configuration again.
     Serve(ConfigFiles),
-    /// Tell the server in this container to take no more traffic, and to go on serving.
+    /// Signal the server in this container to become unready, and to keep serving.
     ///
     /// For a preStop hook: readiness fails and answers end their connections from now on. SIGTERM
     /// then ends the server, and what has passed of the drain delay is not waited again.
@@ -91,19 +91,19 @@ enum Command {
     Explain(explain::Request),
     /// List or end the sessions in the configured store.
     #[command(subcommand)]
-    Sessions(sessions::Command),
+    Sessions(sessions::SessionsCommand),
     /// Bring the directory's schema up to date, for servers with directory.migrate: false.
     ///
     /// Safe beside running servers and beside itself; does nothing when there is nothing to do.
     Migrate(ConfigFiles),
     /// List what is still to be delivered after a rebind, or revive what was given up.
     #[command(subcommand)]
-    Outbox(outbox::Command),
+    Outbox(outbox::OutboxCommand),
     /// Make keys.
     #[command(subcommand)]
-    Keys(keys::Command),
-    /// Ask a URL whether it answers 200, for health checks in images without curl.
-    Probe(probe::Target),
+    Keys(keys::KeysCommand),
+    /// Check that a URL answers 200, for health checks in images without curl.
+    Probe(probe::ProbeTarget),
 }
 
 const AFTER_HELP: &str = "\
@@ -113,29 +113,29 @@ sets sessions.ttl. docs/configuration.md has every key.
 Exit codes: 0 done, 1 no or could not, 64 wrong arguments or configuration.";
 
 /// Runs the command that `arguments` (the program's name first) ask for; returns the exit code.
-pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: &mut Surroundings<'_>) -> u8 {
+pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &mut Environment<'_>) -> u8 {
     let Arguments { command } = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(message) if message.use_stderr() => {
-            say(surroundings.stderr, &message.render().to_string());
+            print(environment.stderr, &message.render().to_string());
             return USAGE;
         }
         Err(help_or_version) => {
-            say(surroundings.stdout, &help_or_version.render().to_string());
+            print(environment.stdout, &help_or_version.render().to_string());
             return SUCCESS;
         }
     };
     match command {
-        Command::Serve(files) => serve::run(&files, surroundings),
-        Command::Drain(server) => drain::run(&server, surroundings),
-        Command::Demo(listeners) => demo::run::run(&listeners, surroundings),
-        Command::Check(files) => check::run(&files, surroundings),
-        Command::Explain(request) => explain::run(&request, surroundings),
-        Command::Sessions(command) => sessions::run(&command, &system_clock(), surroundings),
-        Command::Migrate(files) => migrate::run(&files, surroundings),
-        Command::Outbox(command) => outbox::run(&command, &system_clock(), surroundings),
-        Command::Keys(keys::Command::Generate) => keys::generate(&SystemRandom::new(), surroundings),
-        Command::Probe(target) => probe::run(&target, surroundings),
+        Command::Serve(files) => serve::run(&files, environment),
+        Command::Drain(server) => drain::run(&server, environment),
+        Command::Demo(listeners) => demo::run::run(&listeners, environment),
+        Command::Check(files) => check::run(&files, environment),
+        Command::Explain(request) => explain::run(&request, environment),
+        Command::Sessions(command) => sessions::run(&command, &system_clock(), environment),
+        Command::Migrate(files) => migrate::run(&files, environment),
+        Command::Outbox(command) => outbox::run(&command, &system_clock(), environment),
+        Command::Keys(keys::KeysCommand::Generate) => keys::generate(&SystemRandom::new(), environment),
+        Command::Probe(target) => probe::run(&target, environment),
     }
 }
 
@@ -143,35 +143,35 @@ fn system_clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock::new())
 }
 
-impl Surroundings<'_> {
-    /// Returns the configuration; on problems tells them all and returns the exit code.
+impl Environment<'_> {
+    /// Returns the configuration; if it has problems, prints all of them and returns the exit code.
     pub fn read(&mut self, files: &ConfigFiles) -> Result<Loaded, u8> {
-        Config::load(&files.files, self.environment).map_err(|problems| {
+        Config::load(&files.files, self.variables).map_err(|problems| {
             let count = problems.0.len();
             let plural = if count == 1 { "" } else { "s" };
-            say(self.stderr, &format!("the configuration has {count} problem{plural}:\n{problems}\n"));
+            print(self.stderr, &format!("the configuration has {count} problem{plural}:\n{problems}\n"));
             USAGE
         })
     }
 
-    /// As [`read`](Self::read), and tells what is risky: for commands that are about the configuration.
+    /// As [`read`](Self::read), and prints warnings of risky combinations: for `serve` and `check`.
     pub fn load(&mut self, files: &ConfigFiles) -> Result<Loaded, u8> {
         let loaded = self.read(files)?;
         for warning in &loaded.warnings {
-            say(self.stderr, &format!("warning: {warning}\n"));
+            print(self.stderr, &format!("warning: {warning}\n"));
         }
         Ok(loaded)
     }
 
-    /// Tells why the command could not be carried out; returns the exit code.
+    /// Prints why the command could not be carried out; returns the exit code.
     pub fn fail(&mut self, why: &dyn std::fmt::Display) -> u8 {
-        say(self.stderr, &format!("doorward: {why}\n"));
+        print(self.stderr, &format!("doorward: {why}\n"));
         FAILURE
     }
 }
 
-/// Writes a text. A closed pipe is no failure: whoever closed it has read enough.
-pub fn say(stream: &mut dyn Write, text: &str) {
+/// Writes a text. A closed pipe is not an error: its reader wants no more (`doorward check | head`).
+pub fn print(stream: &mut dyn Write, text: &str) {
     let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
 }
 

@@ -25,11 +25,11 @@ pub use self::devices::Generation;
 pub use self::identities::LocalUser;
 pub use self::logins::{LoginStatus, RevocationEpochs};
 pub use self::open::DirectoryCredentials;
-use self::outbox::Woken;
+use self::outbox::Wakers;
 #[cfg(test)]
 pub(crate) use self::outbox::tests::embedded;
 pub use self::outbox::{Depth, EventId, EventKind, EventState, Lease, Leased, ListedEvent, OutboxEvent};
-pub use self::rebind::{Answer, Asked, Claim, Claimed, Moved};
+pub use self::rebind::{ClaimOutcome, Moved, RebindClaim, RebindOutcome, RebindRequest};
 pub use self::receipts::Receipt;
 pub use self::reown::Reown;
 use self::sql::Database;
@@ -38,7 +38,7 @@ pub use self::users::{UserProfile, UserRecord};
 /// The directory.
 pub struct Directory {
     pool: Database,
-    woken: Woken,
+    wakers: Wakers,
     /// Room for sign-ins that are recorded in the background.
     notes: Arc<Semaphore>,
 }

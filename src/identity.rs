@@ -7,7 +7,6 @@
 mod claims;
 mod clerk;
 mod http;
-mod json;
 mod jwks;
 mod jws;
 mod keys;

@@ -9,9 +9,11 @@
 pub mod secret;
 pub mod time;
 
+pub mod outgoing;
+pub mod wire;
+
 pub mod config;
 pub mod metrics;
-pub mod outgoing;
 pub mod telemetry;
 
 pub mod model;
@@ -25,6 +27,7 @@ pub mod session;
 
 pub mod accounts;
 pub mod bootstrap;
+pub mod guests;
 
 pub mod api;
 

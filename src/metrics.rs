@@ -1,6 +1,6 @@
-//! What Prometheus sees: one struct, one registry, every label from a closed set.
+//! The metrics: one struct, one registry, every label from a closed set.
 //!
-//! Never a user, tenant, path, token, address or raw error as a label. Every reachable combination
+//! A label is never a user, tenant, path, token, address or raw error. Every reachable combination
 //! exists from the start, so that `rate()` has a zero to begin from.
 
 pub mod exemplars;
@@ -8,11 +8,10 @@ mod openmetrics;
 
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Result,
 };
 
 use self::exemplars::Exemplars;
-
-type Result<T> = std::result::Result<T, prometheus::Error>;
 
 const DECISION_SECONDS: &[f64] = &[
     0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05,
@@ -23,7 +22,7 @@ const STORE_SECONDS: &[f64] =
     &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 const LAG_SECONDS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0];
 
-/// Declares the struct and how it is made; a field's doc comment is also its help text.
+/// Declares the struct and its constructor; a field's doc comment is also its help text.
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $kind:ty = $make:ident($name:literal $(, $more:expr)*);)*) => {
         /// Every metric of the process.
@@ -80,9 +79,9 @@ metrics! {
     session_cache_evictions: IntCounterVec = counters("session_cache_evictions_total", &["cause"]);
     /// From a revocation's publication to its effect on this replica.
     invalidation_lag: Histogram = histogram("invalidation_lag_seconds", LAG_SECONDS);
-    /// Whether this replica hears of revocations.
+    /// Whether this replica receives revocations.
     invalidation_stream_connected: IntGauge = gauge("invalidation_stream_connected");
-    /// When this replica last proved that it hears, in Unix seconds.
+    /// When this replica last received a message of the revocation stream, in Unix seconds.
     invalidation_last_event_timestamp: Gauge = float_gauge("invalidation_last_event_timestamp_seconds");
     /// Generations of the cache that ended, by reason.
     invalidation_resyncs: IntCounterVec = counters("invalidation_resyncs_total", &["reason"]);
@@ -92,14 +91,14 @@ metrics! {
     tombstones: IntGauge = gauge("tombstones");
     /// Revocations that the store has not confirmed yet.
     revocation_journal_depth: IntGauge = gauge("revocation_journal_depth");
-    /// Store operations by result.
-    redis_commands: IntCounterVec = counters("redis_commands_total", &["op", "result"]);
-    /// Time of store operations.
-    redis_command_duration: HistogramVec = histograms("redis_command_duration_seconds", &["op"], STORE_SECONDS);
-    /// Whether the store can be reached.
-    redis_up: IntGauge = gauge("redis_up");
-    /// Connections to the store that were made again.
-    redis_reconnects: IntCounter = counter("redis_reconnects_total");
+    /// Operations of the session store, by result. `backend` is redis or sqlite.
+    store_operations: IntCounterVec = counters("store_operations_total", &["backend", "op", "result"]);
+    /// Time of operations of the session store.
+    store_operation_duration: HistogramVec = histograms("store_operation_duration_seconds", &["backend", "op"], STORE_SECONDS);
+    /// Whether the session store can be used.
+    store_up: IntGaugeVec = gauges("store_up", &["backend"]);
+    /// How often the session store could be used again after it could not.
+    store_reconnects: IntCounterVec = counters("store_reconnects_total", &["backend"]);
     /// Sessions started, by kind of principal and method.
     sessions_created: IntCounterVec = counters("sessions_created_total", &["kind", "method"]);
     /// Sessions ended before their time, by reason.

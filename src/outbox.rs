@@ -1,12 +1,12 @@
-//! Delivers what must happen after a commit: aliases to their sink, the end of guests' sessions.
+//! Delivers the directory's outbox: aliases to their sink, and the end of guests' sessions.
 //!
-//! One lane for each kind, so that a sink that hangs keeps no session alive. At least once, in order
-//! for each person: an event is leased, delivered, and only then deleted. Without a sink there is no
-//! lane for aliases, and what was written earlier stays where it is.
+//! Each kind of event has a lane of its own, so that a sink that hangs keeps no session alive.
+//! Delivery is at least once and in order for each person: an event is leased, delivered, and only
+//! then deleted. Without a sink there is no lane for aliases, and earlier events stay in the outbox.
 
 mod aliases;
 mod backoff;
-mod guests;
+mod guest_sessions;
 mod lane;
 mod sink;
 #[cfg(test)]
@@ -21,8 +21,8 @@ use tokio::sync::watch;
 
 use self::aliases::Aliases;
 use self::backoff::Backoff;
-use self::guests::Guests;
-use self::lane::{Destination, Lane, Outcomes};
+use self::guest_sessions::GuestSessions;
+use self::lane::{DeliveryCounters, Destination, EventLane};
 use self::sink::Sink;
 pub use self::sink::SinkError;
 use crate::config;
@@ -32,14 +32,14 @@ use crate::secret::Rotating;
 use crate::session::Sessions;
 use crate::time::Clock;
 
-/// Whoever waits for a guest's sessions to end does not want to wait until an outage is forgotten.
+/// The longest wait between attempts to end a guest's sessions: after an outage they must end soon.
 const REVOKE_RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often the outbox is counted.
 const COUNTED_EVERY: Duration = Duration::from_secs(5);
 
-/// Delivers the outbox.
-pub struct Outbox {
-    lanes: Vec<Lane>,
+/// The delivery of the outbox, ready to run.
+pub struct OutboxLanes {
+    lanes: Vec<EventLane>,
     api_key: Option<Rotating>,
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
@@ -47,10 +47,10 @@ pub struct Outbox {
 }
 
 /// What the delivery is made of.
-pub struct Setup {
-    /// Where events are kept.
+pub struct OutboxSetup {
+    /// Holds the events.
     pub directory: Arc<Directory>,
-    /// What ends guests' sessions.
+    /// Ends guests' sessions.
     pub sessions: Arc<Sessions>,
     /// The time.
     pub clock: Arc<dyn Clock>,
@@ -60,14 +60,14 @@ pub struct Setup {
     pub metrics: Arc<Metrics>,
 }
 
-impl Outbox {
+impl OutboxLanes {
     /// Returns the delivery that `config` asks for; an error is a mistake in it.
-    pub fn new(config: &config::Outbox, setup: Setup) -> Result<Self, SinkError> {
+    pub fn new(config: &config::Outbox, setup: OutboxSetup) -> Result<Self, SinkError> {
         create_series(&setup.metrics);
-        let Setup { directory, sessions, clock, random, metrics } = setup;
+        let OutboxSetup { directory, sessions, clock, random, metrics } = setup;
         let retry = &config.retry;
-        let lane = |destination: Box<dyn Destination>, backoff, attempts_max| Lane {
-            outcomes: Outcomes::new(&metrics, destination.kind()),
+        let lane = |destination: Box<dyn Destination>, backoff, attempts_max| EventLane {
+            outcomes: DeliveryCounters::new(&metrics, destination.kind()),
             destination,
             directory: directory.clone(),
             clock: clock.clone(),
@@ -79,8 +79,8 @@ impl Outbox {
             attempts_max,
         };
         let revoke_retry = Backoff { first: retry.first.min(REVOKE_RETRY_MAX), max: retry.max.min(REVOKE_RETRY_MAX) };
-        // A store that is away is no reason to let sessions live: this never gives up.
-        let mut lanes = vec![lane(Box::new(Guests { sessions }), revoke_retry, u32::MAX)];
+        // Sessions must end however long the store is unreachable: these events are never given up.
+        let mut lanes = vec![lane(Box::new(GuestSessions { sessions }), revoke_retry, u32::MAX)];
         let sink = Sink::new(&config.alias)?;
         let api_key = sink.as_ref().map(Sink::api_key);
         if let Some(sink) = sink {
@@ -90,12 +90,12 @@ impl Outbox {
         Ok(Self { lanes, api_key, directory, clock, metrics })
     }
 
-    /// Returns the key of the sink, if there is one, to be replaced when it is rotated.
+    /// Returns the key of the sink, which rotation replaces; none without a sink.
     pub fn api_key(&self) -> Option<Rotating> {
         self.api_key.clone()
     }
 
-    /// Delivers until `stop` holds true; then finishes what is under way.
+    /// Delivers until `stop` holds true; then finishes the deliveries in progress.
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let Self { lanes, directory, clock, metrics, .. } = self;
         let lanes = join_all(lanes.into_iter().map(|lane| lane.run(stop.clone())));
@@ -120,7 +120,7 @@ async fn count(directory: &Directory, clock: &dyn Clock, metrics: &Metrics) {
     let mut every = tokio::time::interval(COUNTED_EVERY);
     loop {
         every.tick().await;
-        // While the directory is away, the lanes say so; the last count is better than none.
+        // The lanes log an unreachable directory; the gauges keep their last values meanwhile.
         let Ok(depths) = directory.outbox_depth().await else { continue };
         for kind in EventKind::ALL.map(EventKind::as_str) {
             for state in EventState::ALL {

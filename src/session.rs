@@ -11,13 +11,11 @@ mod find;
 pub mod headers;
 mod outcome;
 mod policy;
-mod rebind;
 mod refresh;
 mod start;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,13 +28,11 @@ pub use self::find::Slot;
 pub use self::headers::Caller;
 pub use self::outcome::{Refusal, Source, StartError, StoreCall, Validated};
 pub use self::policy::Policy;
-pub use self::rebind::{InvalidHook, NewHookSecret, RebindError, Rebinds, Rebound};
 pub use self::refresh::Refreshed;
 pub use self::start::{CookieLife, Handout, Started};
 use crate::config;
-use crate::directory::Generation;
 use crate::metrics::Metrics;
-use crate::model::{End, EndReason, Principal, PrincipalId, PrincipalKind, Session, TenantId, TokenKey, TokenKeys};
+use crate::model::{End, EndReason, PrincipalId, PrincipalKind, Session, TenantId, TokenKey, TokenKeys};
 use crate::store::{Revocations, SessionStore, StoreError, Touch, list_live};
 use crate::time::{Clock, Timestamp};
 
@@ -174,36 +170,6 @@ impl Sessions {
     /// Returns whether this replica knows that the session has ended: no I/O.
     pub fn is_revoked(&self, session: &Session) -> bool {
         self.revocations.is_revoked(&session.id)
-    }
-
-    /// Returns a device's guest: the same one on every replica.
-    ///
-    /// The principal is derived, not stored: two first calls cannot make two (contracts §5.2).
-    ///
-    /// # Panics
-    ///
-    /// Never: a UUID is visible ASCII.
-    pub fn guest(&self, device_id: &str, generation: Generation) -> Principal {
-        let tenant = self.policy.default_tenant.as_str().as_bytes();
-        let digest = match generation {
-            Generation(0) => self.guest_key.digest("device", &[tenant, device_id.as_bytes()]),
-            Generation(later) => self.guest_key.digest("device", &[tenant, device_id.as_bytes(), &later.to_be_bytes()]),
-        };
-        let mut bytes = [0; 16];
-        bytes.iter_mut().zip(digest).for_each(|(into, from)| *into = from);
-        let uuid = uuid::Builder::from_custom_bytes(bytes).into_uuid();
-        Principal {
-            kind: PrincipalKind::Anonymous,
-            id: PrincipalId::from_str(&format!("anon:{uuid}")).expect("a UUID is visible ASCII"),
-            tenant: self.policy.default_tenant.clone(),
-        }
-    }
-
-    /// Returns what the directory knows a device by: a keyed hash in hex, because the id is a secret.
-    pub fn device_key(&self, device_id: &str) -> String {
-        let tenant = self.policy.default_tenant.as_str().as_bytes();
-        let digest = self.guest_key.digest("directory", &[tenant, device_id.as_bytes()]);
-        digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
     }
 
     /// Returns whether a session's end may be moved; if not, its time is up when its time is up.

@@ -13,6 +13,7 @@ use crate::time::Timestamp;
 
 #[cfg(test)]
 pub(crate) mod conformance;
+mod measured;
 pub mod record;
 pub mod redis;
 pub mod revocations;

@@ -1,16 +1,16 @@
-//! Logs: one line an event on standard output, as JSON or for people.
+//! Logs: one line an event on standard output, as JSON or as text.
 //!
-//! Only Doorward's own events follow the configured level. Everything else is held at WARN, because
-//! libraries print request headers, and so tokens, at DEBUG; `pingora_proxy` is silent, because its
-//! errors quote the query and up to a whole response head of the application: the proxy reports
+//! Only Doorward's own events follow the configured level. Libraries are limited to WARN, because
+//! they print request headers, and so tokens, at DEBUG. `pingora_proxy` is silenced, because its
+//! errors quote the query and up to a whole response head of the application; the proxy reports
 //! those exchanges itself, in [`access`]. Access and audit lines are written at every level, audit
 //! lines to a file of their own where one is configured.
 
 pub mod access;
 pub mod audit;
 mod file;
+pub mod id_sequence;
 mod json;
-pub mod names;
 pub mod traces;
 
 use std::io;
@@ -30,7 +30,7 @@ use tracing_subscriber::{Layer, Registry, reload};
 use self::file::LineFile;
 use crate::config;
 use crate::config::telemetry::{Format, Level};
-use crate::time::{Clock, Timestamp};
+use crate::time::Clock;
 
 /// The level of a running process, which a reload may change.
 #[derive(Clone)]
@@ -40,8 +40,8 @@ pub struct Verbosity {
 
 /// Why logging did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The process logs already.
+pub enum LoggingError {
+    /// Logging was started in this process before.
     #[error("logging was started before")]
     Started(#[source] TryInitError),
     /// The audit file cannot be opened.
@@ -52,20 +52,20 @@ pub enum StartError {
 /// The target of audit events.
 const AUDIT: &str = "audit";
 
-struct Timer(Arc<dyn Clock>);
+struct LineTimer(Arc<dyn Clock>);
 
-/// Returns an error and everything behind it in one line.
+/// Returns an error and all of its sources in one line.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Starts logging for the whole process; refuses a second start.
-pub fn start(config: &config::Telemetry, clock: Arc<dyn Clock>) -> Result<Verbosity, StartError> {
+pub fn start(config: &config::Telemetry, clock: Arc<dyn Clock>) -> Result<Verbosity, LoggingError> {
     let open =
-        |path: &PathBuf| LineFile::open(path.clone()).map_err(|error| StartError::AuditFile(path.clone(), error));
+        |path: &PathBuf| LineFile::open(path.clone()).map_err(|error| LoggingError::AuditFile(path.clone(), error));
     let audit = config.audit_file.as_ref().map(open).transpose()?;
     let (subscriber, verbosity) = subscriber(config, clock, io::stdout, audit);
-    subscriber.try_init().map_err(StartError::Started)?;
+    subscriber.try_init().map_err(LoggingError::Started)?;
     Ok(verbosity)
 }
 
@@ -76,9 +76,9 @@ impl Verbosity {
     }
 }
 
-impl FormatTime for Timer {
+impl FormatTime for LineTimer {
     fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
-        write!(writer, "{}", rfc3339(self.0.now()))
+        writer.write_str(&self.0.now().rfc3339())
     }
 }
 
@@ -94,12 +94,13 @@ where
     let (filter, handle) = reload::Layer::new(filter(config.log_level));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     let lines = match config.log_format {
-        Format::Json => lines.event_format(json::Lines::new(clock.clone())).boxed(),
-        Format::Text => lines.with_timer(Timer(clock.clone())).boxed(),
+        Format::Json => lines.event_format(json::JsonLines::new(clock.clone())).boxed(),
+        Format::Text => lines.with_timer(LineTimer(clock.clone())).boxed(),
     };
-    // A file is for machines, whatever people read on standard output.
+    // The audit file is always JSON, also where standard output is text.
     let audit = audit.map(|file| {
-        let lines = tracing_subscriber::fmt::layer().with_writer(Arc::new(file)).event_format(json::Lines::new(clock));
+        let lines =
+            tracing_subscriber::fmt::layer().with_writer(Arc::new(file)).event_format(json::JsonLines::new(clock));
         lines.with_filter(filter_fn(|event| event.target() == AUDIT))
     });
     let lines = match &audit {
@@ -109,7 +110,7 @@ where
     (Registry::default().with(filter).with(lines).with(audit), Verbosity { handle })
 }
 
-// A list of what may speak, not of what must be quiet: the next dependency is quiet by default.
+// Targets above WARN are listed one by one, so that a new dependency is limited to WARN by default.
 fn filter(level: Level) -> Targets {
     let level = match level {
         Level::Error => LevelFilter::ERROR,
@@ -124,10 +125,6 @@ fn filter(level: Level) -> Targets {
         .with_target("doorward", level)
         .with_target("access", LevelFilter::INFO)
         .with_target(AUDIT, LevelFilter::INFO)
-}
-
-fn rfc3339(time: Timestamp) -> humantime::Rfc3339Timestamp {
-    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + std::time::Duration::from_millis(time.0))
 }
 
 #[cfg(test)]

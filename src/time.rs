@@ -1,7 +1,7 @@
-//! Time as an argument. Nothing below `server` reads a clock that it was not handed.
+//! Time as an argument: only `server` and `cli` create clocks, everything else receives one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,11 +11,11 @@ pub struct Timestamp(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Monotonic(pub u64);
 
-/// Where the time comes from.
+/// A source of time.
 pub trait Clock: Send + Sync + 'static {
     /// Returns the wall-clock time.
     fn now(&self) -> Timestamp;
-    /// Returns the time since start; unaffected by changes of the wall clock.
+    /// Returns the time since an arbitrary start, which never goes backwards.
     fn monotonic(&self) -> Monotonic;
     /// Returns the wall-clock time in nanoseconds since the Unix epoch, as exactly as the clock knows it.
     fn unix_nanos(&self) -> u64 {
@@ -29,7 +29,7 @@ pub struct SystemClock {
     start: std::time::Instant,
 }
 
-/// A clock that moves only when told to: for tests.
+/// A clock that moves only by [`advance`](ManualClock::advance): for tests.
 #[derive(Debug)]
 pub struct ManualClock {
     now: AtomicU64,
@@ -51,6 +51,21 @@ impl Timestamp {
     /// Returns whole seconds since the Unix epoch, rounded down.
     pub fn unix_seconds(self) -> u64 {
         self.0 / 1000
+    }
+
+    /// Returns the time as RFC 3339 writes it, in UTC and to the millisecond.
+    pub fn rfc3339(self) -> String {
+        humantime::format_rfc3339_millis(self.shown()).to_string()
+    }
+
+    /// As [`rfc3339`](Self::rfc3339), to the second.
+    pub fn rfc3339_seconds(self) -> String {
+        humantime::format_rfc3339_seconds(self.shown()).to_string()
+    }
+
+    // Bounded by the year 9999, which is all that the format can show.
+    fn shown(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0).min(Duration::from_secs(253_402_300_799))
     }
 
     /// Returns the same as [`unix_seconds`](Self::unix_seconds), as metrics want it.
@@ -90,7 +105,7 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
     fn now(&self) -> Timestamp {
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         Timestamp(since_epoch.map_or(0, millis))
     }
 
@@ -100,13 +115,13 @@ impl Clock for SystemClock {
 
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
     fn unix_nanos(&self) -> u64 {
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
 impl ManualClock {
-    /// Returns a clock standing at `now`.
+    /// Returns a clock that shows `now`.
     pub fn at(now: Timestamp) -> Self {
         Self { now: AtomicU64::new(now.0), monotonic: AtomicU64::new(1) }
     }
@@ -131,4 +146,18 @@ impl Clock for ManualClock {
 /// Returns a duration in whole milliseconds, at most `u64::MAX`.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_shown_in_utc_up_to_the_year_9999() {
+        let at = Timestamp(1_767_225_600_007);
+        assert_eq!(at.rfc3339(), "2026-01-01T00:00:00.007Z");
+        assert_eq!(at.rfc3339_seconds(), "2026-01-01T00:00:00Z");
+        assert_eq!(Timestamp(u64::MAX).rfc3339(), "9999-12-31T23:59:59.000Z");
+        assert_eq!(Timestamp(u64::MAX).rfc3339_seconds(), "9999-12-31T23:59:59Z");
+    }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::Resolver;
 use crate::directory::{Directory, DirectoryError, LoginStatus};
+use crate::guests::Guests;
 use crate::metrics::Metrics;
 use crate::model::{EndReason, Identity, NewSession, Principal};
 use crate::session::{self, Handout, Refusal, Sessions, StartError, Started};
@@ -21,6 +22,7 @@ use crate::time::Clock;
 pub struct SignIn {
     sessions: Arc<Sessions>,
     directory: Arc<Directory>,
+    guests: Arc<Guests>,
     resolver: Arc<Resolver>,
     checks_ended_logins: bool,
     clock: Arc<dyn Clock>,
@@ -33,6 +35,8 @@ pub struct SignInSetup {
     pub sessions: Arc<Sessions>,
     /// Knows devices, and which users and logins are over.
     pub directory: Arc<Directory>,
+    /// Says who the guest of a device is.
+    pub guests: Arc<Guests>,
     /// Knows who an identity is.
     pub resolver: Arc<Resolver>,
     /// Whether webhooks tell of users and logins that end: then every sign-in asks the directory.
@@ -82,13 +86,13 @@ pub enum SignInError {
 impl SignIn {
     /// Returns the service. Every series of its metrics exists from then on.
     pub fn new(setup: SignInSetup) -> Self {
-        let SignInSetup { sessions, directory, resolver, checks_ended_logins, clock, metrics } = setup;
+        let SignInSetup { sessions, directory, guests, resolver, checks_ended_logins, clock, metrics } = setup;
         for method in [SignInMethod::Clerk, SignInMethod::Anonymous] {
             for outcome in method.outcomes() {
                 metrics.login_attempts.with_label_values(&[method.as_str(), outcome]);
             }
         }
-        Self { sessions, directory, resolver, checks_ended_logins, clock, metrics }
+        Self { sessions, directory, guests, resolver, checks_ended_logins, clock, metrics }
     }
 
     /// Starts a session for what a provider proved. The caller's address is for the audit log.
@@ -155,9 +159,9 @@ impl SignIn {
     // ends in between is refused by the store.
     async fn start_guest(&self, device_id: &str) -> Result<Started, SignInError> {
         let asked_at = self.clock.now();
-        let (tenant, device) = (self.sessions.default_tenant(), self.sessions.device_key(device_id));
+        let (tenant, device) = (self.guests.tenant(), self.guests.device_key(device_id));
         let generation = self.directory.record_guest_sign_in(tenant, &device, asked_at).await?;
-        let guest = NewSession::guest(self.sessions.guest(device_id, generation), asked_at);
+        let guest = NewSession::guest(self.guests.principal(device_id, generation), asked_at);
         Ok(self.sessions.start(&guest, SignInMethod::Anonymous.as_str(), Handout::OPAQUE).await?)
     }
 

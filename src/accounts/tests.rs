@@ -10,6 +10,7 @@ use super::*;
 use crate::config::tests::TestDirectory;
 use crate::config::{self, Config};
 use crate::directory::{Directory, LoginStatus, embedded};
+use crate::guests::Guests;
 use crate::metrics::Metrics;
 use crate::model::{Identity, NewSession, PrincipalId, PrincipalKind, ProviderId, TokenKey, TokenKeys};
 use crate::session::{Policy, Sessions, Setup};
@@ -57,7 +58,7 @@ impl Bench {
         let sessions = Sessions::new(Setup {
             store,
             keys: TokenKeys::new("dw_".to_owned(), key.clone(), Vec::new()),
-            guest_key: key,
+            guest_key: key.clone(),
             policy: Policy::from_config(&config),
             cache: config.sessions.cache.clone(),
             clock: clock.clone(),
@@ -68,6 +69,7 @@ impl Bench {
         let sign_in = SignIn::new(SignInSetup {
             sessions: sessions.clone(),
             directory: directory.clone(),
+            guests: Arc::new(Guests::new(key, config.tenants.default.clone())),
             resolver: resolver.clone(),
             checks_ended_logins,
             clock,

@@ -7,12 +7,13 @@ use aws_lc_rs::rand::SecureRandom;
 use crate::accounts::{Resolver, SignIn};
 use crate::api::limit::Limits;
 use crate::api::webhooks::sender::Sender;
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::BootstrapComposer;
 use crate::config::rebind::Fields;
 use crate::directory::Directory;
+use crate::guests::Rebinds;
 use crate::identity::Providers;
 use crate::metrics::Metrics;
-use crate::session::{Rebinds, Sessions};
+use crate::session::Sessions;
 use crate::time::Clock;
 
 /// The services behind the endpoints, put together once by `server`.
@@ -24,7 +25,7 @@ pub struct Core {
     /// Finds and ends sessions.
     pub sessions: Arc<Sessions>,
     /// Puts together what a front end needs first.
-    pub bootstrap: Arc<Bootstrap>,
+    pub bootstrap: Arc<BootstrapComposer>,
     /// Devices, users, and the deliveries that were processed.
     pub directory: Arc<Directory>,
     /// Makes guests users.

@@ -15,8 +15,9 @@ use serde::Serialize;
 
 use crate::api::json::{JSON, json_text};
 use crate::api::problem::{Problem, What};
-use crate::api::request_id::{RequestId, X_REQUEST_ID};
+use crate::api::request_id::RequestId;
 pub use crate::model::Dialect;
+use crate::wire::headers::X_REQUEST_ID;
 
 pub use self::detail::text as in_words;
 

@@ -3,7 +3,6 @@
 //! A body is one JSON object without repeated keys, so that no two readers can disagree about what
 //! it said.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use axum::body::Body;
@@ -11,10 +10,10 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::api::problem::{Problem, What};
+use crate::wire::json::parse_object;
 
 /// The largest JSON body that is read, in bytes (contracts §3 rule 2).
 const BODY_MAX: usize = 64 * 1024;
@@ -24,34 +23,6 @@ const TYPE_MAX: usize = 255;
 /// The caller's address as the proxy knows it. A request extension; absent behind a unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddr(pub IpAddr);
-
-struct Object(Map<String, Value>);
-struct ObjectVisitor;
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_map(ObjectVisitor)
-    }
-}
-
-impl<'de> Visitor<'de> for ObjectVisitor {
-    type Value = Object;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON object")
-    }
-
-    // serde_json would keep the last of two equal keys; another reader may keep the first.
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Object, A::Error> {
-        let mut object = Map::new();
-        while let Some((key, value)) = entries.next_entry::<String, Value>()? {
-            if object.insert(key, value).is_some() {
-                return Err(serde::de::Error::custom("repeated key"));
-            }
-        }
-        Ok(Object(object))
-    }
-}
 
 /// Returns the JSON object in a request's body; an absent body is an empty object (contracts §3 rule 2).
 pub async fn object(request: Request<Body>) -> Result<Map<String, Value>, Problem> {
@@ -71,12 +42,6 @@ pub(super) async fn whole(body: Body, bytes_max: usize) -> Result<Bytes, Problem
     Ok(Limited::new(body, bytes_max).collect().await.map_err(unreadable)?.to_bytes())
 }
 
-/// Returns the JSON object that `bytes` are, if they are one without repeated keys.
-pub(super) fn parse_object(bytes: &[u8]) -> Option<Map<String, Value>> {
-    // The parser's own message is dropped: it may quote the body.
-    serde_json::from_slice(bytes).map(|Object(object)| object).ok()
-}
-
 /// Returns whether the one content type says JSON.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
@@ -91,11 +56,6 @@ pub(super) fn unsupported(headers: &HeaderMap) -> What {
     // Repeated to its sender: as much of it as a real type needs (RFC 6838 §4.2 allows 127 + 1 + 127).
     let actual = actual.map(|actual| actual.chars().take(TYPE_MAX).collect());
     What::UnsupportedMediaType { actual }
-}
-
-/// Returns whether `text` is 1 to `max` visible ASCII characters.
-pub(super) fn is_visible_ascii(text: &str, max: usize) -> bool {
-    (1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn unreadable(error: Box<dyn std::error::Error + Send + Sync>) -> Problem {
@@ -158,7 +118,7 @@ mod tests {
     #[tokio::test]
     async fn anything_but_one_object_without_repeated_keys_is_malformed() {
         let expected = (What::MalformedBody, "Invalid JSON body".to_owned());
-        let bodies: [&[u8]; 10] = [
+        let bodies: [&[u8]; 11] = [
             b"[]",
             b"null",
             b"\"x\"",
@@ -169,6 +129,7 @@ mod tests {
             b"{\"a\":\"\xff\"}",
             b"{\"a\":\"\\ud800\"}",
             br#"{"device_id":"a","device_id":"b"}"#,
+            br#"{"data":{"a":1,"a":2}}"#,
         ];
         for body in bodies {
             assert_eq!(refusal(Some("application/json"), body).await, expected, "{body:?}");

@@ -3,12 +3,9 @@
 use std::fmt;
 
 use aws_lc_rs::rand::SecureRandom;
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use crate::secret::random_bytes;
-
-/// Carries the id, in both directions.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Names one exchange in logs and in `X-Request-ID`: 16 lowercase hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

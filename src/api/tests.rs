@@ -8,14 +8,15 @@ use crate::accounts::{Resolver, SignIn, SignInSetup};
 use crate::api::core::Core;
 use crate::api::limit::Limits;
 use crate::api::webhooks::Sender;
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::BootstrapComposer;
 use crate::config::{self, Config};
 use crate::directory::Directory;
+use crate::guests::{Guests, Rebinds};
 use crate::identity::Providers;
 use crate::metrics::Metrics;
 use crate::model::surface::Surfaces;
 use crate::model::{TokenKey, TokenKeys};
-use crate::session::{Policy, Rebinds, Sessions, Setup};
+use crate::session::{Policy, Sessions, Setup};
 use crate::store::KEEP_ENDED;
 use crate::store::redis::RedisStore;
 use crate::time::{Clock, ManualClock, Timestamp};
@@ -39,7 +40,7 @@ pub(super) fn core() -> Arc<Core> {
     let sessions = Sessions::new(Setup {
         store: RedisStore::connect(&config.sessions, KEEP_ENDED, clock.clone(), metrics.clone()).unwrap(),
         keys: TokenKeys::new("dw_".to_owned(), key.clone(), Vec::new()),
-        guest_key: key,
+        guest_key: key.clone(),
         policy: Policy::from_config(&config),
         cache: config.sessions.cache.clone(),
         clock: clock.clone(),
@@ -48,13 +49,16 @@ pub(super) fn core() -> Arc<Core> {
     });
     let directory = Arc::new(Directory::open(&config.directory).unwrap());
     let headers = config.identity_headers;
-    let bootstrap = Bootstrap::new(&config, directory.clone(), Box::new(move || headers), metrics.clone());
+    let bootstrap = BootstrapComposer::new(&config, directory.clone(), Box::new(move || headers), metrics.clone());
+    let guests = Arc::new(Guests::new(key, config.tenants.default.clone()));
+    let (rebind_clock, rebind_metrics) = (clock.clone(), metrics.clone());
     let rebinds =
-        Rebinds::new(&config, directory.clone(), sessions.clone(), true, clock.clone(), metrics.clone()).unwrap();
+        Rebinds::new(&config, directory.clone(), sessions.clone(), guests.clone(), true, rebind_clock, rebind_metrics);
     let resolver = Arc::new(Resolver::new(&config, directory.clone(), clock.clone()));
     let sign_in = SignIn::new(SignInSetup {
         sessions: sessions.clone(),
         directory: directory.clone(),
+        guests,
         resolver: resolver.clone(),
         checks_ended_logins: false,
         clock: clock.clone(),
@@ -66,7 +70,7 @@ pub(super) fn core() -> Arc<Core> {
         sessions,
         bootstrap: Arc::new(bootstrap.unwrap()),
         directory,
-        rebinds: Arc::new(rebinds),
+        rebinds: Arc::new(rebinds.unwrap()),
         rebind_fields: Arc::new(config.rebind.fields.clone()),
         providers: Arc::new(Providers::new(&defaults(), &clock, &metrics).unwrap()),
         sender: Sender::from_config(&config).map(Arc::new),

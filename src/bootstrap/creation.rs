@@ -1,7 +1,7 @@
-//! Makes a document that is not there: once, however many callers found it missing.
+//! Creates a missing document once, however many callers found it missing.
 //!
-//! Within this process exactly once. Between replicas PUT makes repetition harmless, and a key that
-//! is the same for all of them lets an application refuse the second POST.
+//! Within this process exactly once. Between replicas PUT makes repetition harmless, and an
+//! idempotency key that is the same on all of them lets an application refuse the second POST.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,28 +12,28 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::application::Application;
-use super::source::Failure;
-use super::{Call, Document};
+use super::call::{Document, SourceCall};
+use super::section_error::SectionError;
 use crate::config::bootstrap::{Create, CreateMethod, HttpSource};
 
-type Cell = OnceCell<Document>;
+type DocumentCell = OnceCell<Document>;
 
-/// What is being made at the moment, by key.
+/// The creations in progress, by key.
 #[derive(Default)]
-pub(super) struct Creations(Mutex<HashMap<String, Weak<Cell>>>);
+pub(super) struct Creations(Mutex<HashMap<String, Weak<DocumentCell>>>);
 
 impl Creations {
-    /// Returns the document after it was made, by this caller or by another at the same time.
+    /// Returns the document after it was created, for this caller or for another one at the same time.
     ///
-    /// The making goes on when the caller has gone, for no longer than `deadline`.
+    /// The creation goes on when the caller has gone, for no longer than `deadline`.
     pub(super) async fn create(
         &self,
         section: &'static str,
         application: &Application,
         (source, create): (&HttpSource, &Create),
-        call: &Call,
+        call: &SourceCall,
         deadline: Duration,
-    ) -> Result<Document, Failure> {
+    ) -> Result<Document, SectionError> {
         let key = call.key(section);
         let shared = self.shared(&key);
         let (application, source, create, call) = (application.clone(), source.clone(), create.clone(), call.clone());
@@ -41,33 +41,33 @@ impl Creations {
             let made = shared.get_or_try_init(|| make(&application, &source, &create, &call, &key));
             match tokio::time::timeout(deadline, made).await {
                 Ok(made) => made.cloned(),
-                Err(_) => Err(Failure::TimedOut),
+                Err(_) => Err(SectionError::TimedOut),
             }
         });
-        making.await.unwrap_or(Err(Failure::Interrupted))
+        making.await.unwrap_or(Err(SectionError::Interrupted))
     }
 
-    // Whoever finds the document missing while it is made shares the cell; later ones get another.
-    fn shared(&self, key: &str) -> Arc<Cell> {
+    // Callers share the cell while the creation lasts; later ones get another cell.
+    fn shared(&self, key: &str) -> Arc<DocumentCell> {
         let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cell) = under_way.get(key).and_then(Weak::upgrade) {
             return cell;
         }
         under_way.retain(|_, cell| cell.strong_count() > 0);
-        let cell = Arc::new(Cell::new());
+        let cell = Arc::new(DocumentCell::new());
         under_way.insert(key.to_owned(), Arc::downgrade(&cell));
         cell
     }
 }
 
-// Asked again first: the answer that it was missing may be older than the last making.
+// Asks again first: the answer that the document is missing may be older than the last creation.
 async fn make(
     application: &Application,
     source: &HttpSource,
     create: &Create,
-    call: &Call,
+    call: &SourceCall,
     key: &str,
-) -> Result<Document, Failure> {
+) -> Result<Document, SectionError> {
     if let Some(document) = application.find(&source.path, &call.headers).await? {
         return Ok(document);
     }
@@ -78,10 +78,10 @@ async fn make(
     let path = create.path.as_deref().unwrap_or(&source.path);
     let body = filled(&Value::Object(create.body.clone()), call);
     application.create(method, path, &call.headers, key, &body).await?;
-    application.find(&source.path, &call.headers).await?.ok_or(Failure::Absent)
+    application.find(&source.path, &call.headers).await?.ok_or(SectionError::Absent)
 }
 
-fn filled(template: &Value, call: &Call) -> Value {
+fn filled(template: &Value, call: &SourceCall) -> Value {
     match template {
         Value::String(text) => {
             let text = text.replace("{client_id}", call.principal.tenant.as_str());
@@ -108,7 +108,7 @@ mod tests {
             id: "user_{client_id}".parse().unwrap(),
             tenant: "acme".parse().unwrap(),
         };
-        let call = Call { principal, roles: Vec::new(), headers: HeaderMap::new() };
+        let call = SourceCall { principal, roles: Vec::new(), headers: HeaderMap::new() };
         let template = json!({ "id": "{user_id}", "in": ["at {client_id}", { "n": 1 }], "null": null });
         let expected = json!({ "id": "user_{client_id}", "in": ["at acme", { "n": 1 }], "null": null });
         assert_eq!(filled(&template, &call), expected, "an id is not a template");

@@ -1,17 +1,17 @@
-//! Secrets are shown by their first characters, whatever their source says (contracts §5.5).
+//! Masks secrets down to their first characters, also where their source did not (contracts §5.5).
 //!
-//! What the section may hold is previews and booleans. Anything else in it is treated as a secret:
-//! texts and numbers at every depth, and keys that look like one.
+//! The section may hold previews and booleans. Everything else in it is treated as a secret: texts and
+//! numbers at every depth, and keys that look like one.
 
 use serde_json::{Map, Value};
 
-use super::Document;
+use super::call::Document;
 
 /// What replaces the rest of a secret.
 const HIDDEN: &str = "...****";
-/// Beginnings that say whose key it is and nothing more; the longest that fits counts.
+/// Prefixes that name the issuer of a key and nothing secret; the longest match counts.
 const KNOWN_PREFIXES: [&str; 3] = ["sk-ant-", "ghp_", "sk-"];
-/// How much is shown of a secret that begins with none of these.
+/// How many characters are shown of a secret without such a prefix, at most.
 const SHOWN_MAX: usize = 4;
 
 /// Sets `has_…` beside each secret, unless the source has done so.
@@ -42,9 +42,9 @@ pub(super) fn mask(secrets: &mut Document) {
     }));
 }
 
-// As the contract has it: has_github_pat, but has_openai_key for openai_api_key.
+// The contract's names: has_github_pat, but has_openai_key for openai_api_key.
 fn presence_key(key: &str) -> String {
-    key.strip_suffix("_api_key").map_or_else(|| format!("has_{key}"), |whose| format!("has_{whose}_key"))
+    key.strip_suffix("_api_key").map_or_else(|| format!("has_{key}"), |issuer| format!("has_{issuer}_key"))
 }
 
 fn masked_value(value: Value) -> Value {
@@ -75,7 +75,7 @@ fn beginning(text: &str) -> String {
     text.chars().take(shown).collect()
 }
 
-// A preview as this module makes them. One that shows more is not believed to be one.
+// Returns whether a text is a preview as this module writes them; one that shows more is masked again.
 fn is_masked(text: &str) -> bool {
     let Some(shown) = text.strip_suffix(HIDDEN) else {
         return text.chars().all(|letter| matches!(letter, '*' | '.' | '•' | '…'));

@@ -1,13 +1,13 @@
-//! What the sections have in common with each other and with their defaults.
+//! Fills sections with their defaults, and keeps the keys consistent that two sections share.
 
 use serde_json::{Map, Value};
 
-use super::Document;
+use super::call::Document;
 
-/// What the profile and the subscription both say.
+/// The prefix of keys that the profile and the subscription share.
 const MIRRORED: &str = "credits_";
 
-/// Puts `defaults` under the keys that a document leaves out, at every depth.
+/// Inserts `defaults` for the keys that a document lacks, at every depth.
 pub(super) fn fill_in(document: Option<&mut Document>, defaults: &Map<String, Value>) {
     let Some(document) = document else { return };
     for (key, default) in defaults {
@@ -21,7 +21,7 @@ pub(super) fn fill_in(document: Option<&mut Document>, defaults: &Map<String, Va
     }
 }
 
-/// Lets the profile say what only the subscription's source knew, before any default does.
+/// Copies shared keys that only the subscription has into the profile, before defaults apply.
 pub(super) fn agree_on_credits(profile: Option<&mut Document>, subscription: Option<&mut Document>) {
     let (Some(profile), Some(subscription)) = (profile, subscription) else { return };
     for (key, value) in subscription.iter().filter(|(key, _)| key.starts_with(MIRRORED)) {
@@ -29,7 +29,7 @@ pub(super) fn agree_on_credits(profile: Option<&mut Document>, subscription: Opt
     }
 }
 
-/// Makes the subscription say of credits what the profile says (contracts §5.5).
+/// Overwrites the subscription's credits with the profile's (contracts §5.5).
 pub(super) fn mirror_credits(profile: Option<&Document>, subscription: Option<&mut Document>) {
     let (Some(profile), Some(subscription)) = (profile, subscription) else { return };
     let credits = profile.iter().filter(|(key, _)| key.starts_with(MIRRORED));
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn defaults_stand_in_for_missing_keys_and_for_nothing_else() {
         let mut profile = document(json!({ "plan": "pro", "name": null, "usage": { "tokens_in": 7 }, "list": [1] }));
-        let defaults = json!({ "plan": "free", "name": "nobody", "usage": { "tokens_in": 0, "api_calls": 0 }, "list": {}, "new": 1 });
+        let defaults = json!({ "plan": "free", "name": "unnamed", "usage": { "tokens_in": 0, "api_calls": 0 }, "list": {}, "new": 1 });
         fill_in(Some(&mut profile), &document(defaults));
         let expected =
             json!({ "plan": "pro", "name": null, "usage": { "tokens_in": 7, "api_calls": 0 }, "list": [1], "new": 1 });

@@ -1,52 +1,29 @@
-//! Where sections come from, and why one did not come.
+//! Reads a section from its source.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-use http::StatusCode;
 use serde_json::json;
 
-use super::application::{Application, ApplicationError, document};
+use super::application::{Application, ApplicationError};
+use super::call::{Document, SourceCall};
 use super::creation::Creations;
-use super::{Call, Document};
+use super::section_error::SectionError;
 use crate::config::Config;
 use crate::config::bootstrap::{HttpSource, Section, SectionSource, SqlSource};
-use crate::directory::{Directory, DirectoryError};
+use crate::directory::Directory;
 use crate::model::PrincipalKind;
-use crate::telemetry::with_causes;
+use crate::wire::json::parse_object;
 
-/// All that sections may come from.
-pub(super) struct Sources {
+/// Every source of a section.
+pub(super) struct SectionSources {
     directory: Arc<Directory>,
-    /// Absent when no section comes from there.
+    /// Absent when no section comes from the application.
     application: Option<Application>,
     creations: Creations,
 }
 
-/// Why a section did not come.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    #[error("it took too long")]
-    TimedOut,
-    #[error("there is no document, and nothing that would make one")]
-    Absent,
-    #[error("the application answered {0}")]
-    Status(StatusCode),
-    #[error("the application cannot be asked")]
-    Request(#[source] reqwest::Error),
-    #[error("the path makes no URL")]
-    Path,
-    #[error("the answer is too large")]
-    TooLarge,
-    #[error("the answer is no JSON object")]
-    NotAnObject,
-    #[error("the making of the document was interrupted")]
-    Interrupted,
-    #[error("the directory failed")]
-    Directory(DirectoryError),
-}
-
-impl Sources {
+impl SectionSources {
     pub(super) fn new(config: &Config, directory: Arc<Directory>) -> Result<Self, ApplicationError> {
         let is_http = |section: &Section| matches!(section.source, SectionSource::Http(_));
         let asked = config.bootstrap.sections().iter().any(|(_, section)| is_http(section));
@@ -54,8 +31,13 @@ impl Sources {
         Ok(Self { directory, application, creations: Creations::default() })
     }
 
-    /// Returns what the source of a section says, or why it said nothing in time.
-    pub(super) async fn read(&self, name: &'static str, section: &Section, call: &Call) -> Result<Document, Failure> {
+    /// Returns the document of a section; an error when its source failed or did not answer in time.
+    pub(super) async fn read(
+        &self,
+        name: &'static str,
+        section: &Section,
+        call: &SourceCall,
+    ) -> Result<Document, SectionError> {
         let reading = async {
             match &section.source {
                 SectionSource::Http(source) => self.http(name, source, section.timeout, call).await,
@@ -64,7 +46,7 @@ impl Sources {
                 SectionSource::Static => Ok(Document::new()),
             }
         };
-        tokio::time::timeout(section.timeout, reading).await.unwrap_or(Err(Failure::TimedOut))
+        tokio::time::timeout(section.timeout, reading).await.unwrap_or(Err(SectionError::TimedOut))
     }
 
     async fn http(
@@ -72,17 +54,17 @@ impl Sources {
         name: &'static str,
         source: &HttpSource,
         deadline: Duration,
-        call: &Call,
-    ) -> Result<Document, Failure> {
-        let application = self.application.as_ref().ok_or(Failure::Path)?;
+        call: &SourceCall,
+    ) -> Result<Document, SectionError> {
+        let application = self.application.as_ref().ok_or(SectionError::NoApplication)?;
         match (application.find(&source.path, &call.headers).await?, &source.create) {
             (Some(document), _) => Ok(document),
-            (None, None) => Err(Failure::Absent),
+            (None, None) => Err(SectionError::Absent),
             (None, Some(create)) => self.creations.create(name, application, (source, create), call, deadline).await,
         }
     }
 
-    async fn sql(&self, source: &SqlSource, call: &Call) -> Result<Document, Failure> {
+    async fn sql(&self, source: &SqlSource, call: &SourceCall) -> Result<Document, SectionError> {
         let find = async || {
             let placeholders = SqlSource::placeholders(&source.select);
             self.directory.find_document(&source.select, placeholders, &call.principal).await
@@ -93,36 +75,24 @@ impl Sources {
             self.directory.create_document(create, placeholders, &call.principal).await?;
             text = find().await?;
         }
-        document(text.ok_or(Failure::Absent)?.as_bytes())
+        parse_object(text.ok_or(SectionError::Absent)?.as_bytes()).ok_or(SectionError::NotAnObject)
     }
 
-    async fn account(&self, call: &Call) -> Result<Document, Failure> {
+    async fn account(&self, call: &SourceCall) -> Result<Document, SectionError> {
         let account = match call.principal.kind {
             PrincipalKind::Anonymous => None,
             PrincipalKind::User | PrincipalKind::Admin => self.directory.find_user(&call.principal.id).await?,
         };
-        let created_at = account.as_ref().map(|account| {
-            let since = UNIX_EPOCH + Duration::from_millis(account.created_at.0);
-            humantime::format_rfc3339_millis(since).to_string()
-        });
+        let created_at = account.as_ref().map(|account| account.created_at.rfc3339());
         let (name, email) = account.map(|account| (account.name, account.email)).unwrap_or_default();
-        let account = json!({ "name": name, "email": email, "roles": call.roles, "created_at": created_at });
-        document(account.to_string().as_bytes())
-    }
-}
-
-impl Failure {
-    /// Returns what went wrong, for the log: nothing that a source said.
-    pub(super) fn told(&self) -> String {
-        match self {
-            Self::Directory(error) => error.without_values(),
-            other => with_causes(other),
-        }
-    }
-}
-
-impl From<DirectoryError> for Failure {
-    fn from(error: DirectoryError) -> Self {
-        if error.is_timeout() { Self::TimedOut } else { Self::Directory(error) }
+        Ok([
+            ("name", json!(name)),
+            ("email", json!(email)),
+            ("roles", json!(call.roles)),
+            ("created_at", json!(created_at)),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into_iter()
+        .collect())
     }
 }

@@ -1,8 +1,8 @@
-//! What `doorward demo` puts around Doorward: an identity provider, an application, and the story.
+//! What `doorward demo` runs beside Doorward: an identity provider, an application, and instructions.
 //!
-//! Both listen on loopback only and live as long as [`Demo`]. The provider signs a JWT for whoever
-//! asks, with a key made at the start: its issuer must never be configured anywhere else. Doorward
-//! itself is not started here; [`Demo::config`] says how.
+//! Both listen on loopback only and live as long as [`Demo`]. The provider signs a JWT for every
+//! caller, with a key made at the start, so its issuer must never be configured anywhere else. Doorward
+//! itself is not started here; [`Demo::config`] returns its configuration.
 
 pub mod app;
 pub mod idp;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::secret::Secret;
 use crate::time::Clock;
-use idp::{Idp, KeyError};
+use idp::{DemoIdp, KeyError};
 
 /// The provider and the application, serving until this is dropped.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Demo {
     pub idp_url: String,
     /// `http://127.0.0.1:port` of the application.
     pub app_url: String,
-    /// What the application knows Doorward by.
+    /// What Doorward sends the application's rebind hook to prove itself.
     secret: Secret,
     /// A device that has never been seen.
     device: String,
@@ -51,7 +51,7 @@ pub enum DemoError {
 pub async fn start(clock: Arc<dyn Clock>) -> Result<Demo, DemoError> {
     let (idp_listener, idp_url) = listen().await?;
     let (app_listener, app_url) = listen().await?;
-    let idp = Idp::generate(idp_url.clone(), clock)?;
+    let idp = DemoIdp::generate(idp_url.clone(), clock)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(serve(idp_listener, idp::routes(idp)));
     let unguessable = || uuid::Uuid::new_v4().simple().to_string();
@@ -79,7 +79,7 @@ impl Demo {
 
     /// Writes what to try, as lines to paste into a shell that has curl and sed, for a Doorward
     /// that listens on `proxy`.
-    pub fn tell(&self, proxy: SocketAddr, out: &mut dyn Write) -> io::Result<()> {
+    pub fn print_story(&self, proxy: SocketAddr, out: &mut dyn Write) -> io::Result<()> {
         let (idp, app, device) = (&self.idp_url, &self.app_url, &self.device);
         write!(
             out,
@@ -222,7 +222,7 @@ mod tests {
         let demo = start(Arc::new(SystemClock::new())).await.unwrap();
         let proxy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let mut story = Vec::new();
-        demo.tell(proxy.local_addr().unwrap(), &mut story).unwrap();
+        demo.print_story(proxy.local_addr().unwrap(), &mut story).unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(proxy, stand_in(&demo.secret)));
         let commands = commands(&String::from_utf8(story).unwrap());

@@ -1,8 +1,8 @@
-//! `doorward drain`: tells the server beside it to take no more traffic, and to go on serving.
+//! `doorward drain`: signals the server in the same container to become unready and keep serving.
 //!
-//! For a pod's preStop hook. It is a signal (SIGUSR1), which only the same user in the same process
-//! namespace can send: no port, no socket, nothing to reach from outside of the container. A process
-//! that does not wait for that signal would die of it, so none gets it that does not.
+//! For a pod's preStop hook. The signal is SIGUSR1, which only the same user in the same process
+//! namespace can send: there is no port and no socket that could be reached from outside of the
+//! container. SIGUSR1 ends a process that does not handle it, so only processes that do receive it.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use clap::Args;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{SUCCESS, Surroundings};
+use super::{Environment, SUCCESS};
 
 const PROCESSES: &str = "/proc";
 
@@ -25,13 +25,13 @@ pub struct Server {
     pid: Option<u32>,
 }
 
-/// Why nobody was told.
+/// Why no server was signalled.
 #[derive(Debug, thiserror::Error)]
-enum Untold {
+enum SignalError {
     #[error("cannot read {PROCESSES}: {0}")]
     Processes(#[from] io::Error),
     #[error("no server is running here")]
-    Nobody,
+    NoneRunning,
     #[error("several servers are running here: {0}; choose one with --pid")]
     Several(String),
     #[error("process {0} is no server that can be told to drain")]
@@ -40,44 +40,44 @@ enum Untold {
     Signal(u32, nix::Error),
 }
 
-/// Tells the server; returns the exit code, 0 also when it is draining already.
-pub fn run(server: &Server, surroundings: &mut Surroundings<'_>) -> u8 {
-    let told = find(Path::new(PROCESSES), server.pid, std::process::id()).and_then(tell);
-    match told {
+/// Signals the server; returns the exit code, 0 also when it is draining already.
+pub fn run(server: &Server, environment: &mut Environment<'_>) -> u8 {
+    let signalled = find(Path::new(PROCESSES), server.pid, std::process::id()).and_then(signal);
+    match signalled {
         Ok(()) => SUCCESS,
-        Err(untold) => surroundings.fail(&untold),
+        Err(error) => environment.fail(&error),
     }
 }
 
-fn tell(pid: u32) -> Result<(), Untold> {
-    let target = i32::try_from(pid).map_err(|_| Untold::NoServer(pid))?;
-    kill(Pid::from_raw(target), Signal::SIGUSR1).map_err(|error| Untold::Signal(pid, error))
+fn signal(pid: u32) -> Result<(), SignalError> {
+    let target = i32::try_from(pid).map_err(|_| SignalError::NoServer(pid))?;
+    kill(Pid::from_raw(target), Signal::SIGUSR1).map_err(|error| SignalError::Signal(pid, error))
 }
 
-fn find(processes: &Path, wanted: Option<u32>, own: u32) -> Result<u32, Untold> {
+fn find(processes: &Path, wanted: Option<u32>, own: u32) -> Result<u32, SignalError> {
     if let Some(pid) = wanted {
-        return if waits_for_it(processes, pid) { Ok(pid) } else { Err(Untold::NoServer(pid)) };
+        return if waits_for_it(processes, pid) { Ok(pid) } else { Err(SignalError::NoServer(pid)) };
     }
-    let ours = program(processes, own).ok_or(Untold::Nobody)?;
+    let ours = program(processes, own).ok_or(SignalError::NoneRunning)?;
     let pids = fs::read_dir(processes)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let is_server =
         |pid: &u32| *pid != own && program(processes, *pid).as_ref() == Some(&ours) && waits_for_it(processes, *pid);
     let mut found: Vec<u32> = pids.filter(is_server).collect();
     found.sort_unstable();
     match found.as_slice() {
-        [] => Err(Untold::Nobody),
+        [] => Err(SignalError::NoneRunning),
         [pid] => Ok(*pid),
-        _ => Err(Untold::Several(found.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))),
+        _ => Err(SignalError::Several(found.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))),
     }
 }
 
-// The file, not its path: containers of a pod that share their processes have the same paths.
+// Compares device and inode, because containers of a pod that share a process namespace have equal paths.
 fn program(processes: &Path, pid: u32) -> Option<(u64, u64)> {
     let metadata = fs::metadata(processes.join(pid.to_string()).join("exe")).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
 
-// proc(5): a bit for each signal that is caught, counted from 1.
+// proc(5): `SigCgt` has a bit for each signal that is handled, counted from 1.
 fn waits_for_it(processes: &Path, pid: u32) -> bool {
     let status = fs::read_to_string(processes.join(pid.to_string()).join("status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
@@ -110,7 +110,7 @@ mod tests {
         }
 
         fn find(&self, wanted: Option<u32>) -> Result<u32, String> {
-            find(&self.0, wanted, 40).map_err(|untold| untold.to_string())
+            find(&self.0, wanted, 40).map_err(|error| error.to_string())
         }
     }
 

@@ -1,11 +1,11 @@
 //! `doorward explain METHOD PATH`: which rule a request meets, and what it then needs.
 //!
-//! Asks the same table that the proxy asks, so that it cannot say anything else.
+//! Uses the proxy's own route table, so that both give the same answer.
 
 use clap::Args;
 use http::Method;
 
-use super::{ConfigFiles, FAILURE, SUCCESS, Surroundings, USAGE, say};
+use super::{ConfigFiles, Environment, FAILURE, SUCCESS, USAGE, print};
 use crate::config::{Auth, Config};
 use crate::model::surface::SurfaceId;
 use crate::proxy::path::normalise;
@@ -24,20 +24,20 @@ pub struct Request {
 }
 
 /// Prints what would happen to a request; returns the exit code, 1 if it is refused for its path alone.
-pub fn run(request: &Request, surroundings: &mut Surroundings<'_>) -> u8 {
-    let loaded = match surroundings.read(&request.files) {
+pub fn run(request: &Request, environment: &mut Environment<'_>) -> u8 {
+    let loaded = match environment.read(&request.files) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     let Ok(method) = Method::from_bytes(request.method.as_bytes()) else {
-        surroundings.fail(&"the first argument is not a method; write e.g. `doorward explain GET /reports`");
+        environment.fail(&"the first argument is not a method; write e.g. `doorward explain GET /reports`");
         return USAGE;
     };
     let table = match RouteTable::new(&loaded.config.routes, loaded.config.surfaces.mounts()) {
         Ok(table) => table,
         Err(problems) => {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            surroundings.fail(&format_args!("routes: {}", problems.join("; ")));
+            environment.fail(&format_args!("routes: {}", problems.join("; ")));
             return USAGE;
         }
     };
@@ -46,9 +46,9 @@ pub fn run(request: &Request, surroundings: &mut Surroundings<'_>) -> u8 {
         Ok(path) => (SUCCESS, explained(&table, &loaded.config, &method, &path)),
         Err(error) => (FAILURE, vec![format!("answered 400: {error}; two servers could read it differently")]),
     };
-    say(surroundings.stdout, &format!("{method} {path}\n"));
+    print(environment.stdout, &format!("{method} {path}\n"));
     for line in lines {
-        say(surroundings.stdout, &format!("  {line}\n"));
+        print(environment.stdout, &format!("  {line}\n"));
     }
     code
 }

@@ -6,12 +6,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
 use zeroize::Zeroizing;
 
-use super::{SUCCESS, Surroundings, say};
+use super::{Environment, SUCCESS, print};
 use crate::secret;
 
 /// What to do with keys.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum KeysCommand {
     /// Print a new key for sessions.token.keys: 32 random bytes as text.
     ///
     /// Keep it in a file that only Doorward can read, and name that file in the configuration:
@@ -20,14 +20,14 @@ pub enum Command {
 }
 
 /// Prints a new key; returns the exit code.
-pub fn generate(random: &dyn SecureRandom, surroundings: &mut Surroundings<'_>) -> u8 {
+pub fn generate(random: &dyn SecureRandom, environment: &mut Environment<'_>) -> u8 {
     match secret::random_bytes::<32>(random) {
         Ok(bytes) => {
             let mut line = Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_slice()));
             line.push('\n');
-            say(surroundings.stdout, &line);
+            print(environment.stdout, &line);
             SUCCESS
         }
-        Err(error) => surroundings.fail(&error),
+        Err(error) => environment.fail(&error),
     }
 }

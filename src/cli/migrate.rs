@@ -1,12 +1,12 @@
 //! `doorward migrate`: brings the directory's schema up to date.
 
-use super::{ConfigFiles, SUCCESS, Surroundings, block_on, say};
+use super::{ConfigFiles, Environment, SUCCESS, block_on, print};
 use crate::directory::Directory;
 use crate::telemetry::with_causes;
 
 /// Migrates; returns the exit code.
-pub fn run(files: &ConfigFiles, surroundings: &mut Surroundings<'_>) -> u8 {
-    let config = match surroundings.read(files) {
+pub fn run(files: &ConfigFiles, environment: &mut Environment<'_>) -> u8 {
+    let config = match environment.read(files) {
         Ok(loaded) => loaded.config,
         Err(code) => return code,
     };
@@ -16,9 +16,9 @@ pub fn run(files: &ConfigFiles, surroundings: &mut Surroundings<'_>) -> u8 {
     });
     match done.map_err(|error| error.to_string()).flatten() {
         Ok(()) => {
-            say(surroundings.stdout, "the directory's schema is up to date\n");
+            print(environment.stdout, "the directory's schema is up to date\n");
             SUCCESS
         }
-        Err(why) => surroundings.fail(&why),
+        Err(why) => environment.fail(&why),
     }
 }

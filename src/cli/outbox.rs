@@ -1,6 +1,6 @@
-//! `doorward outbox`: what an operator can see of undelivered events, and revive.
+//! `doorward outbox`: lists undelivered events and retries dead ones.
 //!
-//! Works on the configured directory beside running servers, which notice within
+//! Works on the configured directory beside running servers, which find retried events within
 //! `outbox.poll_interval`. An event holds ids of users and guests, and no secret.
 
 use std::sync::Arc;
@@ -9,8 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::sessions::date;
-use super::{ConfigFiles, SUCCESS, Surroundings, block_on, say};
+use super::{ConfigFiles, Environment, SUCCESS, block_on, print};
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryError, EventId, EventState, ListedEvent};
 use crate::telemetry::with_causes;
@@ -18,7 +17,7 @@ use crate::time::{Clock, Timestamp};
 
 /// What to do with the outbox.
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub enum OutboxCommand {
     /// Print events that are not delivered, oldest first.
     List(Listing),
     /// Make dead events pending again, as if they had never been tried.
@@ -28,10 +27,10 @@ pub enum Command {
 /// Which events to print, and how.
 #[derive(Args, Debug)]
 pub struct Listing {
-    /// Only those that are still tried, or only those that are not.
+    /// Only pending events, or only dead ones.
     #[arg(long, value_enum, value_name = "STATE")]
     state: Option<State>,
-    /// At most so many.
+    /// The largest number of events to print.
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     limit: u32,
     /// One JSON object a line, for scripts.
@@ -54,18 +53,18 @@ pub struct Revival {
     files: ConfigFiles,
 }
 
-/// What is to become of an event.
+/// Which events to list.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum State {
-    /// Still tried.
+    /// Events that will be tried again.
     Pending,
-    /// Not tried any more.
+    /// Events that will not, unless retried here.
     Dead,
 }
 
-/// Why nothing was printed or revived.
+/// Why nothing was listed or retried.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum OutboxCommandError {
     #[error("{}", with_causes(.0))]
     Directory(#[from] DirectoryError),
     #[error("{0}")]
@@ -75,30 +74,30 @@ enum Failure {
 }
 
 /// Lists or revives; returns the exit code.
-pub fn run(command: &Command, clock: &Arc<dyn Clock>, surroundings: &mut Surroundings<'_>) -> u8 {
-    let (Command::List(Listing { files, .. }) | Command::Retry(Revival { files, .. })) = command;
-    let config = match surroundings.read(files) {
+pub fn run(command: &OutboxCommand, clock: &Arc<dyn Clock>, environment: &mut Environment<'_>) -> u8 {
+    let (OutboxCommand::List(Listing { files, .. }) | OutboxCommand::Retry(Revival { files, .. })) = command;
+    let config = match environment.read(files) {
         Ok(loaded) => loaded.config,
         Err(code) => return code,
     };
-    match block_on(carry_out(command, &config, clock.now())).map_err(Failure::from).flatten() {
+    match block_on(carry_out(command, &config, clock.now())).map_err(OutboxCommandError::from).flatten() {
         Ok(text) => {
-            say(surroundings.stdout, &text);
+            print(environment.stdout, &text);
             SUCCESS
         }
-        Err(failure) => surroundings.fail(&failure),
+        Err(failure) => environment.fail(&failure),
     }
 }
 
-async fn carry_out(command: &Command, config: &Config, now: Timestamp) -> Result<String, Failure> {
+async fn carry_out(command: &OutboxCommand, config: &Config, now: Timestamp) -> Result<String, OutboxCommandError> {
     let directory = Directory::open(&config.directory)?;
     match command {
-        Command::List(listing) => list(&directory, listing).await,
-        Command::Retry(revival) => retry(&directory, revival, now).await,
+        OutboxCommand::List(listing) => list(&directory, listing).await,
+        OutboxCommand::Retry(revival) => retry(&directory, revival, now).await,
     }
 }
 
-async fn list(directory: &Directory, listing: &Listing) -> Result<String, Failure> {
+async fn list(directory: &Directory, listing: &Listing) -> Result<String, OutboxCommandError> {
     let state = listing.state.map(|state| match state {
         State::Pending => EventState::Pending,
         State::Dead => EventState::Dead,
@@ -117,14 +116,14 @@ async fn list(directory: &Directory, listing: &Listing) -> Result<String, Failur
     Ok(std::iter::once(head).chain(events.iter().map(line)).collect())
 }
 
-async fn retry(directory: &Directory, revival: &Revival, now: Timestamp) -> Result<String, Failure> {
+async fn retry(directory: &Directory, revival: &Revival, now: Timestamp) -> Result<String, OutboxCommandError> {
     let revived = if revival.all {
         directory.retry_all_events(now).await?
     } else {
         let ids: Vec<_> = revival.ids.iter().map(|id| EventId::new(id.to_string())).collect();
         let revived = directory.retry_events(&ids, now).await?;
         if revived < ids.len() as u64 {
-            return Err(Failure::NotDead { revived, asked: ids.len() });
+            return Err(OutboxCommandError::NotDead { revived, asked: ids.len() });
         }
         revived
     };
@@ -139,15 +138,15 @@ fn object(event: &ListedEvent) -> serde_json::Value {
         "person": event.person,
         "state": event.state.as_str(),
         "attempts": event.attempts,
-        "created_at": date(event.created_at).to_string(),
-        "due_at": date(event.due_at).to_string(),
+        "created_at": event.created_at.rfc3339_seconds(),
+        "due_at": event.due_at.rfc3339_seconds(),
         "error": event.error,
     })
 }
 
 fn line(event: &ListedEvent) -> String {
     let due = match event.state {
-        EventState::Pending => date(event.due_at).to_string(),
+        EventState::Pending => event.due_at.rfc3339_seconds(),
         EventState::Dead => "-".to_owned(),
     };
     format!(
@@ -156,13 +155,13 @@ fn line(event: &ListedEvent) -> String {
         plain(&event.kind),
         event.state.as_str(),
         event.attempts,
-        date(event.created_at).to_string(),
+        event.created_at.rfc3339_seconds(),
         plain(&event.person),
         event.error.as_deref().map(plain).unwrap_or_default(),
     )
 }
 
-// What came from elsewhere must not be obeyed by a terminal.
+// Ids and errors come from other systems: escape what a terminal would obey.
 fn plain(text: &str) -> String {
     text.escape_debug().to_string()
 }

@@ -8,16 +8,16 @@ use clap::Args;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::{SUCCESS, Surroundings, block_on, say};
+use super::{Environment, SUCCESS, block_on, print};
 
 /// For connection, request and status line together.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// No status line is longer; whatever answers more is not HTTP.
+/// Longer than every status line; a longer first line is not HTTP.
 const STATUS_LINE_MAX: u64 = 1024;
 
-/// What to ask.
+/// The arguments of `probe`.
 #[derive(Args, Debug)]
-pub struct Target {
+pub struct ProbeTarget {
     /// An http:// URL; asked once, for at most 2 s.
     #[arg(value_name = "URL", default_value = "http://127.0.0.1:9090/readyz")]
     url: http::Uri,
@@ -39,15 +39,15 @@ enum Unwell {
 }
 
 /// Asks once; returns the exit code, 0 on status 200.
-pub fn run(target: &Target, surroundings: &mut Surroundings<'_>) -> u8 {
+pub fn run(target: &ProbeTarget, environment: &mut Environment<'_>) -> u8 {
     let answer =
         block_on(async { tokio::time::timeout(TIMEOUT, ask(&target.url)).await.unwrap_or(Err(Unwell::TimedOut)) });
     match answer.map_err(Unwell::from).flatten() {
         Ok(()) => {
-            say(surroundings.stdout, "ok\n");
+            print(environment.stdout, "ok\n");
             SUCCESS
         }
-        Err(unwell) => surroundings.fail(&format_args!("{} {unwell}", target.url)),
+        Err(unwell) => environment.fail(&format_args!("{} {unwell}", target.url)),
     }
 }
 

@@ -1,15 +1,15 @@
-//! `doorward sessions`: what an operator can see and end, directly in the configured store.
+//! `doorward sessions`: lists and ends sessions, directly in the configured store.
 //!
-//! Works beside running servers, which hear of what is ended here as of any other revocation. It
-//! needs no token: a session's id is safe to show, and no token can be made from the store.
+//! Works beside running servers, which receive a revocation made here like every other one. It
+//! needs no token: a session's id is safe to print, and no token can be made from the store.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Args;
 use uuid::Uuid;
 
-use super::{ConfigFiles, SUCCESS, Surroundings, block_on, say};
+use super::{ConfigFiles, Environment, SUCCESS, block_on, print};
 use crate::config::Config;
 use crate::config::sessions::StoreUrl;
 use crate::metrics::Metrics;
@@ -25,26 +25,26 @@ const CONNECT_POLL: Duration = Duration::from_millis(10);
 
 /// What to do with sessions.
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub enum SessionsCommand {
     /// Print a principal's live sessions, newest first.
-    List(Whose),
+    List(SessionOwner),
     /// End all sessions of a principal, or one.
     ///
     /// When this returns, the store has it; every replica refuses the sessions within
     /// sessions.revocation.lease at the latest.
     Revoke {
-        /// Whose sessions.
+        /// Which principal's sessions.
         #[command(flatten)]
-        whose: Whose,
+        whose: SessionOwner,
         /// End only this session, by the id that `sessions list` prints.
         #[arg(long, value_name = "ID")]
         session: Option<Uuid>,
     },
 }
 
-/// Whose sessions.
+/// Which principal's sessions.
 #[derive(Args, Debug)]
-pub struct Whose {
+pub struct SessionOwner {
     /// The principal's id, as in X-User-ID.
     #[arg(long, value_name = "ID")]
     principal: PrincipalId,
@@ -57,7 +57,7 @@ pub struct Whose {
 
 /// Why nothing was listed or ended.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum SessionsCommandError {
     #[error("{0}")]
     Store(String),
     #[error("no connection to Redis within {} s: check sessions.store, its credentials and TLS", CONNECT_TIMEOUT.as_secs())]
@@ -67,9 +67,9 @@ enum Failure {
 }
 
 /// Lists or ends sessions; returns the exit code.
-pub fn run(command: &Command, clock: &Arc<dyn Clock>, surroundings: &mut Surroundings<'_>) -> u8 {
-    let (Command::List(whose) | Command::Revoke { whose, .. }) = command;
-    let config = match surroundings.read(&whose.files) {
+pub fn run(command: &SessionsCommand, clock: &Arc<dyn Clock>, environment: &mut Environment<'_>) -> u8 {
+    let (SessionsCommand::List(whose) | SessionsCommand::Revoke { whose, .. }) = command;
+    let config = match environment.read(&whose.files) {
         Ok(loaded) => loaded.config,
         Err(code) => return code,
     };
@@ -77,29 +77,29 @@ pub fn run(command: &Command, clock: &Arc<dyn Clock>, surroundings: &mut Surroun
         let store = open(&config, clock).await?;
         let tenant = whose.tenant.as_ref().unwrap_or(&config.tenants.default);
         match command {
-            Command::List(_) => list(store.as_ref(), tenant, &whose.principal, clock.now()).await,
-            Command::Revoke { session, .. } => {
+            SessionsCommand::List(_) => list(store.as_ref(), tenant, &whose.principal, clock.now()).await,
+            SessionsCommand::Revoke { session, .. } => {
                 revoke(store.as_ref(), tenant, &whose.principal, *session, clock.now()).await
             }
         }
     });
-    match done.map_err(|error| Failure::Store(error.to_string())).flatten() {
+    match done.map_err(|error| SessionsCommandError::Store(error.to_string())).flatten() {
         Ok(text) => {
-            say(surroundings.stdout, &text);
+            print(environment.stdout, &text);
             SUCCESS
         }
-        Err(failure) => surroundings.fail(&failure),
+        Err(failure) => environment.fail(&failure),
     }
 }
 
-async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn SessionStore>, Failure> {
-    let metrics = Arc::new(Metrics::new().map_err(|error| Failure::new(&error))?);
+async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn SessionStore>, SessionsCommandError> {
+    let metrics = Arc::new(Metrics::new().map_err(|error| SessionsCommandError::new(&error))?);
     if let StoreUrl::Sqlite(path) = &config.sessions.store {
         let store = SqliteStore::open_beside(path, KEEP_ENDED, clock.clone(), metrics).await;
-        return Ok(store.map_err(|error| Failure::new(&error))?);
+        return Ok(store.map_err(|error| SessionsCommandError::new(&error))?);
     }
     let store = RedisStore::connect(&config.sessions, KEEP_ENDED, clock.clone(), metrics);
-    let store = store.map_err(|error| Failure::new(&error))?;
+    let store = store.map_err(|error| SessionsCommandError::new(&error))?;
     tokio::spawn(store.clone().run());
     let connected = async {
         let mut every = tokio::time::interval(CONNECT_POLL);
@@ -107,7 +107,7 @@ async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Session
             every.tick().await;
         }
     };
-    tokio::time::timeout(CONNECT_TIMEOUT, connected).await.map_err(|_| Failure::Unreachable)?;
+    tokio::time::timeout(CONNECT_TIMEOUT, connected).await.map_err(|_| SessionsCommandError::Unreachable)?;
     Ok(store)
 }
 
@@ -116,8 +116,8 @@ async fn list(
     tenant: &TenantId,
     principal: &PrincipalId,
     now: Timestamp,
-) -> Result<String, Failure> {
-    let sessions = list_live(store, tenant, principal, now).await.map_err(|error| Failure::new(&error))?;
+) -> Result<String, SessionsCommandError> {
+    let sessions = list_live(store, tenant, principal, now).await.map_err(|error| SessionsCommandError::new(&error))?;
     if sessions.is_empty() {
         return Ok(format!("{principal} in tenant {tenant} has no live session\n"));
     }
@@ -132,18 +132,19 @@ async fn revoke(
     principal: &PrincipalId,
     session: Option<Uuid>,
     now: Timestamp,
-) -> Result<String, Failure> {
+) -> Result<String, SessionsCommandError> {
     let Some(id) = session else {
         let ended = store.end_principal(tenant, principal, End { reason: EndReason::Principal, at: now }).await;
-        let ended = ended.map_err(|error| Failure::new(&error))?;
+        let ended = ended.map_err(|error| SessionsCommandError::new(&error))?;
         let plural = if ended == 1 { "" } else { "s" };
         return Ok(format!("ended {ended} session{plural} of {principal} in tenant {tenant}\n"));
     };
-    let sessions = list_live(store, tenant, principal, now).await.map_err(|error| Failure::new(&error))?;
+    let sessions = list_live(store, tenant, principal, now).await.map_err(|error| SessionsCommandError::new(&error))?;
     let found = sessions.iter().find(|session| session.id.uuid() == id);
-    let session = found.ok_or_else(|| Failure::NoSuchSession(format!("{principal} in tenant {tenant}"), id))?;
+    let session =
+        found.ok_or_else(|| SessionsCommandError::NoSuchSession(format!("{principal} in tenant {tenant}"), id))?;
     let end = End { reason: EndReason::Admin, at: now };
-    store.end(&[session.id], end).await.map_err(|error| Failure::new(&error))?;
+    store.end(&[session.id], end).await.map_err(|error| SessionsCommandError::new(&error))?;
     Ok(format!("ended session {id} of {principal} in tenant {tenant}\n"))
 }
 
@@ -152,20 +153,13 @@ fn line(session: &Session) -> String {
         "{}  {:<9}  {}  {}  {}\n",
         session.id,
         session.principal.kind.as_str(),
-        date(session.id.created_at()),
-        date(session.expires_at),
+        session.id.created_at().rfc3339_seconds(),
+        session.expires_at.rfc3339_seconds(),
         role::join(&session.roles)
     )
 }
 
-/// Returns a time as people read it, to the second.
-pub(super) fn date(at: Timestamp) -> humantime::Rfc3339Timestamp {
-    // Bounded by the year 9999, which is all that the format can show.
-    let at = Duration::from_millis(at.0).min(Duration::from_secs(253_402_300_799));
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + at)
-}
-
-impl Failure {
+impl SessionsCommandError {
     fn new(error: &dyn std::error::Error) -> Self {
         let causes = std::iter::successors(Some(error), |error| error.source());
         let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");

@@ -1,4 +1,4 @@
-//! Commands as a person sees them: output, errors and exit codes.
+//! Commands from outside: output, errors and exit codes.
 
 mod sessions;
 
@@ -7,28 +7,28 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use super::{FAILURE, SUCCESS, Surroundings, USAGE};
+use super::{Environment, FAILURE, SUCCESS, USAGE};
 use crate::config::tests::TestDirectory;
 
-/// What a command left behind.
-struct Outcome {
+/// The output and exit code of a command.
+struct CommandOutcome {
     code: u8,
     stdout: String,
     stderr: String,
 }
 
-fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome {
-    let environment: BTreeMap<String, String> =
+fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> CommandOutcome {
+    let variables: BTreeMap<String, String> =
         environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let arguments = std::iter::once("doorward").chain(arguments.iter().copied()).map(OsString::from);
-    let mut surroundings = Surroundings { environment: &environment, stdout: &mut stdout, stderr: &mut stderr };
-    let code = super::run(arguments, &mut surroundings);
+    let mut environment = Environment { variables: &variables, stdout: &mut stdout, stderr: &mut stderr };
+    let code = super::run(arguments, &mut environment);
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Outcome { code, stdout: text(stdout), stderr: text(stderr) }
+    CommandOutcome { code, stdout: text(stdout), stderr: text(stderr) }
 }
 
-fn run(arguments: &[&str]) -> Outcome {
+fn run(arguments: &[&str]) -> CommandOutcome {
     run_with(arguments, &[])
 }
 
@@ -126,7 +126,7 @@ fn probe_is_content_with_200_only() {
 
 #[test]
 fn probe_tells_what_it_cannot_ask() {
-    // Bound and never accepted from: closed again before it is asked, so nobody listens there.
+    // Bound and closed again: nothing listens there.
     let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let probed = run(&["probe", &format!("http://{unused}/")]);
     assert_eq!(probed.code, FAILURE);

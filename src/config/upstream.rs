@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
+use crate::outgoing::{UpstreamAddress, UpstreamTls, Versions};
 
 /// The application behind Doorward.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,6 +99,28 @@ impl FromTree for Exposed {
     fn from_tree(place: TreePlace<'_>, notes: &mut Notes) -> Self {
         let words = [("warn", Self::Warn), ("unready", Self::Unready), ("ignore", Self::Ignore)];
         place.one_of(notes, &words, Self::Warn)
+    }
+}
+
+impl Upstream {
+    /// Returns where Doorward's own requests to the application go; none without `url`.
+    pub fn address(&self) -> Option<UpstreamAddress<'_>> {
+        Some(match self.url.as_ref()? {
+            UpstreamUrl::Unix(path) => UpstreamAddress::Unix(path),
+            UpstreamUrl::Tcp { host, port, tls } => {
+                let names = UpstreamTls { ca: self.ca.as_deref(), server_name: self.server_name.as_deref() };
+                UpstreamAddress::Tcp { host, port: *port, tls: tls.then_some(names) }
+            }
+        })
+    }
+
+    /// Returns which versions of HTTP those requests speak: the same as forwarded ones.
+    pub fn versions(&self) -> Versions {
+        match self.protocol {
+            Protocol::Auto => Versions::Negotiated,
+            Protocol::Http1 => Versions::Http1,
+            Protocol::Http2 => Versions::Http2,
+        }
     }
 }
 

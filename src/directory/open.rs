@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, SqlSafeStr};
 use tokio::sync::Semaphore;
 
-use super::outbox::Woken;
+use super::outbox::Wakers;
 use super::sql::Database;
 use super::{Directory, DirectoryError};
 use crate::config;
@@ -41,7 +41,7 @@ impl Directory {
             DirectoryUrl::Sqlite(path) => sqlite(path, config)?,
             DirectoryUrl::Postgres(_) => postgres(config)?,
         };
-        Ok(Self { pool, woken: Woken::default(), notes: Arc::new(Semaphore::new(NOTES_MAX)) })
+        Ok(Self { pool, wakers: Wakers::default(), notes: Arc::new(Semaphore::new(NOTES_MAX)) })
     }
 
     /// Returns how to connect with the password and the authorities of `config`, `None` where that needs

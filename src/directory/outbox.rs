@@ -1,9 +1,9 @@
-//! What must happen after a commit, at least once, in order for each person.
+//! Events that must be delivered after a commit, at least once, in order for each person.
 //!
-//! An event is written in the transaction of what causes it, and deleted once it was delivered. In
-//! between it is pending, or dead when trying again makes no sense. Whoever delivers leases events
-//! first; a lease that ran out is anybody's, so a crash repeats an event and never loses one. An
-//! event waits until every older pending one of the same kind and person is out of the way.
+//! An event is written in the transaction of its cause, and deleted after its delivery. In between it
+//! is pending, or dead when another attempt makes no sense. A replica leases events before it delivers
+//! them; after a lease has run out, every replica may lease its events, so a crash repeats an event and
+//! never loses one. An event waits until every older pending one of the same kind and person is gone.
 
 mod delivery;
 #[cfg(test)]
@@ -24,18 +24,18 @@ use crate::time::Timestamp;
 /// Something that must happen after a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutboxEvent {
-    /// The sink learns that a guest was this user all along (contracts §5.3).
+    /// The sink is to merge a guest into a user (contracts §5.3).
     Alias {
-        /// Who the guest became.
+        /// The user.
         user: PrincipalId,
-        /// Who they were.
+        /// The former guest.
         guest: PrincipalId,
     },
-    /// The sessions of a guest who became a user end.
+    /// The sessions of a guest who became a user are to end.
     RevokeGuest {
-        /// Where the guest's sessions are.
+        /// The tenant of the guest's sessions.
         tenant: TenantId,
-        /// Whose sessions.
+        /// The former guest.
         guest: PrincipalId,
     },
 }
@@ -49,13 +49,13 @@ pub enum EventKind {
     RevokeGuest,
 }
 
-/// Names an event: a UUID that begins with its time, so that order of names is order of events.
+/// The id of an event: a UUID that begins with its time, so that ids sort in the order of events.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EventId(String);
 
-/// Wakes those in this process that deliver.
+/// Wakes the lanes of this process.
 #[derive(Default)]
-pub(super) struct Woken {
+pub(super) struct Wakers {
     alias: Notify,
     revoke_guest: Notify,
 }
@@ -99,12 +99,12 @@ impl EventKind {
 }
 
 impl EventId {
-    /// Takes a name as it is stored.
+    /// Returns the id that is stored as `text`.
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// Returns the name as it is stored.
+    /// Returns the id as it is stored.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -120,20 +120,20 @@ impl Directory {
         Ok(id)
     }
 
-    /// Tells whoever delivers in this process that there is something to do.
+    /// Wakes the lanes of this process, after a commit that wrote an event.
     pub fn wake_outbox(&self) {
         for kind in EventKind::ALL {
-            self.woken.of(kind).notify_one();
+            self.wakers.of(kind).notify_one();
         }
     }
 
-    /// Waits for [`wake_outbox`](Self::wake_outbox); one that nobody waited for counts.
+    /// Waits for the next [`wake_outbox`](Self::wake_outbox); returns at once if there was one since the last wait.
     pub async fn outbox_woken(&self, kind: EventKind) {
-        self.woken.of(kind).notified().await;
+        self.wakers.of(kind).notified().await;
     }
 }
 
-impl Woken {
+impl Wakers {
     fn of(&self, kind: EventKind) -> &Notify {
         match kind {
             EventKind::Alias => &self.alias,
@@ -156,7 +156,7 @@ pub(super) async fn enqueue(tx: &mut Tx, event: &OutboxEvent, now: Timestamp) ->
     Ok(id)
 }
 
-// Two events of a person within a millisecond, or a clock that was put back, must not change places.
+// Two events of a person within a millisecond, or across a clock that was set back, must keep their order.
 fn id_after(newest: Option<&str>, now: Timestamp) -> Uuid {
     let (seconds, millis) = (now.0 / 1000, now.0 % 1000);
     let nanos = u32::try_from(millis * 1_000_000).unwrap_or(0);

@@ -1,9 +1,9 @@
 //! A device's guest becomes a user, exactly once.
 //!
-//! One transaction holds all of it: the lock on the device, the re-owned rows, whose the device is
-//! now, the next generation of guests, the receipt, and the outbox's events. Where the application
-//! re-owns its rows itself, a claim is recorded first: until its end is known, nobody else can
-//! have the device, and whoever finds the claim asks the application again under the same key.
+//! One transaction holds all of it: the lock on the device, the re-owned rows, the device's new user,
+//! the next generation of guests, the receipt, and the outbox's events. Where the application
+//! re-owns its rows itself, a claim is recorded first: while it is open, no other user can rebind the
+//! device, and every replica that finds the claim asks the application again under the same key.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::outbox::{EventId, OutboxEvent, enqueue};
-use super::reown::{Owners, Plan, Reown};
+use super::reown::{Owners, Reown, ReownPlan};
 use super::sql::{Result, Row, Tx};
 use super::{Directory, DirectoryError, Generation};
 use crate::model::{Principal, PrincipalId, TenantId};
@@ -21,18 +21,18 @@ use crate::time::Timestamp;
 /// How long an idempotency key is remembered (contracts §5.3).
 const KEY_MEMORY: Duration = Duration::from_hours(24);
 
-/// Who wants which device's guest.
+/// A request to make the guest of a device a user.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct RebindRequest {
     /// The tenant of guests.
     pub tenant: TenantId,
     /// The device: a keyed hash.
     pub device: String,
     /// Who the guest becomes.
     pub user: Principal,
-    /// The caller's name for this very request.
+    /// The caller's idempotency key, if it sent one.
     pub idempotency_key: Option<String>,
-    /// Whether a sink learns of it.
+    /// Whether an event for the sink is written.
     pub alias: bool,
     /// The time.
     pub now: Timestamp,
@@ -40,31 +40,31 @@ pub struct Asked {
 
 /// How a rebind ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum RebindOutcome {
     /// The guest is the user from now on.
     Moved(Moved),
-    /// It was answered before, under the same idempotency key: rows and guest, if any were moved.
+    /// The outcome of an earlier request with the same idempotency key: rows and guest, if it moved any.
     Replayed(Option<(u64, PrincipalId)>),
-    /// There is no guest to rebind, or the user has it already.
+    /// The device has no guest, or the user has it already.
     NoOp,
-    /// The device is another user's for good.
+    /// The device was rebound to another user before, which is final.
     OtherUser,
 }
 
-/// What was moved.
+/// A guest that became a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
-    /// How many rows.
+    /// How many rows have a new owner.
     pub rows: u64,
-    /// The guest that was, whose sessions must end.
+    /// The former guest; its sessions must end.
     pub guest: PrincipalId,
-    /// The event that ends them should nobody else.
+    /// The event that ends them if the rebind service does not.
     pub revocation: EventId,
 }
 
-/// A rebind whose end is the application's to say.
+/// A rebind that the application was asked to carry out and has not confirmed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct RebindClaim {
     /// The tenant of guests.
     pub tenant: TenantId,
     /// The device: a keyed hash.
@@ -73,30 +73,30 @@ pub struct Claim {
     pub guest: PrincipalId,
     /// Who the guest becomes.
     pub user: PrincipalId,
-    /// What the application knows this rebind by.
+    /// The idempotency key that the application receives.
     pub key: String,
     generation: u64,
 }
 
-/// What came of a wish to ask the application.
+/// Whether the application is to be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claimed {
-    /// Ask it.
-    Yes(Claim),
-    /// There is nothing to ask.
-    Answered(Answer),
-    /// Another user's rebind is not known to have ended.
+pub enum ClaimOutcome {
+    /// It is.
+    Claimed(RebindClaim),
+    /// It is not: the outcome is known.
+    Answered(RebindOutcome),
+    /// Another user's rebind of the device is still open.
     Busy,
 }
 
 /// A receipt's body.
 #[derive(Serialize, Deserialize)]
-struct Receipt {
+struct RebindReceipt {
     moved: Option<(u64, String)>,
 }
 
 /// A locked device.
-struct Device {
+struct LockedDevice {
     generation: u64,
     guest_seen: bool,
     user: Option<String>,
@@ -104,18 +104,18 @@ struct Device {
 }
 
 impl Directory {
-    /// Makes the device's guest the user, rows and all; `guest` names the guest of a generation.
+    /// Makes the device's guest the user, with all of its rows; `guest` returns the guest of a generation.
     ///
     /// On any error nothing has changed, unless the commit's own answer was lost.
     pub async fn rebind(
         &self,
-        asked: &Asked,
+        request: &RebindRequest,
         reown: &Reown,
         guest: impl Fn(Generation) -> PrincipalId,
         deadline: Duration,
-    ) -> Result<Answer> {
+    ) -> Result<RebindOutcome> {
         let plan = self.plan(reown).await?;
-        let moving = self.rebind_by(asked, &plan, guest, deadline);
+        let moving = self.rebind_by(request, &plan, guest, deadline);
         let ended = tokio::time::timeout(deadline, moving).await;
         let ended = ended.unwrap_or(Err(DirectoryError::TimedOut(deadline)));
         if ended.is_err() {
@@ -127,46 +127,50 @@ impl Directory {
 
     async fn rebind_by(
         &self,
-        asked: &Asked,
-        plan: &Plan,
+        request: &RebindRequest,
+        plan: &ReownPlan,
         guest: impl Fn(Generation) -> PrincipalId,
         deadline: Duration,
-    ) -> Result<Answer> {
+    ) -> Result<RebindOutcome> {
         let mut tx = self.pool.begin().await?;
         tx.allow(deadline).await?;
-        let device = match asked.standing(&mut tx).await? {
+        let device = match request.lock_device(&mut tx).await? {
             Ok(device) => device,
-            Err(answer) => return asked.ended(tx, answer).await,
+            Err(answer) => return request.complete(tx, answer).await,
         };
         let guest = guest(Generation(device.generation));
         let owners = Owners {
             from: guest.as_str(),
-            to: asked.user.id.as_str(),
-            from_tenant: asked.tenant.as_str(),
-            to_tenant: asked.user.tenant.as_str(),
+            to: request.user.id.as_str(),
+            from_tenant: request.tenant.as_str(),
+            to_tenant: request.user.tenant.as_str(),
         };
         let rows = plan.run(&mut tx, owners).await?;
-        let moved = asked.record(&mut tx, rows, guest).await?;
-        asked.ended(tx, Answer::Moved(moved)).await
+        let moved = request.record(&mut tx, rows, guest).await?;
+        request.complete(tx, RebindOutcome::Moved(moved)).await
     }
 
-    /// Records that the application is about to be asked. The same user's claim is taken up again.
-    pub async fn claim_rebind(&self, asked: &Asked, guest: impl Fn(Generation) -> PrincipalId) -> Result<Claimed> {
+    /// Records that the application is about to be asked; returns the same user's open claim if there is one.
+    pub async fn claim_rebind(
+        &self,
+        request: &RebindRequest,
+        guest: impl Fn(Generation) -> PrincipalId,
+    ) -> Result<ClaimOutcome> {
         let mut tx = self.pool.begin().await?;
-        let device = match asked.standing(&mut tx).await? {
+        let device = match request.lock_device(&mut tx).await? {
             Ok(device) => device,
-            Err(answer) => return asked.ended(tx, answer).await.map(Claimed::Answered),
+            Err(answer) => return request.complete(tx, answer).await.map(ClaimOutcome::Answered),
         };
         let key = match device.pending {
-            Some((user, _)) if user != asked.user.id.as_str() => return Ok(Claimed::Busy),
+            Some((user, _)) if user != request.user.id.as_str() => return Ok(ClaimOutcome::Busy),
             Some((_, key)) => key,
             None => Uuid::now_v7().to_string(),
         };
-        let claim = Claim {
-            tenant: asked.tenant.clone(),
-            device: asked.device.clone(),
+        let claim = RebindClaim {
+            tenant: request.tenant.clone(),
+            device: request.device.clone(),
             guest: guest(Generation(device.generation)),
-            user: asked.user.id.clone(),
+            user: request.user.id.clone(),
             key,
             generation: device.generation,
         };
@@ -174,28 +178,28 @@ impl Directory {
                    set pending_user = $3, pending_key = $4, pending_guest = $5, pending_at = $6 \
                    where tenant = $1 and device = $2";
         let named = [claim.user.as_str().into(), claim.key.as_str().into(), claim.guest.as_str().into()];
-        let [tenant, device] = [asked.tenant.as_str().into(), asked.device.as_str().into()];
-        tx.execute(sql, &[tenant, device, named[0], named[1], named[2], asked.now.into()]).await?;
+        let [tenant, device] = [request.tenant.as_str().into(), request.device.as_str().into()];
+        tx.execute(sql, &[tenant, device, named[0], named[1], named[2], request.now.into()]).await?;
         tx.commit().await?;
-        Ok(Claimed::Yes(claim))
+        Ok(ClaimOutcome::Claimed(claim))
     }
 
     /// Records that the application has moved a claim's rows.
-    pub async fn finish_claim(&self, asked: &Asked, claim: &Claim, rows: u64) -> Result<Answer> {
+    pub async fn finish_claim(&self, request: &RebindRequest, claim: &RebindClaim, rows: u64) -> Result<RebindOutcome> {
         let mut tx = self.pool.begin().await?;
-        match asked.standing(&mut tx).await? {
+        match request.lock_device(&mut tx).await? {
             Ok(device) if device.generation == claim.generation => {
-                let moved = asked.record(&mut tx, rows, claim.guest.clone()).await?;
-                asked.ended(tx, Answer::Moved(moved)).await
+                let moved = request.record(&mut tx, rows, claim.guest.clone()).await?;
+                request.complete(tx, RebindOutcome::Moved(moved)).await
             }
-            // The claim was ended by whoever took it up, and the device has a new guest since.
-            Ok(_) => asked.ended(tx, Answer::NoOp).await,
-            Err(answer) => asked.ended(tx, answer).await,
+            // Another replica finished the claim, and the device has a new guest since.
+            Ok(_) => request.complete(tx, RebindOutcome::NoOp).await,
+            Err(answer) => request.complete(tx, answer).await,
         }
     }
 
     /// Records that the application refused a claim and moved nothing.
-    pub async fn release_claim(&self, claim: &Claim) -> Result<()> {
+    pub async fn release_claim(&self, claim: &RebindClaim) -> Result<()> {
         let sql = "update doorward_devices \
                    set pending_user = null, pending_key = null, pending_guest = null, pending_at = null \
                    where tenant = $1 and device = $2 and pending_key = $3";
@@ -206,7 +210,7 @@ impl Directory {
     /// Takes up to `count` claims about which the application was last asked before `before`.
     ///
     /// No two replicas take the same one at the same time.
-    pub async fn take_claims(&self, before: Timestamp, count: i64, now: Timestamp) -> Result<Vec<Claim>> {
+    pub async fn take_claims(&self, before: Timestamp, count: i64, now: Timestamp) -> Result<Vec<RebindClaim>> {
         let left = "select tenant, device, pending_guest, pending_user, pending_key, generation, pending_at \
                     from doorward_devices where pending_at < $1 and pending_user is not null \
                     order by pending_at limit $2";
@@ -224,15 +228,15 @@ impl Directory {
         Ok(taken)
     }
 
-    /// Forgets an event that was seen to; whoever delivers would only do it again.
+    /// Deletes an event whose effect is already there, so that no lane delivers it again.
     pub async fn forget_event(&self, event: &EventId) -> Result<()> {
         self.pool.execute("delete from doorward_outbox where id = $1", &[event.as_str().into()]).await.map(drop)
     }
 }
 
-impl Asked {
-    /// Locks the device; an answer when there is nothing to do about it.
-    async fn standing(&self, tx: &mut Tx) -> Result<std::result::Result<Device, Answer>> {
+impl RebindRequest {
+    /// Locks the device; returns the outcome instead if it is known already.
+    async fn lock_device(&self, tx: &mut Tx) -> Result<std::result::Result<LockedDevice, RebindOutcome>> {
         let key = [self.tenant.as_str().into(), self.device.as_str().into()];
         let columns = "select generation, guest_seen, user_id, pending_user, pending_key \
                        from doorward_devices where tenant = $1 and device = $2";
@@ -240,20 +244,20 @@ impl Asked {
                       from doorward_devices where tenant = $1 and device = $2 for update";
         // SQLite has locked the whole database already.
         let rows = tx.rows(if tx.is_postgres() { locked } else { columns }, &key).await?;
-        // Not before the lock: an equal request may just have ended.
+        // Only after the lock: an equal request may just have finished.
         if let Some(receipt) = self.find_receipt(tx).await? {
-            return Ok(Err(Answer::Replayed(receipt)));
+            return Ok(Err(RebindOutcome::Replayed(receipt)));
         }
-        let Some(row) = rows.first() else { return Ok(Err(Answer::NoOp)) };
+        let Some(row) = rows.first() else { return Ok(Err(RebindOutcome::NoOp)) };
         let device = device(row)?;
         Ok(match &device.user {
-            Some(user) if user != self.user.id.as_str() => Err(Answer::OtherUser),
-            _ if !device.guest_seen => Err(Answer::NoOp),
+            Some(user) if user != self.user.id.as_str() => Err(RebindOutcome::OtherUser),
+            _ if !device.guest_seen => Err(RebindOutcome::NoOp),
             _ => Ok(device),
         })
     }
 
-    /// Writes whose the device is now, and what must follow.
+    /// Writes the device's new user and the events that follow.
     async fn record(&self, tx: &mut Tx, rows: u64, guest: PrincipalId) -> Result<Moved> {
         let sql = "update doorward_devices \
                    set user_id = $3, rebound_at = $4, generation = generation + 1, guest_seen = 0, \
@@ -270,12 +274,12 @@ impl Asked {
         Ok(Moved { rows, guest, revocation })
     }
 
-    /// Keeps the receipt of a success and commits.
-    async fn ended(&self, mut tx: Tx, answer: Answer) -> Result<Answer> {
+    /// Stores the receipt of a success and commits.
+    async fn complete(&self, mut tx: Tx, answer: RebindOutcome) -> Result<RebindOutcome> {
         let receipt = match &answer {
-            Answer::Replayed(_) | Answer::OtherUser => return Ok(answer),
-            Answer::NoOp => Receipt { moved: None },
-            Answer::Moved(moved) => Receipt { moved: Some((moved.rows, moved.guest.as_str().to_owned())) },
+            RebindOutcome::Replayed(_) | RebindOutcome::OtherUser => return Ok(answer),
+            RebindOutcome::NoOp => RebindReceipt { moved: None },
+            RebindOutcome::Moved(moved) => RebindReceipt { moved: Some((moved.rows, moved.guest.as_str().to_owned())) },
         };
         if let Some((scope, id)) = self.receipt_name() {
             let body = serde_json::to_string(&receipt).map_err(|_| DirectoryError::Inconsistent("a receipt"))?;
@@ -288,12 +292,12 @@ impl Asked {
     async fn find_receipt(&self, tx: &mut Tx) -> Result<Option<Option<(u64, PrincipalId)>>> {
         let Some((scope, id)) = self.receipt_name() else { return Ok(None) };
         let Some(found) = tx.find_receipt(&scope, &id, self.now).await? else { return Ok(None) };
-        let receipt: Receipt = serde_json::from_str(found.body.as_deref().unwrap_or_default())
+        let receipt: RebindReceipt = serde_json::from_str(found.body.as_deref().unwrap_or_default())
             .map_err(|_| DirectoryError::Inconsistent("a receipt of a rebind cannot be read"))?;
         receipt.moved.map(|(rows, guest)| Ok((rows, parsed(&guest)?))).transpose().map(Some)
     }
 
-    // Another device is another request: a key used twice must not pass for a rebind that never was.
+    // The device is part of the name: a key that is used for two devices must not answer for a rebind that never took place.
     fn receipt_name(&self) -> Option<(String, String)> {
         let key = self.idempotency_key.as_ref()?;
         let Principal { tenant, id, .. } = &self.user;
@@ -301,8 +305,8 @@ impl Asked {
     }
 }
 
-fn device(row: &Row) -> Result<Device> {
-    Ok(Device {
+fn device(row: &Row) -> Result<LockedDevice> {
+    Ok(LockedDevice {
         generation: generation(row.int(0)?)?,
         guest_seen: row.int(1)? == 1,
         user: row.maybe_text(2)?,
@@ -310,8 +314,8 @@ fn device(row: &Row) -> Result<Device> {
     })
 }
 
-fn claim(row: &Row) -> Result<Claim> {
-    Ok(Claim {
+fn claim(row: &Row) -> Result<RebindClaim> {
+    Ok(RebindClaim {
         tenant: parsed(&row.text(0)?)?,
         device: row.text(1)?,
         guest: parsed(&row.text(2)?)?,

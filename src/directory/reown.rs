@@ -1,8 +1,8 @@
-//! Making a guest's rows the user's: statements over the application's own tables.
+//! Makes a guest's rows the user's, with statements over the application's own tables.
 //!
-//! Their text is made of names that the catalogue confirmed, quoted, and of nothing else; values are
-//! parameters. Every table is looked at before any statement is made, and all that is wrong with
-//! them is said at once. A table that changed since fails the transaction, never half of it.
+//! A statement's text consists of fixed words and of names that the catalogue confirmed, quoted; values
+//! are parameters. Every table is checked before any statement is built, and all problems are reported
+//! at once. A table that changed since then fails the whole transaction.
 
 mod postgres;
 mod sqlite;
@@ -21,13 +21,13 @@ use crate::config::rebind::{OnConflict, Table};
 pub struct Reown {
     tables: Vec<Table>,
     /// Absent until the catalogue was read, and again after a transaction failed.
-    plan: ArcSwapOption<Plan>,
+    plan: ArcSwapOption<ReownPlan>,
 }
 
 /// The statements that re-own everything, in order.
-pub(super) struct Plan(Vec<Step>);
+pub(super) struct ReownPlan(Vec<ReownStep>);
 
-/// From whom to whom, each within a tenant.
+/// The old and the new owner, each within a tenant.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owners<'a> {
     pub(super) from: &'a str,
@@ -36,9 +36,9 @@ pub(super) struct Owners<'a> {
     pub(super) to_tenant: &'a str,
 }
 
-/// What the catalogue says about a configured table.
-struct Described {
-    /// What is wrong; empty if all is well.
+/// A configured table as the catalogue describes it.
+struct TableDescription {
+    /// Why it cannot be re-owned; empty if it can.
     problems: Vec<String>,
     /// The unique indexes that a change of owner can violate.
     unique: Vec<Index>,
@@ -47,20 +47,20 @@ struct Described {
 /// A unique index over plain columns and all rows.
 struct Index {
     columns: Vec<Column>,
-    /// Whether two nulls are the same to it.
+    /// Whether it treats two nulls as equal.
     nulls_equal: bool,
 }
 
 struct Column {
     name: String,
-    /// With which the index compares, where that is not the column's own.
+    /// The index's collation, where it is not the column's own.
     collation: Option<String>,
 }
 
-struct Step {
+struct ReownStep {
     sql: Arc<str>,
     parameters: Vec<Parameter>,
-    /// Whether its rows are those the caller is told of.
+    /// Whether its rows count in the caller's answer.
     moves: bool,
 }
 
@@ -72,15 +72,15 @@ enum Parameter {
     ToTenant,
 }
 
-/// One statement being written.
+/// A statement under construction.
 #[derive(Default)]
-struct Text {
+struct StatementText {
     sql: String,
     parameters: Vec<Parameter>,
 }
 
 impl Reown {
-    /// Returns the re-owning of `tables`, none of which was looked at yet.
+    /// Returns the re-owning of `tables`, which have not been checked yet.
     pub fn new(tables: Vec<Table>) -> Self {
         Self { tables, plan: ArcSwapOption::empty() }
     }
@@ -92,12 +92,12 @@ impl Reown {
 }
 
 impl Directory {
-    /// Looks at every table that is to be re-owned; [`DirectoryError::Tables`] names all that is wrong.
+    /// Checks every table that is to be re-owned; [`DirectoryError::Tables`] names all problems.
     pub async fn check_tables(&self, reown: &Reown) -> Result<()> {
         self.plan(reown).await.map(drop)
     }
 
-    pub(super) async fn plan(&self, reown: &Reown) -> Result<Arc<Plan>> {
+    pub(super) async fn plan(&self, reown: &Reown) -> Result<Arc<ReownPlan>> {
         if let Some(plan) = reown.plan.load_full() {
             return Ok(plan);
         }
@@ -115,14 +115,14 @@ impl Directory {
         if !problems.is_empty() {
             return Err(DirectoryError::Tables(problems));
         }
-        let plan = Arc::new(Plan(steps));
+        let plan = Arc::new(ReownPlan(steps));
         reown.plan.store(Some(plan.clone()));
         Ok(plan)
     }
 }
 
-impl Plan {
-    /// Re-owns everything; returns how many rows have another owner now.
+impl ReownPlan {
+    /// Re-owns every table; returns how many rows have a new owner.
     pub(super) async fn run(&self, tx: &mut Tx, owners: Owners<'_>) -> Result<u64> {
         let mut moved = 0;
         for step in &self.0 {
@@ -146,7 +146,7 @@ impl<'a> Owners<'a> {
     }
 }
 
-impl Text {
+impl StatementText {
     fn push(&mut self, text: &str) -> &mut Self {
         self.sql.push_str(text);
         self
@@ -179,7 +179,7 @@ impl Text {
         self.push(alias).name(column).push(" = ").parameter(parameter)
     }
 
-    /// Writes that the row called `alias` belongs to an owner in a tenant, if there are tenants.
+    /// Writes the condition that the row `alias` belongs to an owner, in a tenant if the table has tenants.
     fn belongs(&mut self, alias: &str, table: &Table, (owner, tenant): (Parameter, Option<Parameter>)) -> &mut Self {
         self.equals(alias, &table.column, owner);
         if let (Some(column), Some(tenant)) = (&table.tenant_column, tenant) {
@@ -188,24 +188,24 @@ impl Text {
         self
     }
 
-    fn step(self, moves: bool) -> Step {
-        Step { sql: self.sql.into(), parameters: self.parameters, moves }
+    fn step(self, moves: bool) -> ReownStep {
+        ReownStep { sql: self.sql.into(), parameters: self.parameters, moves }
     }
 }
 
-// First what is in the way, then the move: a unique index is judged row by row.
-fn steps_of(table: &Table, unique: &[Index]) -> Vec<Step> {
+// Deletions come before the update, because a unique index is checked row by row.
+fn steps_of(table: &Table, unique: &[Index]) -> Vec<ReownStep> {
     let in_the_way = match table.on_conflict {
         OnConflict::Fail => &[],
         OnConflict::KeepUser | OnConflict::KeepGuest => unique,
     };
-    let mut steps: Vec<Step> = in_the_way.iter().map(|index| deletion(table, index)).collect();
+    let mut steps: Vec<ReownStep> = in_the_way.iter().map(|index| deletion(table, index)).collect();
     steps.push(update(table));
     steps
 }
 
-fn update(table: &Table) -> Step {
-    let mut text = Text::default();
+fn update(table: &Table) -> ReownStep {
+    let mut text = StatementText::default();
     text.push("update ").table(table).push(" set ").equals("", &table.column, Parameter::To);
     if let Some(tenant) = &table.tenant_column {
         text.push(", ").equals("", tenant, Parameter::ToTenant);
@@ -214,9 +214,9 @@ fn update(table: &Table) -> Step {
     text.step(true)
 }
 
-/// Deletes the rows of whoever gives way wherever the other one has a row that `index` takes for the
-/// same, once both belong to the user.
-fn deletion(table: &Table, index: &Index) -> Step {
+/// Deletes the rows of the side that gives way (`on_conflict`) that would collide in `index` with a row
+/// of the other side once both belong to the user.
+fn deletion(table: &Table, index: &Index) -> ReownStep {
     let is_owner = |column: &Column| column.name == table.column;
     let is_tenant = |column: &Column| Some(&column.name) == table.tenant_column.as_ref();
     // Only rows of the guest's tenant move. The user's are in the way in any tenant, unless the
@@ -225,7 +225,7 @@ fn deletion(table: &Table, index: &Index) -> Step {
     let guest = (Parameter::From, Some(Parameter::FromTenant));
     let user = (Parameter::To, users_tenant);
     let (gone, kept) = if table.on_conflict == OnConflict::KeepGuest { (user, guest) } else { (guest, user) };
-    let mut text = Text::default();
+    let mut text = StatementText::default();
     text.push("delete from ").table(table).push(" as gone where ").belongs("gone.", table, gone);
     text.push(" and exists (select 1 from ").table(table).push(" as kept where ").belongs("kept.", table, kept);
     let same = if index.nulls_equal { " is not distinct from gone." } else { " = gone." };

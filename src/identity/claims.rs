@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::jws::is_visible_ascii;
 use super::namespace::Namespace;
 use super::{IdentityError, Reason};
 use crate::config::Issuer;
 use crate::model::{ActorId, Identity, Role, Subject, TenantId};
 use crate::time::Timestamp;
+use crate::wire::headers::is_visible_ascii;
 
 type Claims = Map<String, Value>;
 

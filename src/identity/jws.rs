@@ -8,7 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::Reason;
-use super::json::parse_object;
+use crate::wire::headers::is_visible_ascii;
+use crate::wire::json::parse_object;
 
 const BYTES_MAX: usize = 8192;
 const KID_BYTES_MAX: usize = 256;
@@ -68,11 +69,6 @@ impl<'a> Jws<'a> {
     }
 }
 
-/// Returns whether `text` is 1 to `max` visible ASCII bytes.
-pub(super) fn is_visible_ascii(text: &str, max: usize) -> bool {
-    (1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
 fn class_of(cat: Option<&Value>) -> Class {
     match cat.map(Value::as_str) {
         None | Some(Some("cl_B7d4PD111AAA" | "cl_I7d4PD111III")) => Class::Session,
@@ -84,4 +80,22 @@ fn class_of(cat: Option<&Value>) -> Class {
 // A payload with a dot in it cannot decode: that is how a fourth part is refused.
 fn decode_object(part: &str) -> Option<Map<String, Value>> {
     parse_object(&URL_SAFE_NO_PAD.decode(part).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(header: &str, claims: &str) -> Result<(), Reason> {
+        let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part));
+        Jws::parse(&format!("{header}.{claims}.c2ln")).map(drop)
+    }
+
+    #[test]
+    fn a_repeated_key_at_any_depth_is_malformed() {
+        let (header, claims) = (r#"{"alg":"RS256","x":{"a":1}}"#, r#"{"sub":"user_1","data":{"a":1}}"#);
+        assert_eq!(parsed(header, claims), Ok(()));
+        assert_eq!(parsed(r#"{"alg":"RS256","x":{"a":1,"a":2}}"#, claims), Err(Reason::Malformed));
+        assert_eq!(parsed(header, r#"{"sub":"user_1","data":{"a":1,"a":2}}"#), Err(Reason::Malformed));
+    }
 }

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Reason;
-use super::json::parse_object;
 use super::jws::Jws;
+use crate::wire::json::parse_object;
 
 const KEYS_MAX: usize = 64;
 
@@ -118,4 +118,20 @@ fn usable_key(entry: Value) -> Option<(String, DecodingKey)> {
 
 fn decoding_key(key: &PublicEncryptingKey) -> Option<DecodingKey> {
     Some(DecodingKey::from_rsa_der(key.as_der().ok()?.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_set_with_a_repeated_key_at_any_depth_is_none() {
+        for (document, expected) in [
+            (r#"{"keys":[],"data":{"a":1}}"#, KeySetError::NoUsableKey),
+            (r#"{"keys":[],"data":{"a":1,"a":2}}"#, KeySetError::NotAKeySet),
+            (r#"{"keys":[{"kid":"a","kid":"b"}]}"#, KeySetError::NotAKeySet),
+        ] {
+            assert_eq!(KeySet::from_jwks(document.as_bytes()).err(), Some(expected), "{document}");
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! Exemplars: for each bucket of two histograms, the last sampled exchange that fell into it.
 //!
-//! Written for sampled exchanges only. Bounded by the histograms' own series: a label outside of
-//! their closed sets has no way in.
+//! Only sampled exchanges are kept. Their number is bounded by the histograms' own series.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{DECISION_SECONDS, HTTP_SECONDS};
 use crate::time::Timestamp;
 
-/// The exemplars that are held.
+/// The exemplars of both histograms.
 #[derive(Default)]
 pub struct Exemplars {
     held: Mutex<BTreeMap<Series, Vec<Option<Exemplar>>>>,

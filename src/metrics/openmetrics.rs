@@ -26,7 +26,7 @@ fn write_family(page: &mut String, family: &MetricFamily, exemplars: &Exemplars)
         MetricType::COUNTER => ("counter", family.name().strip_suffix("_total").unwrap_or(family.name())),
         MetricType::GAUGE => ("gauge", family.name()),
         MetricType::HISTOGRAM => ("histogram", family.name()),
-        // Made nowhere in this crate.
+        // This crate has none.
         MetricType::SUMMARY | MetricType::UNTYPED => return Ok(()),
     };
     writeln!(page, "# HELP {name} {}", escaped(family.help()))?;
@@ -124,7 +124,7 @@ mod tests {
     fn rendered() -> String {
         let metrics = Metrics::new().unwrap();
         metrics.http_requests.with_label_values(&["proxy", "a\"b\\c\nd", "200"]).inc();
-        metrics.redis_up.set(1);
+        metrics.ready.with_label_values(&["store"]).set(1);
         let seen = |seconds: f64, trace_id: &str| {
             metrics.auth_decision_duration.with_label_values(&["cache"]).observe(seconds);
             let (trace_id, at) = (trace_id.to_owned(), Timestamp(1_767_225_600_007));
@@ -143,7 +143,7 @@ mod tests {
             "# HELP doorward_http_requests Exchanges answered. `handler` is proxy, verify, admin or a surface; `route` a rule's id; `code` the status.\n\
              # TYPE doorward_http_requests counter\n\
              doorward_http_requests_total{code=\"200\",handler=\"proxy\",route=\"a\\\"b\\\\c\\nd\"} 1\n",
-            "# TYPE doorward_redis_up gauge\ndoorward_redis_up 1\n",
+            "# TYPE doorward_ready gauge\ndoorward_ready{check=\"store\"} 1\n",
             "doorward_auth_decision_duration_seconds_bucket{source=\"cache\",le=\"5e-06\"} 0\n\
              doorward_auth_decision_duration_seconds_bucket{source=\"cache\",le=\"1e-05\"} 2 # {trace_id=\"new\"} 0.000008 1767225600.007\n\
              doorward_auth_decision_duration_seconds_bucket{source=\"cache\",le=\"2.5e-05\"} 2\n",
@@ -169,7 +169,7 @@ mod tests {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').unwrap();
                 assert!(["counter", "gauge", "histogram"].contains(&kind) && !name.ends_with("_total"), "{line}");
-                assert_eq!(name, family, "help and type stand together");
+                assert_eq!(name, family, "help and type are adjacent");
             } else if let Some(rest) = line.strip_prefix("# HELP ") {
                 family = rest.split_once(' ').unwrap().0.to_owned();
                 assert!(seen.insert(family.clone()), "{family} comes twice");

@@ -7,13 +7,13 @@ use http::HeaderMap;
 use http::header::RETRY_AFTER;
 
 use crate::secret::random_bytes;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
-/// A sink that asks for more is asked again all the same.
+/// The longest wait that a sink's `Retry-After` can ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
-/// Waits that double with each failure, each anything between nothing and the whole of it ("full
-/// jitter"): replicas that failed together do not come back together.
+/// Waits that double with each failure, drawn uniformly from zero up to that ("full jitter"), so that
+/// replicas that failed together do not retry together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
     pub(super) first: Duration,
@@ -24,15 +24,14 @@ impl Backoff {
     /// Returns how long to wait after `failures` in a row.
     pub(super) fn wait(&self, failures: u32, random: &dyn SecureRandom) -> Duration {
         let doubled = self.first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
-        let most = u64::try_from(doubled.min(self.max).as_millis()).unwrap_or(u64::MAX);
-        // Without randomness, the longest wait is the careful one.
-        let millis =
-            random_bytes::<8>(random).map_or(most, |bytes| u64::from_ne_bytes(*bytes) % most.saturating_add(1));
-        Duration::from_millis(millis)
+        let most = millis(doubled.min(self.max));
+        // Without randomness, wait the longest.
+        let wait = random_bytes::<8>(random).map_or(most, |bytes| u64::from_ne_bytes(*bytes) % most.saturating_add(1));
+        Duration::from_millis(wait)
     }
 }
 
-/// Returns how long an answer asks to be left alone: seconds or a date (RFC 9110 §10.2.3).
+/// Returns how long an answer's `Retry-After` asks to wait: seconds or a date (RFC 9110 §10.2.3).
 pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if let Ok(seconds) = text.parse() {

@@ -1,7 +1,7 @@
-//! One kind of event: leased, delivered, settled, over and over.
+//! Delivers one kind of event: lease, deliver, settle, repeat.
 //!
-//! An event is deleted only after its destination had it. While a destination fails, less and less
-//! is tried at once: one event that it cannot bear does not take the others down with it.
+//! An event is deleted only after its destination accepted it. While a destination fails, batches
+//! get smaller, so that one event that it cannot process does not block the others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,36 +18,36 @@ use crate::metrics::Metrics;
 use crate::telemetry::with_causes;
 use crate::time::{Clock, Timestamp};
 
-/// How many future attempts a lane keeps in mind; the others it finds when it looks anyway.
+/// How many times of future attempts are kept; polling finds the others.
 const DUES_MAX: usize = 1000;
 
 /// Where events of one kind go.
 #[async_trait]
 pub(super) trait Destination: Send + Sync {
-    /// Returns which kind that is.
+    /// Returns the kind of its events.
     fn kind(&self) -> EventKind;
-    /// Delivers all of `events`, one of each person, and returns what became of them together.
-    async fn deliver(&self, events: &[Leased]) -> Verdict;
+    /// Delivers `events`, no two of one person, as one batch.
+    async fn deliver(&self, events: &[Leased]) -> DeliveryOutcome;
 }
 
-/// What became of events that were delivered together.
+/// The outcome of one batch.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// The destination has all of them.
+pub(super) enum DeliveryOutcome {
+    /// The destination accepted all of them.
     Delivered,
-    /// One of them will never be taken; which one shows when each is sent alone.
+    /// One of them will never be accepted; sending each alone shows which.
     Refused(String),
-    /// Perhaps later, and not before a wait that the destination asked for.
+    /// Retryable, after the wait that the destination asked for.
     Failed { error: String, after: Option<Duration> },
 }
 
 /// Delivers one kind of event.
-pub(super) struct Lane {
+pub(super) struct EventLane {
     pub(super) destination: Box<dyn Destination>,
     pub(super) directory: Arc<Directory>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn SecureRandom + Send + Sync>,
-    pub(super) outcomes: Outcomes,
+    pub(super) outcomes: DeliveryCounters,
     pub(super) batch: u32,
     pub(super) poll_interval: Duration,
     pub(super) lease: Duration,
@@ -56,25 +56,25 @@ pub(super) struct Lane {
 }
 
 /// Counts attempts by outcome.
-pub(super) struct Outcomes {
+pub(super) struct DeliveryCounters {
     delivered: IntCounter,
     retried: IntCounter,
     dead: IntCounter,
 }
 
 /// How a round ended.
-enum Round {
+enum LaneRound {
     /// Nothing was due.
     Idle,
-    /// Something left the outbox, or died.
+    /// At least one event left the outbox, or is dead.
     Settled,
-    /// The destination failed and wants to be left alone for a while; what it did not take is due then.
+    /// The destination failed; what it did not accept is due again at `due`.
     Failed { after: Option<Duration>, due: Timestamp },
-    /// The directory cannot be asked.
+    /// The directory did not answer.
     Away,
 }
 
-impl Lane {
+impl EventLane {
     /// Delivers until `stop` holds true; finishes the round that is under way.
     pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
         let (mut failures, mut away, mut dues) = (0_u32, false, BTreeSet::new());
@@ -83,11 +83,11 @@ impl Lane {
             let round = self.round(failures).await;
             away = self.report(&round, away);
             let wait = match round {
-                Round::Settled => {
+                LaneRound::Settled => {
                     failures = 0;
                     continue;
                 }
-                Round::Failed { after, due } => {
+                LaneRound::Failed { after, due } => {
                     failures = failures.saturating_add(1);
                     dues.insert(due);
                     if dues.len() > DUES_MAX {
@@ -96,14 +96,14 @@ impl Lane {
                     let wait = self.backoff.wait(failures, self.random.as_ref());
                     after.map_or(wait, |after| after.max(wait))
                 }
-                Round::Away => self.poll_interval,
-                Round::Idle => {
+                LaneRound::Away => self.poll_interval,
+                LaneRound::Idle => {
                     dues.retain(|due| *due > asked_at);
                     let due = dues.first().map(|due| due.since(self.clock.now()));
                     due.map_or(self.poll_interval, |due| due.min(self.poll_interval))
                 }
             };
-            let idle = matches!(round, Round::Idle);
+            let idle = matches!(round, LaneRound::Idle);
             let ended = stop.wait_for(|stop| *stop);
             tokio::select! {
                 _ = ended => return,
@@ -113,64 +113,64 @@ impl Lane {
         }
     }
 
-    // The directory's absence is told once, not once a second.
-    fn report(&self, round: &Round, away: bool) -> bool {
+    // An unreachable directory is logged once, not once a second.
+    fn report(&self, round: &LaneRound, away: bool) -> bool {
         let kind = self.destination.kind().as_str();
         match (round, away) {
-            (Round::Away, false) => tracing::warn!(kind, "The outbox cannot be asked"),
-            (Round::Idle | Round::Settled | Round::Failed { .. }, true) => {
+            (LaneRound::Away, false) => tracing::warn!(kind, "The outbox cannot be asked"),
+            (LaneRound::Idle | LaneRound::Settled | LaneRound::Failed { .. }, true) => {
                 tracing::info!(kind, "The outbox can be asked again");
             }
             _ => {}
         }
-        matches!(round, Round::Away)
+        matches!(round, LaneRound::Away)
     }
 
-    async fn round(&self, failures: u32) -> Round {
+    async fn round(&self, failures: u32) -> LaneRound {
         let limit = self.batch.checked_shr(failures).unwrap_or(0).max(1);
         let leased = self.directory.lease_events(self.destination.kind(), limit, self.lease, self.clock.now()).await;
         match leased {
-            Ok(lease) if lease.events.is_empty() => Round::Idle,
+            Ok(lease) if lease.events.is_empty() => LaneRound::Idle,
             Ok(lease) => self.deliver(lease).await,
             Err(error) => unanswered(&error),
         }
     }
 
-    async fn deliver(&self, mut lease: Lease) -> Round {
-        // How many events go together, those that go next last: together all that are leased.
+    async fn deliver(&self, mut lease: Lease) -> LaneRound {
+        // Sizes of the batches still to send, the next one last; at first all leased events are one batch.
         let mut sizes = vec![lease.events.len()];
         while let Some(size) = sizes.pop() {
             let mut rest = lease.events.split_off(size);
             match self.destination.deliver(&lease.events).await {
-                Verdict::Delivered => self.delivered(&lease).await,
-                Verdict::Refused(_) if size > 1 => {
+                DeliveryOutcome::Delivered => self.delivered(&lease).await,
+                DeliveryOutcome::Refused(_) if size > 1 => {
                     sizes.extend([size - size / 2, size / 2]);
                     lease.events.append(&mut rest);
                     std::mem::swap(&mut lease.events, &mut rest);
                 }
-                Verdict::Refused(error) => self.bury(&lease, &error).await,
-                Verdict::Failed { error, after } => {
+                DeliveryOutcome::Refused(error) => self.dead_letter(&lease, &error).await,
+                DeliveryOutcome::Failed { error, after } => {
                     lease.events.append(&mut rest);
                     let due = self.failed(lease, &error, after).await;
-                    return Round::Failed { after, due };
+                    return LaneRound::Failed { after, due };
                 }
             }
             if rest.is_empty() {
                 break;
             }
-            // The request has used up some of the time.
+            // The request used up some of the lease.
             let (expected, held) = (rest.len(), Lease { events: rest, until: lease.until });
             lease = match self.directory.renew_lease(held, self.lease, self.clock.now()).await {
                 Ok(renewed) if renewed.events.len() == expected => renewed,
-                // Whatever is still ours becomes anybody's when the lease ends.
-                Ok(_) => return Round::Settled,
+                // What this replica still holds becomes free when its lease ends.
+                Ok(_) => return LaneRound::Settled,
                 Err(error) => return unanswered(&error),
             };
         }
-        Round::Settled
+        LaneRound::Settled
     }
 
-    // Until it is written down: delivered events that stay in the outbox are delivered again.
+    // Repeats until it succeeds: delivered events that stay in the outbox would be delivered again.
     async fn delivered(&self, lease: &Lease) {
         self.outcomes.delivered.inc_by(lease.events.len() as u64);
         while let Err(error) = self.directory.events_delivered(lease.events.iter().map(|event| &event.id)).await {
@@ -185,7 +185,7 @@ impl Lane {
         let Lease { events, until } = lease;
         let (spent, rest): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event.attempts >= self.attempts_max);
         if !spent.is_empty() {
-            self.bury(&Lease { events: spent, until }, error).await;
+            self.dead_letter(&Lease { events: spent, until }, error).await;
         }
         let Some(attempts) = rest.iter().map(|event| event.attempts).max() else { return self.clock.now() };
         let wait = self.backoff.wait(attempts, self.random.as_ref()).max(after.unwrap_or_default());
@@ -199,19 +199,19 @@ impl Lane {
         retry_at
     }
 
-    async fn bury(&self, lease: &Lease, error: &str) {
+    async fn dead_letter(&self, lease: &Lease, error: &str) {
         let kind = self.destination.kind().as_str();
         for Leased { id, attempts, .. } in &lease.events {
             tracing::error!(kind, event = id.as_str(), attempts, error, "An event of the outbox is dead");
         }
         self.outcomes.dead.inc_by(lease.events.len() as u64);
-        if let Err(error) = self.directory.bury_events(lease, error).await {
+        if let Err(error) = self.directory.dead_letter_events(lease, error).await {
             tracing::debug!(error = %with_causes(&error), "An event was not marked dead; it is tried again");
         }
     }
 }
 
-impl Outcomes {
+impl DeliveryCounters {
     /// Returns counters that are at zero from the start.
     pub(super) fn new(metrics: &Metrics, kind: EventKind) -> Self {
         let outcome = |outcome| metrics.outbox_deliveries.with_label_values(&[kind.as_str(), outcome]);
@@ -219,7 +219,7 @@ impl Outcomes {
     }
 }
 
-fn unanswered(error: &DirectoryError) -> Round {
+fn unanswered(error: &DirectoryError) -> LaneRound {
     tracing::debug!(error = %with_causes(error), "The directory did not answer");
-    Round::Away
+    LaneRound::Away
 }

@@ -1,4 +1,4 @@
-//! A lane on its own, with a destination that does as it is told.
+//! A lane on its own, with a scripted destination.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use aws_lc_rs::rand::SystemRandom;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::lane::Verdict;
+use super::lane::DeliveryOutcome;
 use super::*;
 use crate::config::tests::TestDirectory;
 use crate::directory::{Leased, OutboxEvent, embedded};
@@ -15,10 +15,10 @@ use crate::time::{SystemClock, Timestamp};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Says how many events it got at once, and then what it was told to say.
+/// Reports the size of each batch and answers with the next scripted outcome.
 struct Scripted {
     got: UnboundedSender<usize>,
-    verdicts: Mutex<VecDeque<Verdict>>,
+    verdicts: Mutex<VecDeque<DeliveryOutcome>>,
 }
 
 /// A lane that is running.
@@ -36,20 +36,20 @@ impl Destination for Scripted {
         EventKind::Alias
     }
 
-    async fn deliver(&self, events: &[Leased]) -> Verdict {
+    async fn deliver(&self, events: &[Leased]) -> DeliveryOutcome {
         self.got.send(events.len()).unwrap();
-        self.verdicts.lock().unwrap().pop_front().unwrap_or(Verdict::Delivered)
+        self.verdicts.lock().unwrap().pop_front().unwrap_or(DeliveryOutcome::Delivered)
     }
 }
 
 impl Running {
-    /// Starts a lane with `events` in its outbox, which nothing but a call wakes.
-    async fn start(events: usize, verdicts: Vec<Verdict>) -> Self {
+    /// Starts a lane with `events` in its outbox, which only a call of `wake_outbox` wakes.
+    async fn start(events: usize, verdicts: Vec<DeliveryOutcome>) -> Self {
         Self::waiting(events, verdicts, Duration::ZERO).await
     }
 
     /// As [`start`](Self::start), with waits of up to `backoff` after a failure.
-    async fn waiting(events: usize, verdicts: Vec<Verdict>, backoff: Duration) -> Self {
+    async fn waiting(events: usize, verdicts: Vec<DeliveryOutcome>, backoff: Duration) -> Self {
         let files = TestDirectory::new();
         let directory = Arc::new(embedded(&files).await);
         // A millisecond apart and all of them past: events of different persons within one have no order.
@@ -59,12 +59,12 @@ impl Running {
             directory.enqueue(&alias(number), written).await.unwrap();
         }
         let (sender, got) = unbounded_channel();
-        let lane = Lane {
+        let lane = EventLane {
             destination: Box::new(Scripted { got: sender, verdicts: Mutex::new(verdicts.into()) }),
             directory: directory.clone(),
             clock: Arc::new(SystemClock::new()),
             random: Arc::new(SystemRandom::new()),
-            outcomes: Outcomes::new(&Metrics::new().unwrap(), EventKind::Alias),
+            outcomes: DeliveryCounters::new(&Metrics::new().unwrap(), EventKind::Alias),
             batch: 8,
             poll_interval: Duration::from_hours(1),
             lease: Duration::from_mins(1),
@@ -82,7 +82,7 @@ impl Running {
     /// Ends the lane; returns how many events it left behind.
     async fn end(self) -> u64 {
         self.stop.send_replace(true);
-        tokio::time::timeout(PATIENCE, self.task).await.expect("it ends when told").unwrap();
+        tokio::time::timeout(PATIENCE, self.task).await.expect("it ends when it is stopped").unwrap();
         self.directory.outbox_depth().await.unwrap().iter().map(|depth| depth.count).sum()
     }
 }
@@ -91,8 +91,8 @@ fn alias(number: usize) -> OutboxEvent {
     OutboxEvent::Alias { user: format!("user_{number}").parse().unwrap(), guest: "anon:1".parse().unwrap() }
 }
 
-fn failed() -> Verdict {
-    Verdict::Failed { error: "not now".to_owned(), after: None }
+fn failed() -> DeliveryOutcome {
+    DeliveryOutcome::Failed { error: "not now".to_owned(), after: None }
 }
 
 #[tokio::test]
@@ -107,7 +107,8 @@ async fn a_commit_in_this_process_wakes_the_lane() {
 
 #[tokio::test]
 async fn less_and_less_is_tried_while_the_destination_fails() {
-    let mut running = Running::start(20, vec![failed(), failed(), failed(), failed(), Verdict::Delivered]).await;
+    let mut running =
+        Running::start(20, vec![failed(), failed(), failed(), failed(), DeliveryOutcome::Delivered]).await;
     let mut sizes = Vec::new();
     while sizes.iter().skip(4).sum::<usize>() < 20 {
         sizes.push(running.next().await);
@@ -118,7 +119,7 @@ async fn less_and_less_is_tried_while_the_destination_fails() {
 
 #[tokio::test]
 async fn what_failed_is_tried_when_it_is_due_and_not_when_the_lane_looks_again() {
-    // Lane and event draw their waits apart: in one of two failures the lane is ready first.
+    // Lane and event draw their waits separately: after half of the failures the lane is ready first.
     let failures = (0..12).map(|_| failed()).collect();
     let mut running = Running::waiting(1, failures, Duration::from_millis(20)).await;
     for _ in 0..13 {
@@ -129,9 +130,9 @@ async fn what_failed_is_tried_when_it_is_due_and_not_when_the_lane_looks_again()
 
 #[tokio::test]
 async fn a_refused_batch_is_halved_until_one_event_stands_alone() {
-    let refused = || Verdict::Refused("no".to_owned());
+    let refused = || DeliveryOutcome::Refused("no".to_owned());
     // 4 of which the third is bad: 4, then 2, then 2, then 1 and 1.
-    let verdicts = vec![refused(), Verdict::Delivered, refused(), refused(), Verdict::Delivered];
+    let verdicts = vec![refused(), DeliveryOutcome::Delivered, refused(), refused(), DeliveryOutcome::Delivered];
     let mut running = Running::start(4, verdicts).await;
     let mut sizes = Vec::new();
     for _ in 0..5 {

@@ -2,15 +2,13 @@
 
 use std::net::IpAddr;
 
-use http::header::{self, HeaderName};
+use http::header;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session as Exchange;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+use crate::wire::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 
 /// Folded names that only a trusted proxy may write.
 const FORWARDED: [&str; 19] = [

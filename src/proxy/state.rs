@@ -8,7 +8,7 @@ use super::connection::session_watch::SessionWatch;
 use super::metrics::MetricHandles;
 use super::settings::Settings;
 use crate::session::Sessions;
-use crate::telemetry::names::Names;
+use crate::telemetry::id_sequence::IdSequence;
 use crate::telemetry::traces::Tracer;
 
 /// What every exchange uses and none owns.
@@ -20,7 +20,7 @@ pub struct GatewayState {
     /// Cuts exchanges whose session ends.
     pub session_watch: Arc<SessionWatch>,
     /// Where the ids of exchanges come from.
-    pub request_ids: Names,
+    pub request_ids: IdSequence,
     /// Handles of the metrics that every exchange touches.
     pub handles: MetricHandles,
     /// What records exchanges, if they are traced at all.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::{ServeError, Shared, serve_error};
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryError};
-use crate::session::{Rebinds, Sessions};
+use crate::guests::{Guests, Rebinds};
+use crate::session::Sessions;
 use crate::telemetry::with_causes;
 
 const RETRY: Duration = Duration::from_secs(1);
@@ -47,11 +48,13 @@ pub(super) async fn open_rebinds(
     config: &Config,
     directory: &Arc<Directory>,
     sessions: &Arc<Sessions>,
+    guests: &Arc<Guests>,
     shared: &Shared,
 ) -> Result<Arc<Rebinds>, ServeError> {
     let (clock, metrics) = (shared.clock.clone(), shared.metrics.clone());
-    let rebinds =
-        Rebinds::new(config, directory.clone(), sessions.clone(), config.outbox.alias.url.is_some(), clock, metrics);
+    let (directory, sessions, guests) = (directory.clone(), sessions.clone(), guests.clone());
+    let alias = config.outbox.alias.url.is_some();
+    let rebinds = Rebinds::new(config, directory, sessions, guests, alias, clock, metrics);
     let rebinds = Arc::new(rebinds.map_err(|error| serve_error("cannot set up rebinding", &error))?);
     match rebinds.check().await {
         Ok(()) => {}

@@ -9,7 +9,7 @@ use super::worker::Worker;
 use super::{ServeError, Shared, serve_error};
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::outbox::{Outbox, Setup};
+use crate::outbox::{OutboxLanes, OutboxSetup};
 use crate::secret::Rotating;
 use crate::session::Sessions;
 
@@ -32,9 +32,9 @@ impl OutboxDelivery {
         sessions: &Arc<Sessions>,
         shared: &Shared,
     ) -> Result<Self, ServeError> {
-        let outbox = Outbox::new(
+        let outbox = OutboxLanes::new(
             &config.outbox,
-            Setup {
+            OutboxSetup {
                 directory: directory.clone(),
                 sessions: sessions.clone(),
                 clock: shared.clock.clone(),

@@ -16,9 +16,10 @@ use super::Shared;
 use crate::api::webhooks::Sender;
 use crate::config::{Config, SecretDigest, SecretDigests};
 use crate::directory::Directory;
+use crate::guests::Rebinds;
 use crate::metrics::Metrics;
 use crate::secret::Rotating;
-use crate::session::{Rebinds, Sessions};
+use crate::session::Sessions;
 use crate::store::redis::RedisStore;
 use crate::time::Clock;
 

@@ -9,9 +9,10 @@ use crate::accounts::{Resolver, SignIn, SignInSetup};
 use crate::api::core::Core;
 use crate::api::limit;
 use crate::api::{mount, webhooks};
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::BootstrapComposer;
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::guests::{Guests, Rebinds};
 use crate::identity::Providers;
 use crate::model::{TokenKey, TokenKeys};
 use crate::proxy::forward::fast_path::FastPath;
@@ -20,9 +21,9 @@ use crate::proxy::gateway::Gateway;
 use crate::proxy::metrics::{MetricHandles, create_series};
 use crate::proxy::state::GatewayState;
 use crate::secret::{Rotating, random_bytes};
-use crate::session::{Policy, Rebinds, Sessions, Setup};
+use crate::session::{Policy, Sessions, Setup};
 use crate::store::redis::RedisStore;
-use crate::telemetry::names::Names;
+use crate::telemetry::id_sequence::IdSequence;
 use crate::telemetry::traces::Tracer;
 
 /// The services of a running server.
@@ -31,6 +32,7 @@ pub(super) struct Services {
     pub(super) directory: Arc<Directory>,
     pub(super) providers: Arc<Providers>,
     pub(super) upstream: Arc<Upstream>,
+    guests: Arc<Guests>,
     rebinds: Arc<Rebinds>,
     sender: Option<Arc<webhooks::Sender>>,
 }
@@ -40,8 +42,9 @@ impl Services {
     pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Store, Self), ServeError> {
         let (store, keys) = open_store(config, shared).await?;
         let directory = directory::open(config, shared).await?;
+        let guests = Arc::new(Guests::new(keys.1.clone(), config.tenants.default.clone()));
         let sessions = start_sessions(config, &store, keys, shared);
-        let rebinds = directory::open_rebinds(config, &directory, &sessions, shared).await?;
+        let rebinds = directory::open_rebinds(config, &directory, &sessions, &guests, shared).await?;
         let providers = Providers::new(config, &shared.clock, &shared.metrics);
         let providers = providers.map_err(|error| serve_error("cannot set up identity providers", &error))?;
         let upstream = Upstream::new(&config.upstream);
@@ -51,6 +54,7 @@ impl Services {
             directory,
             providers: Arc::new(providers),
             upstream: Arc::new(upstream),
+            guests,
             rebinds,
             sender: webhooks::Sender::from_config(config).map(Arc::new),
         };
@@ -80,12 +84,14 @@ impl Services {
         let seed = random_bytes::<8>(shared.random.as_ref()).map_err(|error| serve_error("cannot start", &error))?;
         let settings = shared.settings.clone();
         let identity_headers = Box::new(move || settings.load().identity_headers);
-        let bootstrap = Bootstrap::new(config, self.directory.clone(), identity_headers, shared.metrics.clone());
+        let bootstrap =
+            BootstrapComposer::new(config, self.directory.clone(), identity_headers, shared.metrics.clone());
         let bootstrap = bootstrap.map_err(|error| serve_error("cannot set up bootstrap", &error))?;
         let resolver = Arc::new(Resolver::new(config, self.directory.clone(), shared.clock.clone()));
         let sign_in = SignIn::new(SignInSetup {
             sessions: self.sessions.clone(),
             directory: self.directory.clone(),
+            guests: self.guests.clone(),
             resolver: resolver.clone(),
             checks_ended_logins: config.webhooks.clerk.is_some(),
             clock: shared.clock.clone(),
@@ -111,7 +117,7 @@ impl Services {
                 settings: shared.settings.clone(),
                 sessions: self.sessions.clone(),
                 session_watch: shared.streams.clone(),
-                request_ids: Names::new(u64::from_ne_bytes(*seed)),
+                request_ids: IdSequence::new(u64::from_ne_bytes(*seed)),
                 handles: MetricHandles::new(shared.metrics.clone()),
                 tracer,
             }),

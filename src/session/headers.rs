@@ -1,11 +1,11 @@
 //! What an application is told of a caller, whichever way a request takes to it.
 //!
-//! Both who and for which tenant, always; the rest where configured. Values are identifiers that a
-//! header can carry (`model::principal`, `model::role`).
+//! Both who and for which tenant, always; the rest where configured. Every value is of a type that a
+//! header can carry (`model::principal`, `model::role`), so that writing one cannot fail.
 
 use std::borrow::Cow;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use crate::config::IdentityHeaders;
 use crate::model::{ActorId, Principal, Role, Session, SessionId, role};
@@ -47,9 +47,13 @@ impl<'a> From<&'a Session> for Caller<'a> {
     }
 }
 
-impl<'a> Caller<'a> {
+impl Caller<'_> {
     /// Returns each identity header to send, exactly once.
-    pub fn headers(self, which: IdentityHeaders) -> impl Iterator<Item = (HeaderName, Cow<'a, str>)> {
+    ///
+    /// # Panics
+    ///
+    /// Never: every value is an identifier of visible ASCII by its type.
+    pub fn headers(self, which: IdentityHeaders) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let always = [
             (X_USER_ID, Cow::Borrowed(self.principal.id.as_str())),
             (X_CLIENT_ID, Cow::Borrowed(self.principal.tenant.as_str())),
@@ -59,6 +63,7 @@ impl<'a> Caller<'a> {
         let roles = which.roles.then(|| (X_USER_ROLES, Cow::Owned(role::join(self.roles))));
         let kind = which.kind.then(|| (X_USER_KIND, Cow::Borrowed(self.principal.kind.as_str())));
         let actor = self.actor.filter(|_| which.actor).map(|actor| (X_ACTOR_ID, Cow::Borrowed(actor.as_str())));
-        always.into_iter().chain([session, roles, kind, actor].into_iter().flatten())
+        let texts = always.into_iter().chain([session, roles, kind, actor].into_iter().flatten());
+        texts.map(|(name, text)| (name, HeaderValue::from_str(&text).expect("identifiers are visible ASCII")))
     }
 }

@@ -18,6 +18,7 @@ use aws_lc_rs::rand::SecureRandom;
 use sqlx::{Sqlite, Transaction};
 use zeroize::Zeroizing;
 
+use super::measured::StoreMetrics;
 use super::{
     Created, Listed, Page, Presented, Revocations, Rotated, SessionStore, Stamp, StoreError, Touch, Which, record,
 };
@@ -54,6 +55,7 @@ pub struct SqliteStore {
     /// How long ended sessions stay known; zero for not at all.
     keep_ended: Duration,
     clock: Arc<dyn Clock>,
+    measured: StoreMetrics,
     metrics: Arc<Metrics>,
     /// Held by the server; absent in a tool beside it, whose revocations must therefore be announced.
     lock: Option<std::fs::File>,
@@ -114,7 +116,7 @@ impl SqliteStore {
         let outside = statements::outside_revocations(&connections.watcher)
             .await
             .map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
-        upkeep::start_metrics(&metrics);
+        let measured = upkeep::measured(&metrics);
         Ok(Arc::new(Self {
             connections,
             gate: tokio::sync::Mutex::default(),
@@ -123,6 +125,7 @@ impl SqliteStore {
             outside_seen: AtomicI64::new(outside),
             keep_ended,
             clock,
+            measured,
             metrics,
             lock,
         }))

@@ -1,4 +1,4 @@
-//! The access log: what became of one exchange, in one line with ECS field names.
+//! The access log: one line an exchange, with ECS field names.
 //!
 //! A record holds ids and outcomes, never a header, a query or a body. Successes may be sampled;
 //! a denial or a failure is always written.
@@ -6,12 +6,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// What became of one exchange.
+/// One exchange and its outcome.
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
     /// The id that the response carried in `X-Request-ID`.
     pub request_id: &'a str,
-    /// The W3C trace that the exchange is part of.
+    /// The id of the W3C trace that the exchange belongs to.
     pub trace_id: Option<&'a str>,
     /// The request's method.
     pub method: &'a str,
@@ -27,17 +27,17 @@ pub struct Record<'a> {
     pub duration: Duration,
     /// The caller's address.
     pub client_ip: Option<IpAddr>,
-    /// Who called, as `X-User-ID`.
+    /// The principal, as `X-User-ID`.
     pub user_id: Option<&'a str>,
-    /// For which tenant, as `X-Client-ID`.
+    /// The tenant, as `X-Client-ID`.
     pub organization_id: Option<&'a str>,
     /// What the guard decided.
     pub outcome: Outcome,
-    /// Why: a name from the closed set of `auth_decisions_total`.
+    /// The reason: a name from the closed set of `auth_decisions_total`.
     pub reason: &'a str,
     /// Where the decision came from, when a session was looked up: `cache`, `store` or `stale`.
     pub source: Option<&'a str>,
-    /// What went wrong on the way to or from the application: a name from a closed set.
+    /// What failed between Doorward and the application: a name from a closed set.
     pub error_type: Option<&'a str>,
 }
 
@@ -46,7 +46,7 @@ pub struct Record<'a> {
 pub enum Outcome {
     /// A live session passed.
     Allow,
-    /// The caller was turned away.
+    /// The caller was refused.
     Deny,
     /// No session was needed.
     Bypass,
@@ -66,14 +66,14 @@ impl Outcome {
     }
 }
 
-/// Returns whether an exchange is written, given the share of successes to keep and a `dice` in [0, 1).
-pub fn should_log(status: u16, outcome: Outcome, sample: f64, dice: f64) -> bool {
+/// Returns whether an exchange is written, given the share of successes to keep and a `sample_value` in [0, 1).
+pub fn should_log(status: u16, outcome: Outcome, sample: f64, sample_value: f64) -> bool {
     let passed = match outcome {
         Outcome::Allow | Outcome::Bypass => true,
         Outcome::Deny | Outcome::Error => false,
     };
     let succeeded = passed && (100..400).contains(&status);
-    !succeeded || dice < sample
+    !succeeded || sample_value < sample
 }
 
 /// Writes one line for an exchange.

@@ -1,7 +1,7 @@
-//! The audit stream: who came in, who was turned away, and what changed about who may.
+//! The audit stream: sign-ins, refusals, and changes to what is allowed.
 //!
-//! Ids, counts and reasons from closed sets: a token, a device id, an address of a person or what a
-//! caller wrote has no place in it. Every event is written, whatever the level of the log.
+//! An event holds ids, counts and reasons from closed sets, and never a token, a device id, an e-mail
+//! address or text that a caller wrote. Every event is written, at every log level.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ pub enum Action {
     Started,
     /// A session was started.
     SessionStarted,
-    /// A session was ended by its holder.
+    /// A caller ended a session (logout).
     SessionEnded,
     /// A refresh token that had just been used got the same answer again.
     RefreshRepeated,
@@ -20,9 +20,9 @@ pub enum Action {
     RefreshReused,
     /// The oldest sessions of a principal made room for a new one.
     SessionsEvicted,
-    /// Somebody was refused a session.
+    /// A sign-in was refused.
     LoginDenied,
-    /// What a guest made became a user's.
+    /// A guest became a user, with all of its rows.
     GuestRebound,
     /// A rebind was refused.
     RebindDenied,
@@ -30,17 +30,17 @@ pub enum Action {
     GuestEnded,
     /// A provider's user signed in for the first time and got an id here.
     UserCreated,
-    /// The provider told that a user was deleted.
+    /// The provider reported that a user was deleted.
     UserDeleted,
-    /// The provider told that a user was banned or locked.
+    /// The provider reported that a user was banned or locked.
     UserBarred,
-    /// The provider told of changes to a user.
+    /// The provider reported changes to a user.
     UserRefreshed,
-    /// The provider told that a login ended.
+    /// The provider reported that a login ended.
     LoginEnded,
-    /// The provider told that a user left an organization.
+    /// The provider reported that a user left an organization.
     MembershipEnded,
-    /// A webhook delivery was not believed.
+    /// A webhook delivery had no valid signature.
     WebhookRefused,
     /// A provider publishes other keys than before.
     ProviderKeysChanged,
@@ -54,7 +54,7 @@ pub enum Action {
     ConfigRefused,
 }
 
-/// One event: what happened, and what is known of it.
+/// One event, with the fields that apply to it.
 #[derive(Clone, Debug)]
 pub struct Event<'a> {
     /// What happened.
@@ -69,7 +69,7 @@ pub struct Event<'a> {
     pub user_kind: Option<&'a str>,
     /// The tenant.
     pub organization_id: Option<&'a str>,
-    /// Who acts in the user's name.
+    /// Who acts on the user's behalf (the provider's actor).
     pub actor_id: Option<&'a str>,
     /// The guest that became the user.
     pub guest_id: Option<&'a str>,
@@ -77,7 +77,7 @@ pub struct Event<'a> {
     pub login_id: Option<&'a str>,
     /// The caller's address.
     pub client_ip: Option<IpAddr>,
-    /// How somebody wanted to sign in.
+    /// The method of the sign-in: the label of `login_attempts_total`.
     pub method: Option<&'a str>,
     /// How many sessions ended.
     pub sessions_ended: Option<u64>,
@@ -146,7 +146,7 @@ impl Action {
         }
     }
 
-    /// Returns an event of which nothing else is known yet.
+    /// Returns an event of this action, without any other field.
     pub fn event<'a>(self) -> Event<'a> {
         Event {
             action: self,

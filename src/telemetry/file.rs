@@ -1,8 +1,8 @@
-//! A file that lines are appended to, and that may be moved away at any time.
+//! A file that lines are appended to, and that log rotation may move away at any time.
 //!
-//! Each line is one write at the end of the file. Before it, the file is opened anew if another one,
-//! or none, stands under its name; where a file was, a link or a pipe that somebody put there is not
-//! written to. A line that cannot be written goes to standard error instead, after the reason.
+//! Each line is one write at the end of the file. Before each write, the file is opened again if its
+//! path names another file or none. Where a regular file was at the start, a link or a pipe that has
+//! replaced it is not written to. A line that cannot be written goes to standard error, after the reason.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -12,20 +12,20 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::OFlag;
 
-/// What its owner may do, and its group may read.
+/// The owner may read and write, the group may read.
 const MODE: u32 = 0o640;
 
 /// A file that lines are appended to.
 #[derive(Debug)]
 pub(super) struct LineFile {
     path: PathBuf,
-    /// Whether a file stood there from the start, and not a link to one or a device.
+    /// Whether the path named a regular file at the start, and not a link or a device.
     is_file: bool,
     open: Mutex<File>,
 }
 
 impl LineFile {
-    /// Opens a file, which is made if it is not there; its folder must be.
+    /// Opens a file and creates it if it does not exist; its folder must exist.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let open = Mutex::new(to_append().open(&path)?);
         let is_file = path.symlink_metadata()?.is_file();
@@ -49,7 +49,7 @@ impl LineFile {
         }
     }
 
-    // Others may write into the folder: opening a pipe would wait for a reader.
+    // Other users may write into the folder, and opening a pipe without O_NONBLOCK waits for a reader.
     fn open_anew(&self) -> io::Result<File> {
         if !self.is_file {
             return to_append().open(&self.path);
@@ -60,7 +60,7 @@ impl LineFile {
     }
 }
 
-// As `tracing-subscriber` writes: one event at a time, each as a whole.
+// `tracing-subscriber` writes each event in one call, so one call is one line.
 impl Write for &LineFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match self.append(line) {
@@ -91,7 +91,7 @@ mod tests {
     use crate::config::tests::TestDirectory;
 
     #[test]
-    fn what_is_put_in_the_place_of_the_file_is_not_written_to() {
+    fn a_link_or_pipe_that_replaces_the_file_is_not_written_to() {
         let directory = TestDirectory::new();
         let (path, other) = (directory.path().join("audit.log"), directory.path().join("keys"));
         std::fs::write(&other, "").unwrap();
@@ -103,14 +103,14 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&other).unwrap(), "");
         std::fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(file.append(b"lost\n").is_err(), "and nobody waits for a reader");
+        assert!(file.append(b"lost\n").is_err(), "and opening it does not wait for a reader");
         std::fs::remove_file(&path).unwrap();
         file.append(b"second\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "second\n");
     }
 
     #[test]
-    fn a_link_that_stood_there_from_the_start_is_followed() {
+    fn a_link_that_was_there_from_the_start_is_followed() {
         let directory = TestDirectory::new();
         let (path, target) = (directory.path().join("audit.log"), directory.path().join("elsewhere"));
         std::os::unix::fs::symlink(&target, &path).unwrap();

@@ -1,7 +1,7 @@
 //! One event as one line of JSON: `@timestamp`, `log.level`, `log.logger`, `message`, fields.
 //!
-//! Field names are ECS names with dots, not nested objects. Everything is escaped by the JSON
-//! writer, so that no value can forge a line. Spans are not written: Doorward's lines stand alone.
+//! Field names are ECS names with dots, not nested objects. The JSON writer escapes every value, so
+//! that none can forge a line. `tracing` spans are not written: each line is complete on its own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,50 +13,49 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::rfc3339;
 use crate::time::Clock;
 
 /// Writes events as JSON lines.
-pub(super) struct Lines {
+pub(super) struct JsonLines {
     clock: Arc<dyn Clock>,
 }
 
 #[derive(Default)]
-struct Fields(Map<String, Value>);
+struct LineFields(Map<String, Value>);
 
-impl Lines {
+impl JsonLines {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock }
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for JsonLines
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut fields = Fields::default();
+        let mut fields = LineFields::default();
         event.record(&mut fields);
-        let Fields(mut line) = fields;
+        let LineFields(mut line) = fields;
         let metadata = event.metadata();
-        // A record of the `log` crate brings its own origin in fields.
+        // A record of the `log` crate has its target in a field.
         let logger = line.remove("log.target").unwrap_or_else(|| metadata.target().into());
         line.retain(|name, _| !matches!(name.as_str(), "log.module_path" | "log.file" | "log.line"));
-        line.insert("@timestamp".to_owned(), rfc3339(self.clock.now()).to_string().into());
+        line.insert("@timestamp".to_owned(), self.clock.now().rfc3339().into());
         line.insert("log.level".to_owned(), level_name(*metadata.level()).into());
         line.insert("log.logger".to_owned(), logger);
         writeln!(writer, "{}", Value::Object(line))
     }
 }
 
-impl Fields {
+impl LineFields {
     fn insert(&mut self, field: &Field, value: Value) {
         self.0.insert(field.name().to_owned(), value);
     }
 }
 
-impl Visit for Fields {
+impl Visit for LineFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.insert(field, format!("{value:?}").into());
     }

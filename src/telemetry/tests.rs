@@ -1,4 +1,4 @@
-//! What is written, in which form, and what never is.
+//! Which lines are written, in which form, and which never are.
 
 use std::io::Write;
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::time::ManualClock;
+use crate::time::{ManualClock, Timestamp};
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);

@@ -1,11 +1,12 @@
-//! Traces: where an exchange stands in one, whether it is recorded, and the way out.
+//! Traces: the span context of each exchange, whether it is recorded, and the export of its spans.
 //!
-//! The trace of a caller is continued. Whether it is recorded is the word of a peer in
-//! `trusted_proxies`, and otherwise decided here: a stranger must not be able to make us, or the
-//! application behind us, record everything, nor to reach it with a `tracestate`. Spans wait in a
-//! bounded queue and are dropped when it is full: no request ever waits for a collector.
+//! The trace of a caller is continued. A peer in `trusted_proxies` decides whether it is recorded;
+//! for every other peer the sampling rate does, because an untrusted caller must not be able to make
+//! Doorward or the application record everything, nor send the application a `tracestate`. Spans wait
+//! in a bounded queue and are dropped when it is full: no request ever waits for a collector.
 
 mod export;
+mod ids;
 mod parent;
 pub mod span;
 
@@ -17,14 +18,14 @@ use prometheus::IntCounter;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::export::QUEUE;
 pub use self::export::{CollectorError, Exporter};
-use self::export::{Finished, QUEUE};
+use self::ids::TraceIds;
+pub use self::ids::{SpanId, TraceId};
 use self::parent::Parent;
-use self::span::Span;
+use self::span::{FinishedExchange, Span};
 use crate::config::telemetry::Traces;
 use crate::metrics::Metrics;
-use crate::secret::{NoEntropy, random_bytes};
-use crate::telemetry::names::Names;
 use crate::time::{Clock, Timestamp};
 
 /// W3C Trace Context §3.2.
@@ -32,54 +33,39 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// W3C Trace Context §3.3.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Begins traces and takes their spans.
+/// Makes span contexts and queues finished spans for the exporter.
 pub struct Tracer {
     sample: f64,
-    ids: Ids,
+    ids: TraceIds,
     clock: Arc<dyn Clock>,
-    queue: mpsc::Sender<Finished>,
+    queue: mpsc::Sender<FinishedExchange>,
     dropped: IntCounter,
 }
 
-/// Where an exchange stands in its trace.
+/// The spans of one exchange within its trace, and whether they are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SpanContext {
     /// The trace.
     pub trace: TraceId,
     /// The caller's span.
     pub parent: Option<SpanId>,
     /// The span of the exchange as the caller sees it.
     pub server: SpanId,
-    /// The span of what is asked of the application.
+    /// The span of the request to the application.
     pub upstream: SpanId,
-    /// Whether spans are recorded, here and by those who are asked.
+    /// Whether spans are recorded, by Doorward and by the application.
     pub sampled: bool,
     /// Whether the caller said that its trace id is random (W3C Trace Context Level 2 §3.2.2.5.2).
     random: bool,
 }
 
-/// A trace's name, never zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceId(pub u128);
-
-/// A span's name within its trace, never zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpanId(pub u64);
-
-/// Names: they need not be secret, only never the same.
-struct Ids {
-    /// The two halves of a trace's name.
-    traces: [Names; 2],
-    spans: Names,
-}
-
-/// Returns the trace that a `traceparent` names, if it is exactly as the specification has it.
+/// Returns the trace that a `traceparent` names; `None` unless the value follows the specification exactly.
 pub fn trace_in(traceparent: &HeaderValue) -> Option<TraceId> {
     parent::parse(traceparent.as_bytes()).map(|parent| parent.trace)
 }
 
 impl Tracer {
-    /// Returns a tracer, and what must run to send its spans; `None` when no endpoint is configured.
+    /// Returns a tracer, and the exporter that must run to send its spans; `None` when no endpoint is configured.
     pub fn new(
         config: &Traces,
         clock: Arc<dyn Clock>,
@@ -90,25 +76,26 @@ impl Tracer {
         let Some(endpoint) = &config.endpoint else { return Ok(None) };
         let (queue, waiting) = mpsc::channel(QUEUE);
         let exporter = Exporter::new(config, endpoint, waiting, metrics)?;
-        let ids = Ids::new(random).map_err(|_| CollectorError::NoEntropy)?;
+        let ids = TraceIds::new(random).map_err(|_| CollectorError::NoEntropy)?;
         Ok(Some((Arc::new(Self { sample: config.sample, ids, clock, queue, dropped }), exporter)))
     }
 
-    /// Returns where an exchange with this request head stands. `dice` is a number in [0, 1).
-    pub fn begin(&self, head: &HeaderMap, peer_is_trusted: bool, dice: f64) -> Place {
+    /// Returns the span context of an exchange with this request head. `sample_value` is a number
+    /// in [0, 1): the exchange is recorded if it lies below the sampling rate.
+    pub fn begin(&self, head: &HeaderMap, peer_is_trusted: bool, sample_value: f64) -> SpanContext {
         let parent = parent_in(head);
         let decided = parent.filter(|_| peer_is_trusted).map(|parent| parent.sampled);
-        Place {
+        SpanContext {
             trace: parent.map_or_else(|| self.ids.trace(), |parent| parent.trace),
             parent: parent.map(|parent| parent.span),
             server: self.ids.span(),
             upstream: self.ids.span(),
-            sampled: decided.unwrap_or(dice < self.sample),
+            sampled: decided.unwrap_or(sample_value < self.sample),
             random: parent.is_some_and(|parent| parent.random),
         }
     }
 
-    /// Returns a name for one more span.
+    /// Returns the id of one more span.
     pub fn span_id(&self) -> SpanId {
         self.ids.span()
     }
@@ -118,11 +105,11 @@ impl Tracer {
         self.clock.now()
     }
 
-    /// Hands over the spans of an exchange that has ended; never waits.
-    pub fn submit(&self, place: &Place, spans: Vec<Span>) {
-        let finished = Finished {
-            trace: place.trace,
-            flags: place.flags(),
+    /// Queues the spans of an exchange that has ended; drops and counts them when the queue is full.
+    pub fn submit(&self, context: &SpanContext, spans: Vec<Span>) {
+        let finished = FinishedExchange {
+            trace: context.trace,
+            flags: context.flags(),
             spans,
             ended: Instant::now(),
             unix_nanos: self.clock.unix_nanos(),
@@ -133,8 +120,8 @@ impl Tracer {
     }
 }
 
-impl Place {
-    /// Returns the `traceparent` that the application gets.
+impl SpanContext {
+    /// Returns the `traceparent` that is sent to the application.
     pub fn traceparent(&self) -> HeaderValue {
         parent::render(self.trace, self.upstream, self.flags())
     }
@@ -144,29 +131,7 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for TraceId {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{:032x}", self.0)
-    }
-}
-
-impl Ids {
-    fn new(random: &dyn SecureRandom) -> Result<Self, NoEntropy> {
-        let names = || random_bytes::<8>(random).map(|bytes| Names::new(u64::from_ne_bytes(*bytes)));
-        Ok(Self { traces: [names()?, names()?], spans: names()? })
-    }
-
-    fn trace(&self) -> TraceId {
-        let [high, low] = self.traces.each_ref().map(|half| u128::from(half.next()));
-        TraceId((high << 64 | low).max(1))
-    }
-
-    fn span(&self) -> SpanId {
-        SpanId(self.spans.next().max(1))
-    }
-}
-
-/// Returns the span that a request head names as its parent, if it names one and names it well.
+/// Returns the span that a request head names as its parent, if it has exactly one valid `traceparent`.
 fn parent_in(head: &HeaderMap) -> Option<Parent> {
     let mut values = head.get_all(TRACEPARENT).iter();
     let parent = parent::parse(values.next()?.as_bytes())?;

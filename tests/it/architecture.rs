@@ -22,8 +22,9 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// Crates that only some places may name.
-const CONFINED: [(&str, &[&str]); 6] = [
+const CONFINED: [(&str, &[&str]); 7] = [
     ("pingora", &["src/proxy", "src/server"]),
+    ("reqwest", &["src/outgoing"]),
     ("redis", &["src/store/redis"]),
     ("sqlx", &["src/store/sqlite", "src/directory"]),
     ("envoy_types", &["src/proxy/forward_auth"]),

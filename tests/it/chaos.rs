@@ -210,7 +210,7 @@ async fn killed_connections_make_nothing_later_than_the_lease() {
     };
     field.clone().hammer("connections killed", several(8, 300, kill)).await;
     field.reading.becomes_current().await;
-    assert!(field.reading.metrics.redis_reconnects.get() >= 3);
+    assert!(field.reading.metrics.store_reconnects.with_label_values(&["redis"]).get() >= 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,8 +145,8 @@ async fn every_closed_combination_is_at_zero_from_the_start() {
             "panics_total",
             "rate_limited_total{limit=\"anonymous\"}",
             "rate_limited_total{limit=\"exchange\"}",
-            "redis_commands_total{op=\"create\",result=\"ok\"}",
-            "redis_commands_total{op=\"revoke\",result=\"ok\"}",
+            "store_operations_total{backend=\"redis\",op=\"create\",result=\"ok\"}",
+            "store_operations_total{backend=\"redis\",op=\"end\",result=\"ok\"}",
             "session_cache_evictions_total{cause=\"expired\"}",
             "session_cache_evictions_total{cause=\"size\"}",
             "session_cache_requests_total{result=\"hit\"}",
@@ -170,7 +170,11 @@ async fn every_closed_combination_is_at_zero_from_the_start() {
         ] {
             assert!(scrape.value(series).abs() < f64::EPSILON, "{series}");
         }
-        for series in ["config_last_reload_success_timestamp_seconds", "config_last_reload_successful", "redis_up"] {
+        for series in [
+            "config_last_reload_success_timestamp_seconds",
+            "config_last_reload_successful",
+            "store_up{backend=\"redis\"}",
+        ] {
             assert!(scrape.value(series) >= 1.0, "{series}");
         }
     }

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use doorward::directory::Generation;
+use doorward::model::EndReason;
 use doorward::model::session::AgentMark;
-use doorward::model::{EndReason, NewSession};
 use doorward::session::{CookieLife, Handout, Refusal, StartError};
-use doorward::time::{Clock, SystemClock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
@@ -222,7 +220,7 @@ async fn a_principal_ended_on_one_replica_is_refused_by_the_other_whole_and_no_o
     let url = redis.url();
     let (one, two) = tokio::join!(Replica::live(&url), Replica::live(&url));
     let mut tokens = Vec::new();
-    let early = NewSession::guest(one.sessions.guest("shared", Generation(0)), SystemClock::new().now());
+    let early = one.guest("shared");
     for _ in 0..20 {
         tokens.push(one.sign_in("shared").await.opaque().expose().to_owned());
     }
@@ -249,7 +247,7 @@ async fn every_credential_of_a_session_and_its_stream_die_in_one_end_on_another_
     let (one, two) = tokio::join!(Replica::live(&url), Replica::live(&url));
     let doorward = Doorward::builder().store(&url).upstream(upstream.url()).start().await;
     let handout = Handout { opaque: true, cookie: Some(CookieLife::Sliding), refresh: true };
-    let guest = NewSession::guest(one.sessions.guest("everything", Generation(0)), SystemClock::new().now());
+    let guest = one.guest("everything");
     let started = one.sessions.start(&guest, "anonymous", handout).await.expect("the store answers");
     let (opaque, cookie) = (started.opaque().expose().to_owned(), started.cookie().expose().to_owned());
     let agent = AgentMark(*b"test");
@@ -285,7 +283,7 @@ async fn fifty_rotations_on_two_replicas_give_one_successor() {
     let url = redis.url();
     let (one, two) = tokio::join!(Replica::live(&url), Replica::live(&url));
     let handout = Handout { opaque: false, cookie: None, refresh: true };
-    let guest = NewSession::guest(one.sessions.guest("racer", Generation(0)), SystemClock::new().now());
+    let guest = one.guest("racer");
     let started = one.sessions.start(&guest, "anonymous", handout).await.expect("the store answers");
     let (agent, presented) = (AgentMark(*b"test"), started.refresh().expose().to_owned());
     let mut tasks = JoinSet::new();

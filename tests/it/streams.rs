@@ -243,7 +243,7 @@ async fn exchanges_outlive_a_short_disconnection_unless_their_session_was_ended_
     assert!(events.next().await.expect("an event").starts_with(FIRST_EVENT.as_bytes()));
     let ended_request = arrived(&upstream, "/sse").await;
     network.cut();
-    let deaf = async || (metric(&two, "doorward_redis_up").await == 0).then_some(());
+    let deaf = async || (metric(&two, "doorward_store_up{backend=\"redis\"}").await == 0).then_some(());
     eventually("the replica to notice", deaf).await;
     // The next attempt to connect is under way while all this happens, and will succeed in the end.
     let clients = async || {
@@ -261,7 +261,7 @@ async fn exchanges_outlive_a_short_disconnection_unless_their_session_was_ended_
     assert_within_lease("ended while nobody told us, client side", revoked);
     upstream.closed(&ended_request).await;
     assert_within_lease("ended while nobody told us, application's side", revoked);
-    let back = async || (metric(&two, "doorward_redis_reconnects_total").await > 0).then_some(());
+    let back = async || (metric(&two, "doorward_store_reconnects_total{backend=\"redis\"}").await > 0).then_some(());
     eventually("the replica to reconnect", back).await;
     echo(&mut kept_socket).await;
     let revoked = revoke(&one, &kept).await;

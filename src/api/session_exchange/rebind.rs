@@ -14,12 +14,13 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::anonymous::device_id;
 use crate::api::bearer::{bearer, is_jwt_shaped};
 use crate::api::core::Core;
-use crate::api::extract::{is_visible_ascii, object};
+use crate::api::extract::object;
 use crate::api::json::Json;
 use crate::api::problem::{Clash, Constraint, Dependency, Problem, TokenFault, What};
 use crate::config::rebind::Fields;
+use crate::guests::{RebindError, Rebound};
 use crate::model::{Principal, PrincipalKind};
-use crate::session::{RebindError, Rebound};
+use crate::wire::headers::{IDEMPOTENCY_KEY, is_visible_ascii};
 
 /// How long an idempotency key may be.
 const KEY_MAX: usize = 255;
@@ -59,7 +60,7 @@ async fn user(core: &Core, headers: &HeaderMap) -> Result<Principal, Problem> {
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let mut values = headers.get_all("idempotency-key").iter();
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().ok().filter(|text| is_visible_ascii(text, KEY_MAX));
     match (text, values.next()) {

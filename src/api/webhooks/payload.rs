@@ -4,11 +4,12 @@
 
 use serde_json::{Map, Value};
 
-use crate::api::extract::parse_object;
 use crate::directory::UserProfile;
 use crate::identity::subject_of;
 use crate::model::{Subject, TenantId};
 use crate::time::Timestamp;
+use crate::wire::headers::is_visible_ascii;
+use crate::wire::json::parse_object;
 
 type Object = Map<String, Value>;
 
@@ -128,8 +129,7 @@ impl Payload {
 }
 
 fn login(data: &Object) -> Option<String> {
-    let id = text(data, "id").filter(|id| (1..=LOGIN_BYTES_MAX).contains(&id.len()))?;
-    id.bytes().all(|byte| byte.is_ascii_graphic()).then(|| id.to_owned())
+    text(data, "id").filter(|id| is_visible_ascii(id, LOGIN_BYTES_MAX)).map(str::to_owned)
 }
 
 fn is_barred(user: &Object) -> bool {
@@ -237,7 +237,15 @@ mod tests {
         ] {
             assert_eq!(event(kind, &data), None, "{kind} {data}");
         }
-        let outer: [&[u8]; 6] = [b"", b"[]", b"{}", br#"{"type":1}"#, br#"{"type":"a","type":"b"}"#, b"\xff"];
+        let outer: [&[u8]; 7] = [
+            b"",
+            b"[]",
+            b"{}",
+            br#"{"type":1}"#,
+            br#"{"type":"a","type":"b"}"#,
+            br#"{"type":"a","data":{"a":1,"a":2}}"#,
+            b"\xff",
+        ];
         for body in outer {
             assert!(Payload::parse(body).is_none(), "{body:?}");
         }

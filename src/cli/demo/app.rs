@@ -1,7 +1,7 @@
-//! The demo's application: keeps notes, and answers every other request with what it received of it.
+//! The demo's application: keeps notes, and echoes every other request.
 //!
-//! It knows nothing of sessions. Whatever identity it knows came in headers; only Doorward, which
-//! shows a secret, may say that one person's notes are another's now.
+//! It has no sessions: the caller's identity comes in headers. Only Doorward, which proves itself by a
+//! secret, may give one person's notes to another.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,22 +18,22 @@ use serde_json::json;
 
 use crate::secret::Secret;
 
-/// Where Doorward says that notes have another owner now.
+/// The rebind hook, where Doorward gives notes to another owner.
 pub const REBIND_PATH: &str = "/rebind";
-/// More notes, or longer ones, are refused: this is a demo.
+/// More notes, or longer ones, are refused, to bound the demo's memory.
 const NOTES_MAX: usize = 1000;
 const NOTE_BYTES_MAX: usize = 1000;
 
 /// The application.
-struct App {
+struct DemoApp {
     secret: Secret,
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptNotes>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct KeptNotes {
     notes: Vec<Note>,
-    /// How many notes each rebind moved, by its key: one that is asked for again moves nothing.
+    /// How many notes each rebind moved, by its idempotency key: a repeated one moves nothing.
     rebinds: BTreeMap<String, usize>,
 }
 
@@ -43,9 +43,9 @@ struct Note {
     text: String,
 }
 
-/// What Doorward asks for when a guest has signed in (contracts §12.3).
+/// The body of Doorward's call of the rebind hook (contracts §12.3).
 #[derive(Deserialize)]
-struct Rebind {
+struct RebindCall {
     from: String,
     to: String,
     idempotency_key: String,
@@ -54,11 +54,11 @@ struct Rebind {
 /// Returns the application: `POST /notes` keeps the body, `GET /notes` lists the caller's; 200 and one
 /// line of JSON with `method`, `path` and `headers` for anything else.
 pub fn routes(secret: Secret) -> Router {
-    let app = Arc::new(App { secret, kept: Mutex::default() });
+    let app = Arc::new(DemoApp { secret, kept: Mutex::default() });
     Router::new().route("/notes", get(list).post(keep)).route(REBIND_PATH, post(rebind)).with_state(app).fallback(echo)
 }
 
-async fn keep(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn keep(State(app): State<Arc<DemoApp>>, headers: HeaderMap, body: Bytes) -> Response {
     let Some(owner) = caller(&headers) else { return StatusCode::UNAUTHORIZED.into_response() };
     let note = Note { owner, text: String::from_utf8_lossy(&body).into_owned() };
     let mut kept = app.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,24 +69,24 @@ async fn keep(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> R
     (StatusCode::CREATED, line(&note)).into_response()
 }
 
-async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+async fn list(State(app): State<Arc<DemoApp>>, headers: HeaderMap) -> Response {
     let Some(owner) = caller(&headers) else { return StatusCode::UNAUTHORIZED.into_response() };
     let kept = app.kept.lock().unwrap_or_else(PoisonError::into_inner);
     let own: Vec<&Note> = kept.notes.iter().filter(|note| note.owner == owner).collect();
     line(&own)
 }
 
-async fn rebind(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn rebind(State(app): State<Arc<DemoApp>>, headers: HeaderMap, body: Bytes) -> Response {
     let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    // Comparing secrets takes the same time wherever they differ.
+    // In constant time, so that its duration shows nothing of the secret.
     if shown.map(|shown| Secret::new(shown.to_owned())).as_ref() != Some(&app.secret) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    let Ok(Rebind { from, to, idempotency_key }) = serde_json::from_slice(&body) else {
+    let Ok(RebindCall { from, to, idempotency_key }) = serde_json::from_slice(&body) else {
         return StatusCode::UNPROCESSABLE_ENTITY.into_response();
     };
     let mut kept = app.kept.lock().unwrap_or_else(PoisonError::into_inner);
-    let Kept { notes, rebinds } = &mut *kept;
+    let KeptNotes { notes, rebinds } = &mut *kept;
     if rebinds.len() >= NOTES_MAX {
         return StatusCode::INSUFFICIENT_STORAGE.into_response();
     }
@@ -106,7 +106,7 @@ async fn echo(request: Request) -> Response {
     line(&json!({ "method": request.method().as_str(), "path": path, "headers": headers }))
 }
 
-// Nobody reaches the application but through Doorward, which says who calls.
+// Every request comes through Doorward, which names the caller in this header.
 fn caller(headers: &HeaderMap) -> Option<String> {
     headers.get("x-user-id").and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn notes_belong_to_whoever_made_them_until_doorward_says_otherwise() {
+    async fn notes_belong_to_their_author_until_doorward_rebinds_them() {
         let app = routes(Secret::new("secret".to_owned()));
         let made = ask(&app, notes("anon:1", Some("buy milk"))).await;
         assert_eq!(made, (201, "{\"owner\":\"anon:1\",\"text\":\"buy milk\"}\n".to_owned()));
@@ -176,8 +176,8 @@ mod tests {
         let owned = "[{\"owner\":\"user_alice\",\"text\":\"buy milk\"}]\n".to_owned();
         assert_eq!(ask(&app, notes("user_alice", None)).await, (200, owned));
         assert_eq!(ask(&app, notes("anon:1", None)).await, (200, "[]\n".to_owned()));
-        let nobody = Request::get("/notes").body(Body::empty()).unwrap();
-        assert_eq!(ask(&app, nobody).await.0, 401);
+        let unnamed = Request::get("/notes").body(Body::empty()).unwrap();
+        assert_eq!(ask(&app, unnamed).await.0, 401);
         let long = "x".repeat(NOTE_BYTES_MAX + 1);
         assert_eq!(ask(&app, notes("user_alice", Some(&long))).await.0, 507);
     }

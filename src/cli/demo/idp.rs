@@ -1,7 +1,7 @@
 //! The demo's identity provider: `GET /.well-known/jwks.json` and `POST /token?user=alice`.
 //!
-//! It signs for whoever asks and asks for no proof. Its key is made at the start and leaves the
-//! process only in its public half. JWTs have the shape of Clerk's (contracts §11.2), live 60 s,
+//! It signs for every caller and asks for no proof. Its key is made at the start, and only the public
+//! half leaves the process. JWTs have the shape of Clerk's (contracts §11.2), live 60 s,
 //! and no two have the same `jti` or `sid`.
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::time::Clock;
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 
 /// A provider with its key.
-pub struct Idp {
+pub struct DemoIdp {
     issuer: String,
     key: EncodingKey,
     public: Jwk,
@@ -41,7 +41,7 @@ pub enum KeyError {
     /// The generator failed.
     #[error("cannot generate an RSA key")]
     Generate,
-    /// What it generated cannot be used.
+    /// The generated key cannot be used.
     #[error("cannot use the generated RSA key")]
     Use(#[from] jsonwebtoken::errors::Error),
 }
@@ -52,10 +52,10 @@ struct User<'a>(&'a str);
 /// `kid` of the one key, shaped as Clerk's.
 const KID: &str = "ins_demo";
 const LIFE_SECONDS: u64 = 60;
-/// Clerk sets `nbf` so long before `iat`.
+/// Clerk sets `nbf` this long before `iat`.
 const SKEW_SECONDS: u64 = 10;
 
-impl Idp {
+impl DemoIdp {
     /// Generates a 2048-bit RSA key for a provider whose JWTs say `iss: issuer`.
     pub fn generate(issuer: String, clock: Arc<dyn Clock>) -> Result<Self, KeyError> {
         let pair = KeyPair::generate(KeySize::Rsa2048).map_err(|_| KeyError::Generate)?;
@@ -103,15 +103,15 @@ impl<'a> User<'a> {
 }
 
 /// Returns the provider's two endpoints.
-pub fn routes(idp: Idp) -> Router {
+pub fn routes(idp: DemoIdp) -> Router {
     Router::new().route(JWKS_PATH, get(key_set)).route("/token", post(token)).with_state(Arc::new(idp))
 }
 
-async fn key_set(State(idp): State<Arc<Idp>>) -> Response {
+async fn key_set(State(idp): State<Arc<DemoIdp>>) -> Response {
     ([(CONTENT_TYPE, "application/json")], json!({ "keys": [idp.public] }).to_string()).into_response()
 }
 
-async fn token(State(idp): State<Arc<Idp>>, RawQuery(query): RawQuery) -> Response {
+async fn token(State(idp): State<Arc<DemoIdp>>, RawQuery(query): RawQuery) -> Response {
     let Some(user) = query.as_deref().and_then(User::parse) else {
         let expected = "say whom to sign in: /token?user=alice; 1 to 64 letters, digits, - or _\n";
         return (StatusCode::BAD_REQUEST, expected).into_response();
@@ -140,7 +140,7 @@ mod tests {
 
     fn provider() -> Router {
         let clock = ManualClock::at(Timestamp(1_700_000_000_500));
-        routes(Idp::generate("http://127.0.0.1:7".to_owned(), Arc::new(clock)).unwrap())
+        routes(DemoIdp::generate("http://127.0.0.1:7".to_owned(), Arc::new(clock)).unwrap())
     }
 
     async fn ask(routes: &Router, method: &str, path: &str) -> (StatusCode, String) {
@@ -159,7 +159,7 @@ mod tests {
         let kid = jsonwebtoken::decode_header(jwt).unwrap().kid.unwrap();
         let key = DecodingKey::from_jwk(keys.find(&kid)?).unwrap();
         let mut rules = Validation::new(Algorithm::RS256);
-        rules.validate_exp = false; // the clock of the test stands still
+        rules.validate_exp = false; // the test's clock does not move
         jsonwebtoken::decode(jwt, &key, &rules).ok().map(|token| token.claims)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use super::{FAILURE, Outcome, SUCCESS, TestDirectory, USAGE, run_with};
+use super::{CommandOutcome, FAILURE, SUCCESS, TestDirectory, USAGE, run_with};
 use crate::metrics::Metrics;
 use crate::model::{Principal, PrincipalKind, Session, SessionId};
 use crate::store::sqlite::SqliteStore;
@@ -32,7 +32,7 @@ impl Beside {
         Self { directory, runtime, store, clock }
     }
 
-    fn run(&self, arguments: &[&str]) -> Outcome {
+    fn run(&self, arguments: &[&str]) -> CommandOutcome {
         let url = format!("sqlite://{}/sessions.db", self.directory.path().display());
         let arguments = [&["sessions"], arguments].concat();
         run_with(&arguments, &[("DOORWARD__SESSIONS__STORE", &url)])

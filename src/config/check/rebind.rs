@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::config::directory::DirectoryUrl;
 use crate::config::problem::{Finding, KeyPath};
 use crate::config::rebind::{Backend, Fields, Hook, Rebind, TableName};
+use crate::wire::headers::is_visible_ascii;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -62,8 +63,7 @@ fn hook_url(url: &str, hook: &Hook, found: &mut Vec<Finding>) {
         let finding = Finding::new(KeyPath::of("rebind.hook.ca"), "needs a rebind.hook.url that begins with https://");
         found.push(finding.resting_on("rebind.hook.url"));
     }
-    let is_header = |secret: &str| !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
-    if hook.secret.as_ref().is_some_and(|secret| !is_header(secret.expose())) {
+    if hook.secret.as_ref().is_some_and(|secret| !is_visible_ascii(secret.expose(), usize::MAX)) {
         let message = "must be visible ASCII characters without spaces";
         found.push(Finding::new(KeyPath::of("rebind.hook.secret"), message));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::config::problem::{Finding, KeyPath};
 use crate::config::{Auth, RouteRule};
+use crate::wire::headers::is_visible_ascii;
 
 pub(super) fn check(routes: &[RouteRule], found: &mut Vec<Finding>) {
     let mut seen = BTreeSet::new();
@@ -49,7 +50,7 @@ fn one(at: &KeyPath, rule: &RouteRule, found: &mut Vec<Finding>) {
 // never apply, and a rule that opens nothing is the harmless case.
 fn path(path: &str) -> Result<(), &'static str> {
     let Some(rest) = path.strip_prefix('/') else { return Err("must begin with /") };
-    if !path.bytes().all(|byte| byte.is_ascii_graphic()) || path.contains(['?', '#', '\\']) {
+    if !is_visible_ascii(path, usize::MAX) || path.contains(['?', '#', '\\']) {
         return Err("must be a path of visible ASCII characters without ?, # and \\");
     }
     if path.split('%').skip(1).any(|after| !is_normal_escape(after)) {

@@ -1,6 +1,7 @@
 //! The delivering side of the outbox: lease, then settle.
 //!
-//! A lease is fenced by its end: whoever lost it to another changes nothing of the event any more.
+//! The end of a lease fences it: a replica whose lease was taken over by another changes nothing of
+//! the event any more.
 
 use std::time::Duration;
 
@@ -18,14 +19,14 @@ pub struct Lease {
     pub until: Timestamp,
 }
 
-/// An event that somebody is about to deliver.
+/// A leased event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leased {
     /// Which event.
     pub id: EventId,
     /// JSON, by its kind.
     pub body: String,
-    /// How often it was leased, this time included.
+    /// How many times it was leased, including this one.
     pub attempts: u32,
     /// When it was written.
     pub created_at: Timestamp,
@@ -75,7 +76,7 @@ const FAILED: Statement = for_ids!(
      where leased_until = $4 and state = 'pending' and",
     ""
 );
-const BURIED: Statement = for_ids!(
+const DEAD_LETTERED: Statement = for_ids!(
     "update doorward_outbox set state = 'dead', leased_until = 0, error = $2 \
      where leased_until = $3 and state = 'pending' and",
     ""
@@ -92,18 +93,18 @@ impl Directory {
     /// `length` must be longer than a delivery takes, or another replica delivers the same again.
     pub async fn lease_events(&self, kind: EventKind, limit: u32, length: Duration, now: Timestamp) -> Result<Lease> {
         const SQLITE: &str = leasing!("");
-        // What another replica is leasing at this moment is not waited for.
+        // Rows that another replica is leasing at this moment are skipped.
         const POSTGRES: &str = leasing!(" for update skip locked");
         let until = now.plus(length);
         let values = [kind.as_str().into(), now.into(), i64::from(limit).into(), until.into()];
         let rows = self.pool.rows(if self.pool.is_postgres() { POSTGRES } else { SQLITE }, &values).await?;
         let mut events = rows.iter().map(leased).collect::<Result<Vec<_>>>()?;
-        // What an update returns is in no order.
+        // `returning` has no order.
         events.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(Lease { events, until })
     }
 
-    /// Makes a lease last `length` from now; what has been lost to another is left out of it.
+    /// Makes a lease last `length` from now; leaves out events that another replica has leased since.
     pub async fn renew_lease(&self, lease: Lease, length: Duration, now: Timestamp) -> Result<Lease> {
         let until = now.plus(length);
         let values = [until.into(), lease.until.into()];
@@ -113,23 +114,23 @@ impl Directory {
         Ok(Lease { events, until })
     }
 
-    /// Deletes what was delivered, whoever holds the lease by now.
+    /// Deletes delivered events, also those that another replica has leased since.
     pub async fn events_delivered<'a>(&self, delivered: impl IntoIterator<Item = &'a EventId>) -> Result<()> {
         self.pool.execute(self.spelling(DELIVERED), &with_ids(&json_array(delivered), &[])).await?;
         Ok(())
     }
 
-    /// Gives a lease back; its events are tried again at `retry_at`.
+    /// Releases a lease; its events are tried again at `retry_at`.
     pub async fn events_failed(&self, lease: &Lease, retry_at: Timestamp, error: &str) -> Result<()> {
         let values = [retry_at.into(), error.into(), lease.until.into()];
         self.pool.execute(self.spelling(FAILED), &with_ids(&ids(&lease.events), &values)).await?;
         Ok(())
     }
 
-    /// Gives a lease back and up: its events are dead until an operator retries them.
-    pub async fn bury_events(&self, lease: &Lease, error: &str) -> Result<()> {
+    /// Releases a lease and marks its events dead until an operator retries them.
+    pub async fn dead_letter_events(&self, lease: &Lease, error: &str) -> Result<()> {
         let values = [error.into(), lease.until.into()];
-        self.pool.execute(self.spelling(BURIED), &with_ids(&ids(&lease.events), &values)).await?;
+        self.pool.execute(self.spelling(DEAD_LETTERED), &with_ids(&ids(&lease.events), &values)).await?;
         Ok(())
     }
 

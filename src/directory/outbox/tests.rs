@@ -10,12 +10,12 @@ use crate::config::{self};
 const START: Timestamp = Timestamp(1_700_000_000_000);
 const LEASE: Duration = Duration::from_mins(1);
 
-struct Outbox {
+struct OutboxBench {
     directory: Directory,
     _files: TestDirectory,
 }
 
-impl Outbox {
+impl OutboxBench {
     async fn new() -> Self {
         let files = TestDirectory::new();
         Self { directory: embedded(&files).await, _files: files }
@@ -52,7 +52,7 @@ fn names(lease: &Lease) -> Vec<EventId> {
 
 #[tokio::test]
 async fn events_are_leased_oldest_first_and_one_of_each_person() {
-    let outbox = Outbox::new().await;
+    let outbox = OutboxBench::new().await;
     let first = outbox.alias("user_a", START).await;
     let second = outbox.alias("user_a", START).await;
     let other = outbox.alias("user_b", START.plus(Duration::from_millis(1))).await;
@@ -67,14 +67,14 @@ async fn events_are_leased_oldest_first_and_one_of_each_person() {
 
 #[tokio::test]
 async fn a_clock_that_was_put_back_does_not_change_the_order() {
-    let outbox = Outbox::new().await;
+    let outbox = OutboxBench::new().await;
     let first = outbox.alias("user_a", START.plus(Duration::from_secs(5))).await;
     assert!(first < outbox.alias("user_a", START).await);
 }
 
 #[tokio::test]
 async fn a_lease_that_ran_out_is_anybodys_and_its_holder_has_no_say() {
-    let outbox = Outbox::new().await;
+    let outbox = OutboxBench::new().await;
     let id = outbox.alias("user_a", START).await;
     let lost = outbox.lease(1, START).await;
     let later = START.plus(LEASE);
@@ -82,7 +82,7 @@ async fn a_lease_that_ran_out_is_anybodys_and_its_holder_has_no_say() {
     assert_eq!((names(&held), held.events.first().unwrap().attempts), (vec![id], 2));
     let directory = &outbox.directory;
     directory.events_failed(&lost, START, "late").await.unwrap();
-    directory.bury_events(&lost, "late").await.unwrap();
+    directory.dead_letter_events(&lost, "late").await.unwrap();
     assert_eq!(directory.renew_lease(lost, LEASE, later).await.unwrap().events, []);
     assert_eq!(outbox.lease(1, later).await.events, []);
     let renewed = directory.renew_lease(held.clone(), 2 * LEASE, later).await.unwrap();
@@ -91,7 +91,7 @@ async fn a_lease_that_ran_out_is_anybodys_and_its_holder_has_no_say() {
 
 #[tokio::test]
 async fn a_failed_event_waits_and_holds_back_its_person_only() {
-    let outbox = Outbox::new().await;
+    let outbox = OutboxBench::new().await;
     let first = outbox.alias("user_a", START).await;
     let second = outbox.alias("user_a", START).await;
     let lease = outbox.lease(1, START).await;
@@ -106,11 +106,11 @@ async fn a_failed_event_waits_and_holds_back_its_person_only() {
 
 #[tokio::test]
 async fn the_dead_hold_nobody_back_and_can_be_retried() {
-    let outbox = Outbox::new().await;
+    let outbox = OutboxBench::new().await;
     let (directory, dead) = (&outbox.directory, outbox.alias("user_a", START).await);
     let after = outbox.alias("user_a", START).await;
     let lease = outbox.lease(1, START).await;
-    directory.bury_events(&lease, "the sink answered 400").await.unwrap();
+    directory.dead_letter_events(&lease, "the sink answered 400").await.unwrap();
     assert_eq!(names(&outbox.lease(10, START).await), std::slice::from_ref(&after));
     let listed = directory.list_events(Some(EventState::Dead), 10).await.unwrap();
     assert_eq!(listed.len(), 1);
@@ -132,7 +132,7 @@ async fn the_dead_hold_nobody_back_and_can_be_retried() {
 
 #[tokio::test]
 async fn kinds_do_not_wait_for_each_other() {
-    let outbox = Outbox::new().await;
+    let outbox = OutboxBench::new().await;
     let person = || "anon:1".parse().unwrap();
     let revoke = OutboxEvent::RevokeGuest { tenant: "default".parse().unwrap(), guest: person() };
     outbox.directory.enqueue(&OutboxEvent::Alias { user: person(), guest: person() }, START).await.unwrap();

@@ -1,4 +1,4 @@
-//! What an operator sees of the outbox, and what they can do about dead events.
+//! The operator's side of the outbox: list events, retry dead ones, count.
 
 use super::delivery::{RETRIED, json_array, with_ids};
 use super::{EventId, timestamp};
@@ -6,37 +6,37 @@ use crate::directory::sql::{Result, Row};
 use crate::directory::{Directory, DirectoryError};
 use crate::time::Timestamp;
 
-/// What is to become of an event.
+/// Whether an event is going to be delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventState {
-    /// It is going to be delivered.
+    /// It will be delivered.
     Pending,
-    /// It is not, unless an operator retries it.
+    /// It will not, unless an operator retries it.
     Dead,
 }
 
-/// An event as an operator sees it.
+/// An event as `doorward outbox list` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedEvent {
     /// Which event.
     pub id: EventId,
     /// Its kind's name.
     pub kind: String,
-    /// Whom it is about.
+    /// The user or guest that it is about.
     pub person: String,
-    /// What is to become of it.
+    /// Whether it is going to be delivered.
     pub state: EventState,
-    /// How often somebody tried to deliver it.
+    /// How many times it was leased for delivery.
     pub attempts: u64,
     /// When it was written.
     pub created_at: Timestamp,
-    /// When it is tried next, if it is.
+    /// When it is tried next, if it is pending.
     pub due_at: Timestamp,
     /// Why the last attempt failed.
     pub error: Option<String>,
 }
 
-/// How many events of a kind there are in a state.
+/// The number of events of one kind in one state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Depth {
     /// The kind's name.
@@ -91,7 +91,7 @@ impl Directory {
         self.pool.execute(sql, &[now.into()]).await
     }
 
-    /// Returns how many events there are, by kind and state; what there is none of is left out.
+    /// Returns the number of events by kind and state, without those that have none.
     pub async fn outbox_depth(&self) -> Result<Vec<Depth>> {
         let sql = "select kind, state, count(*), min(created_at) from doorward_outbox group by kind, state";
         self.pool.rows(sql, &[]).await?.iter().map(depth).collect()

@@ -1,6 +1,6 @@
-//! What PostgreSQL's catalogue says about a table.
+//! Describes a table from PostgreSQL's catalogue.
 
-use super::{Column, Described, Index};
+use super::{Column, Index, TableDescription};
 use crate::config::rebind::{OnConflict, Table};
 use crate::directory::sql::{Database, Result, Row};
 
@@ -16,7 +16,7 @@ const RELATION: &str = "\
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
     where n.nspname = $1 and c.relname = $2";
 
-// A limit of length is in `atttypmod`, four too many.
+// `atttypmod` is the limit of length plus four.
 const COLUMN: &str = "\
     select t.typcategory::text, (a.attgenerated <> '')::int::bigint, \
         has_column_privilege(a.attrelid, a.attnum, 'select')::int::bigint, \
@@ -26,7 +26,7 @@ const COLUMN: &str = "\
     from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid \
     where a.attrelid = $1::oid and a.attname = $2 and a.attnum > 0 and not a.attisdropped";
 
-// Nulls are the same to an index since PostgreSQL 15, and only if it says so.
+// Since PostgreSQL 15 an index can treat nulls as equal; `indnullsnotdistinct` says so.
 const UNIQUE: &str = "\
     select i.indexrelid::bigint::text, a.attname::text, \
         coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false)::int::bigint, \
@@ -38,11 +38,11 @@ const UNIQUE: &str = "\
         and k.position <= i.indnkeyatts \
     order by i.indexrelid, k.position";
 
-pub(super) async fn describe(pool: &Database, table: &Table) -> Result<Described> {
+pub(super) async fn describe(pool: &Database, table: &Table) -> Result<TableDescription> {
     let schema = table.table.schema.as_deref().unwrap_or("public");
     let relations = pool.rows(RELATION, &[schema.into(), table.table.name.as_str().into()]).await?;
     let Some(relation) = relations.first() else {
-        return Ok(Described { problems: vec!["does not exist".to_owned()], unique: Vec::new() });
+        return Ok(TableDescription { problems: vec!["does not exist".to_owned()], unique: Vec::new() });
     };
     let oid = relation.int(0)?;
     let mut problems: Vec<String> = about_relation(relation, table)?.into_iter().map(str::to_owned).collect();
@@ -55,7 +55,7 @@ pub(super) async fn describe(pool: &Database, table: &Table) -> Result<Described
     } else {
         unique(pool, oid, &table.column, &mut problems).await?
     };
-    Ok(Described { problems, unique })
+    Ok(TableDescription { problems, unique })
 }
 
 fn about_relation(relation: &Row, table: &Table) -> Result<Vec<&'static str>> {

@@ -1,6 +1,6 @@
-//! What `SQLite`'s schema says about a table.
+//! Describes a table from `SQLite`'s schema.
 
-use super::{Column, Described, Index};
+use super::{Column, Index, TableDescription};
 use crate::config::rebind::{OnConflict, Table};
 use crate::directory::sql::{Database, Result};
 
@@ -15,9 +15,9 @@ const UNIQUE: &str = "\
         select 1 from pragma_index_xinfo(list.name) as other where other.key = 1 and other.name is null) \
     order by list.seq, info.seqno";
 
-pub(super) async fn describe(pool: &Database, table: &Table) -> Result<Described> {
+pub(super) async fn describe(pool: &Database, table: &Table) -> Result<TableDescription> {
     let name = table.table.name.as_str();
-    let mut described = Described { problems: Vec::new(), unique: Vec::new() };
+    let mut described = TableDescription { problems: Vec::new(), unique: Vec::new() };
     let rows = pool.rows(RELATION, &[name.into()]).await?;
     let Some(relation) = rows.first() else {
         described.problems.push("does not exist".to_owned());

@@ -17,13 +17,13 @@ use crate::metrics::exemplars::{Exemplar, Measured};
 use crate::proxy::guard::{self, Decision, Permit, StoreCalls};
 use crate::session::{Source, StoreCall};
 use crate::telemetry::access::Outcome;
-use crate::telemetry::traces::span::{Kind, Span, Value};
-use crate::telemetry::traces::{Place, SpanId, TRACEPARENT, TRACESTATE, TraceId, Tracer};
+use crate::telemetry::traces::span::{AttributeValue, Span, SpanSide};
+use crate::telemetry::traces::{SpanContext, SpanId, TRACEPARENT, TRACESTATE, TraceId, Tracer};
 
-/// An exchange's place in a trace, and what is recorded of it.
+/// An exchange's span context, and what is recorded of it.
 pub(super) struct Trace {
     tracer: Arc<Tracer>,
-    place: Place,
+    span_context: SpanContext,
     /// Whether the caller's `tracestate` may go on.
     keeps_state: bool,
     recording: Option<Box<Recording>>,
@@ -73,8 +73,8 @@ impl Trace {
         believed: bool,
         sample_value: f64,
     ) -> Self {
-        let place = tracer.begin(headers, believed, sample_value);
-        let recording = place.sampled.then(|| {
+        let span_context = tracer.begin(headers, believed, sample_value);
+        let recording = span_context.sampled.then(|| {
             Box::new(Recording {
                 meta,
                 guarded: None,
@@ -83,11 +83,11 @@ impl Trace {
                 upstream_status: None,
             })
         });
-        Self { tracer: tracer.clone(), place, keeps_state: believed && place.parent.is_some(), recording }
+        Self { tracer: tracer.clone(), span_context, keeps_state: believed && span_context.parent.is_some(), recording }
     }
 
     pub(super) fn id(&self) -> TraceId {
-        self.place.trace
+        self.span_context.trace
     }
 
     /// Records what the guard did and when the store was asked.
@@ -134,7 +134,7 @@ impl Trace {
         if !self.keeps_state {
             request.remove_header(&TRACESTATE);
         }
-        request.insert_header(TRACEPARENT, self.place.traceparent())
+        request.insert_header(TRACEPARENT, self.span_context.traceparent())
     }
 
     /// Hands the spans over.
@@ -144,41 +144,43 @@ impl Trace {
         self.exemplify(metrics, Measured::Exchange, &[completion.handler, rule.unwrap_or("none")], took);
         let Some(recording) = self.recording else { return };
         let mut spans = Vec::with_capacity(4);
-        spans.push(server(&self.place, &recording, completion));
-        spans.extend(recording.guarded.map(|guarded| guard(self.tracer.span_id(), self.place.server, &guarded)));
+        spans.push(server(&self.span_context, &recording, completion));
+        spans.extend(recording.guarded.map(|guarded| guard(self.tracer.span_id(), self.span_context.server, &guarded)));
         let asking = spans.last().map(|span| span.id);
         for (operation, call) in [("find", recording.store.find), ("extend", recording.store.extend)] {
             spans.extend(call.map(|call| store(self.tracer.span_id(), asking, operation, call)));
         }
-        spans.extend(recording.forwarded.map(|forwarded| upstream(&self.place, &recording, forwarded, completion)));
-        self.tracer.submit(&self.place, spans);
+        spans.extend(
+            recording.forwarded.map(|forwarded| upstream(&self.span_context, &recording, forwarded, completion)),
+        );
+        self.tracer.submit(&self.span_context, spans);
     }
 }
 
-fn server(place: &Place, recording: &Recording, completion: &Completion<'_>) -> Span {
+fn server(span_context: &SpanContext, recording: &Recording, completion: &Completion<'_>) -> Span {
     let status = completion.status.map(|status| status.as_u16());
     let failed = status.is_some_and(|status| status >= 500);
     let route = completion.rule.map_or(completion.handler, |rule| rule.id.as_str());
     let mut attributes = vec![
-        ("http.request.method", Value::Name(recording.meta.method)),
-        ("url.scheme", Value::Name(recording.meta.scheme)),
-        ("network.protocol.version", Value::Name(recording.meta.version)),
-        ("doorward.route", Value::Text(route.to_owned())),
-        ("http.request.id", Value::Text(completion.request_id.to_string())),
+        ("http.request.method", AttributeValue::Name(recording.meta.method)),
+        ("url.scheme", AttributeValue::Name(recording.meta.scheme)),
+        ("network.protocol.version", AttributeValue::Name(recording.meta.version)),
+        ("doorward.route", AttributeValue::Text(route.to_owned())),
+        ("http.request.id", AttributeValue::Text(completion.request_id.to_string())),
     ];
     attributes.extend(decided(completion.decision, completion.source()));
-    attributes.extend(status.map(|status| ("http.response.status_code", Value::Number(status.into()))));
+    attributes.extend(status.map(|status| ("http.response.status_code", AttributeValue::Number(status.into()))));
     let error = match completion.upstream_error {
-        _ if completion.cut => Some(Value::Name("session_cut")),
-        Some(error) => Some(Value::Name(error)),
-        None => status.filter(|_| failed).map(|status| Value::Text(status.to_string())),
+        _ if completion.cut => Some(AttributeValue::Name("session_cut")),
+        Some(error) => Some(AttributeValue::Name(error)),
+        None => status.filter(|_| failed).map(|status| AttributeValue::Text(status.to_string())),
     };
     attributes.extend(error.map(|error| ("error.type", error)));
     Span {
-        id: place.server,
-        parent: place.parent,
+        id: span_context.server,
+        parent: span_context.parent,
         name: format!("{} {route}", recording.meta.method),
-        kind: Kind::Server,
+        kind: SpanSide::Server,
         began: completion.began,
         ended: completion.ended,
         attributes,
@@ -191,7 +193,7 @@ fn guard(id: SpanId, parent: SpanId, guarded: &GuardSpan) -> Span {
         id,
         parent: Some(parent),
         name: "guard".to_owned(),
-        kind: Kind::Internal,
+        kind: SpanSide::Internal,
         began: guarded.began,
         ended: guarded.ended,
         attributes: decided(guarded.decision, guarded.source).collect(),
@@ -204,30 +206,38 @@ fn store(id: SpanId, parent: Option<SpanId>, operation: &'static str, call: Stor
         id,
         parent,
         name: "store".to_owned(),
-        kind: Kind::Client,
+        kind: SpanSide::Client,
         began: call.began,
         ended: call.ended,
-        attributes: vec![("db.operation.name", Value::Name(operation))],
+        attributes: vec![("db.operation.name", AttributeValue::Name(operation))],
         failed: !call.answered,
     }
 }
 
-fn upstream(place: &Place, recording: &Recording, (began, times): (Instant, i64), completion: &Completion<'_>) -> Span {
+fn upstream(
+    span_context: &SpanContext,
+    recording: &Recording,
+    (began, times): (Instant, i64),
+    completion: &Completion<'_>,
+) -> Span {
     let status = recording.upstream_status;
-    let mut attributes = vec![("http.request.method", Value::Name(recording.meta.method))];
-    attributes.extend(status.map(|status| ("http.response.status_code", Value::Number(status.into()))));
+    let mut attributes = vec![("http.request.method", AttributeValue::Name(recording.meta.method))];
+    attributes.extend(status.map(|status| ("http.response.status_code", AttributeValue::Number(status.into()))));
     if times > 1 {
-        attributes.push(("http.request.resend_count", Value::Number(times - 1)));
+        attributes.push(("http.request.resend_count", AttributeValue::Number(times - 1)));
     }
     let refused = status.filter(|status| *status >= 400);
-    let error = completion.upstream_error.map(Value::Name).or(refused.map(|status| Value::Text(status.to_string())));
+    let error = completion
+        .upstream_error
+        .map(AttributeValue::Name)
+        .or(refused.map(|status| AttributeValue::Text(status.to_string())));
     let failed = error.is_some();
     attributes.extend(error.map(|error| ("error.type", error)));
     Span {
-        id: place.upstream,
-        parent: Some(place.server),
+        id: span_context.upstream,
+        parent: Some(span_context.server),
         name: "upstream".to_owned(),
-        kind: Kind::Client,
+        kind: SpanSide::Client,
         began,
         ended: completion.ended,
         attributes,
@@ -235,9 +245,12 @@ fn upstream(place: &Place, recording: &Recording, (began, times): (Instant, i64)
     }
 }
 
-fn decided(decision: Decision, source: Option<&'static str>) -> impl Iterator<Item = (&'static str, Value)> {
+fn decided(decision: Decision, source: Option<&'static str>) -> impl Iterator<Item = (&'static str, AttributeValue)> {
     let names = [("auth.outcome", decision.outcome.as_str()), ("auth.reason", decision.reason)];
-    names.into_iter().chain(source.map(|source| ("auth.source", source))).map(|(key, name)| (key, Value::Name(name)))
+    names
+        .into_iter()
+        .chain(source.map(|source| ("auth.source", source)))
+        .map(|(key, name)| (key, AttributeValue::Name(name)))
 }
 
 // What a caller makes up is not worth a name of its own (semantic conventions of HTTP).

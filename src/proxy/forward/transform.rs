@@ -9,6 +9,7 @@ use pingora::{Error, ErrorType};
 
 use crate::proxy::context::Context;
 use crate::proxy::{forwarded, identity_headers};
+use crate::wire::headers::X_REQUEST_ID;
 
 /// Makes `response` what the client gets; an error where it may get none. While the process is
 /// `draining`, it ends the connection.
@@ -33,7 +34,7 @@ pub(in crate::proxy) fn filter_response(
     for name in &identity_headers::IDENTITY_IN_RESPONSES {
         response.remove_header(name);
     }
-    response.insert_header(identity_headers::X_REQUEST_ID, context.request_id_value())?;
+    response.insert_header(X_REQUEST_ID, context.request_id_value())?;
     if response.status.is_informational() {
         // Writing it with the body unread makes pingora give up the connection: not yet.
         context.remember_keepalive(exchange.get_keepalive());
@@ -61,7 +62,7 @@ pub(in crate::proxy) fn prepare_request(
     identity_headers::inject(request, permit, settings.identity_headers)?;
     let tls = forwarded::is_tls(exchange);
     forwarded::forward(request, context.peer_value(), context.peer_is_trusted(), tls)?;
-    request.insert_header(identity_headers::X_REQUEST_ID, context.request_id_value())?;
+    request.insert_header(X_REQUEST_ID, context.request_id_value())?;
     context.forwarded(request)
 }
 

@@ -10,8 +10,9 @@ use super::original::Original;
 use crate::api::problem::Problem;
 use crate::proxy::context::Context;
 use crate::proxy::guard::Rejection;
-use crate::proxy::identity_headers::{X_CLIENT_ID, X_REQUEST_ID, X_USER_ID};
+use crate::proxy::identity_headers::{X_CLIENT_ID, X_USER_ID};
 use crate::proxy::respond;
+use crate::wire::headers::X_REQUEST_ID;
 
 /// Answers what another proxy asks. `non_canonical_identity_header` says that an identity header
 /// came in a spelling that Doorward does not write.

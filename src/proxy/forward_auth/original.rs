@@ -12,10 +12,8 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 
 use crate::model::surface::FORWARD_AUTH;
 use crate::proxy::path::{below, normalise};
+use crate::wire::headers::{X_FORWARDED_HOST, X_FORWARDED_METHOD, X_FORWARDED_URI};
 
-const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
-const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
 const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
@@ -180,7 +178,7 @@ fn split_url(url: &str) -> Result<(&str, &str), UnreadableOriginal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::names::Names;
+    use crate::telemetry::id_sequence::IdSequence;
 
     fn check(path: &str, fields: &[(HeaderName, &[u8])]) -> Parts {
         let mut check = Request::get(path).body(()).unwrap().into_parts().0;
@@ -250,7 +248,7 @@ mod tests {
         ];
         let names =
             [X_FORWARDED_METHOD, X_FORWARDED_URI, X_FORWARDED_HOST, X_ORIGINAL_METHOD, X_ORIGINAL_URI, X_ORIGINAL_URL];
-        let chance = Names::new(0x5EED_0D00_12A4);
+        let chance = IdSequence::new(0x5EED_0D00_12A4);
         let below = |bound: usize| usize::try_from(chance.next() >> 33).unwrap() % bound;
         let mut read = 0;
         for _ in 0..50_000 {

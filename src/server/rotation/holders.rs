@@ -7,10 +7,11 @@ use crate::api::webhooks::Sender;
 use crate::config::webhooks::SigningSecret;
 use crate::config::{self, Config};
 use crate::directory::{Directory, DirectoryCredentials};
+use crate::guests::{NewHookSecret, Rebinds};
 use crate::model::TokenKeys;
 use crate::secret::Secret;
 use crate::server::store::configured_keys;
-use crate::session::{NewHookSecret, Rebinds, Sessions};
+use crate::session::Sessions;
 use crate::store::redis::{NewCredentials as RedisCredentials, RedisStore};
 use crate::telemetry::with_causes;
 

@@ -16,6 +16,7 @@ use super::client::Connection;
 use super::subscriber::Subscriber;
 use crate::metrics::Metrics;
 use crate::store::StoreError;
+use crate::store::measured::StoreMetrics;
 use crate::store::revocations::Resync;
 
 const IN_FLIGHT_MAX: usize = 1024;
@@ -64,7 +65,7 @@ pub(super) struct Connected {
 pub(super) struct Sender {
     deadline: Duration,
     in_flight: Semaphore,
-    metrics: Arc<Metrics>,
+    measured: StoreMetrics,
 }
 
 /// Why a command was not answered.
@@ -101,16 +102,11 @@ impl Connected {
 impl Sender {
     /// Returns a sender whose commands take `deadline` at most.
     pub(super) fn new(deadline: Duration, metrics: Arc<Metrics>) -> Self {
-        for op in OPERATIONS {
-            metrics.redis_command_duration.with_label_values(&[op.as_str()]);
-            for result in RESULTS {
-                metrics.redis_commands.with_label_values(&[op.as_str(), result]);
-            }
-        }
         for reason in RESYNCS {
             metrics.invalidation_resyncs.with_label_values(&[reason.as_str()]);
         }
-        Self { deadline, in_flight: Semaphore::new(IN_FLIGHT_MAX), metrics }
+        let measured = StoreMetrics::new("redis", OPERATIONS.map(Op::as_str), &RESULTS, metrics);
+        Self { deadline, in_flight: Semaphore::new(IN_FLIGHT_MAX), measured }
     }
 
     /// Returns the error of an operation that was not even tried.
@@ -128,7 +124,7 @@ impl Sender {
         command: impl Future<Output = RedisResult<T>> + Send,
     ) -> Result<T, StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else { return Err(self.refuse(op, Cause::Overloaded)) };
-        let timer = self.metrics.redis_command_duration.with_label_values(&[op.as_str()]).start_timer();
+        let timer = self.measured.timer(op.as_str());
         let answer = tokio::time::timeout(self.deadline, command).await;
         timer.observe_duration();
         match answer {
@@ -151,7 +147,12 @@ impl Sender {
     }
 
     fn count(&self, op: Op, result: &str) {
-        self.metrics.redis_commands.with_label_values(&[op.as_str(), result]).inc();
+        self.measured.count(op.as_str(), result);
+    }
+
+    /// Returns the store's own series.
+    pub(super) fn measured(&self) -> &StoreMetrics {
+        &self.measured
     }
 }
 

@@ -26,7 +26,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 const STEADY: Duration = Duration::from_millis(200);
 /// How many control keys of a cluster one heartbeat reads: all of them every eight beats.
 const CLUSTER_CONTROLS: usize = 8;
-const BEATS_PER_PRUNING: u32 = 64;
 const COUNT_FIELDS: [&str; 3] = ["seq", "last", "epoch"];
 
 type CountFields = (Option<u64>, Option<String>, Option<String>);
@@ -61,7 +60,7 @@ impl RedisStore {
             match self.establish().await {
                 Ok(link) => {
                     if connected_before {
-                        self.metrics.redis_reconnects.inc();
+                        self.sender.measured().reconnected();
                     } else {
                         self.metrics.invalidation_resyncs.with_label_values(&[Resync::Connect.as_str()]).inc();
                     }
@@ -161,7 +160,6 @@ impl RedisStore {
         let mut ticks = interval(self.heartbeat);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut round = Round::default();
-        let mut beats = 0_u32;
         loop {
             ticks.tick().await;
             let sent = self.clock.monotonic();
@@ -177,10 +175,6 @@ impl RedisStore {
                 return Lost { reason: Resync::Sequence, cause: "ended elsewhere".to_owned() };
             }
             self.vouch(link, sent);
-            beats = beats.wrapping_add(1);
-            if beats.is_multiple_of(BEATS_PER_PRUNING) {
-                self.revocations.prune();
-            }
         }
     }
 
@@ -188,8 +182,6 @@ impl RedisStore {
         self.revocations.renew(link.generation, sent.plus(self.lease));
         let now = self.clock.now().since(crate::time::Timestamp(0)).as_secs_f64();
         self.metrics.invalidation_last_event_timestamp.set(now);
-        let tombstones = i64::try_from(self.revocations.tombstone_count()).unwrap_or(i64::MAX);
-        self.metrics.tombstones.set(tombstones);
     }
 
     async fn check_single(&self, link: &Link) -> Result<(), Lost> {
@@ -199,11 +191,11 @@ impl RedisStore {
         // One after the other: what the server of the writes has counted, the server that publishes
         // must have counted by then, or they are two servers.
         let both = async { Ok((look(&mut write, &control).await?, look(&mut read, &control).await?)) };
-        let timer = self.metrics.redis_command_duration.with_label_values(&[Op::Heartbeat.as_str()]).start_timer();
+        let timer = self.sender.measured().timer(Op::Heartbeat.as_str());
         let answer = within(self.deadlines.answer, both).await;
         timer.observe_duration();
         let result = if answer.is_ok() { "ok" } else { "error" };
-        self.metrics.redis_commands.with_label_values(&[Op::Heartbeat.as_str(), result]).inc();
+        self.sender.measured().count(Op::Heartbeat.as_str(), result);
         let (written, seen) = answer?;
         one_primary(&written, &seen)?;
         Ok(link.subscriber.check(0, received_before, &seen.count)?)
@@ -272,8 +264,7 @@ impl RedisStore {
     }
 
     fn report_live(&self, live: bool) {
-        self.metrics.redis_up.set(i64::from(live));
-        self.metrics.invalidation_stream_connected.set(i64::from(live));
+        self.sender.measured().report(live);
         if live {
             tracing::info!("connected to Redis");
         }

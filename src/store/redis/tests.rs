@@ -166,7 +166,7 @@ async fn a_read_only_replica_of_redis_is_not_a_store() {
     assert!(!doorward.store.revocations().is_current());
     assert_unavailable(doorward.find(&session("user")).await);
     assert_unavailable(doorward.create(&session("user")).await);
-    assert_eq!(doorward.metrics.redis_up.get(), 0);
+    assert_eq!(doorward.metrics.store_up.with_label_values(&["redis"]).get(), 0);
 }
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn a_killed_connection_ends_the_generation_and_is_replaced() {
         doorward.becomes_current().await;
         assert_eq!(doorward.find(&session).await.unwrap().as_ref(), Some(&session));
     }
-    assert!(doorward.metrics.redis_reconnects.get() >= 2);
+    assert!(doorward.metrics.store_reconnects.with_label_values(&["redis"]).get() >= 2);
 }
 
 #[tokio::test]
@@ -468,7 +468,7 @@ async fn commands_under_way_are_capped() {
     let answers = futures_util::future::join_all((0..1030).map(|_| doorward.find(&session))).await;
     server.signal("-CONT");
     answers.into_iter().for_each(assert_unavailable);
-    assert_eq!(doorward.metrics.redis_commands.with_label_values(&["find", "refused"]).get(), 6);
+    assert_eq!(doorward.metrics.store_operations.with_label_values(&["redis", "find", "refused"]).get(), 6);
 }
 
 #[tokio::test]

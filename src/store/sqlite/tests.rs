@@ -478,8 +478,9 @@ async fn operations_are_counted_by_result() {
     find(&store, &session).await.unwrap();
     break_deletes(&store).await;
     end_one(&store, &session).await.unwrap_err();
-    let count = |operation, result| store.metrics.redis_commands.with_label_values(&[operation, result]).get();
+    let count =
+        |operation, result| store.metrics.store_operations.with_label_values(&["sqlite", operation, result]).get();
     assert_eq!((count("create", "ok"), count("find", "ok"), count("end", "error")), (1, 1, 1));
     assert_eq!((count("find", "error"), count("list", "ok")), (0, 0));
-    assert_eq!(store.metrics.redis_up.get(), 1);
+    assert_eq!(store.metrics.store_up.with_label_values(&["sqlite"]).get(), 1);
 }

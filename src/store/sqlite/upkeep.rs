@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::journal::Pending;
 use super::{SqliteStore, statements};
 use crate::metrics::Metrics;
+use crate::store::measured::StoreMetrics;
 use crate::store::revocations::Resync;
 use crate::store::{SessionStore, StoreError};
 use crate::time::{Monotonic, Timestamp, millis};
@@ -55,11 +56,11 @@ impl SqliteStore {
         operation: &'static str,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let timer = self.metrics.redis_command_duration.with_label_values(&[operation]).start_timer();
+        let timer = self.measured.timer(operation);
         let outcome = work.await;
         timer.observe_duration();
         let result = if outcome.is_ok() { "ok" } else { "error" };
-        self.metrics.redis_commands.with_label_values(&[operation, result]).inc();
+        self.measured.count(operation, result);
         outcome
     }
 
@@ -88,9 +89,9 @@ impl SqliteStore {
         }
         if !self.revocations.is_current() {
             self.revocations.go_live(self.revocations.generation(), Monotonic(u64::MAX));
-            self.metrics.redis_reconnects.inc();
+            self.measured.reconnected();
         }
-        set_up(&self.metrics, true);
+        self.measured.report(true);
         self.metrics.invalidation_last_event_timestamp.set(self.clock.now().unix_seconds_f64());
     }
 
@@ -100,7 +101,7 @@ impl SqliteStore {
             self.metrics.invalidation_resyncs.with_label_values(&[Resync::Heartbeat.as_str()]).inc();
             self.revocations.lose_with_lease_until(self.clock.monotonic().plus(BLIND_LEASE));
         }
-        set_up(&self.metrics, false);
+        self.measured.report(false);
     }
 
     async fn sweep_forever(&self) {
@@ -110,8 +111,6 @@ impl SqliteStore {
             if let Err(error) = self.sweep().await {
                 tracing::warn!(error = source_of(&error), "expired sessions could not be deleted");
             }
-            self.revocations.prune();
-            self.metrics.tombstones.set(i64::try_from(self.revocations.tombstone_count()).unwrap_or(i64::MAX));
         }
     }
 
@@ -139,23 +138,14 @@ impl SqliteStore {
     }
 }
 
-/// Every reachable label from the start, so that `rate()` has a zero to begin from.
-pub(super) fn start_metrics(metrics: &Metrics) {
-    for operation in OPERATIONS {
-        metrics.redis_command_duration.with_label_values(&[operation]);
-        for result in ["ok", "error"] {
-            metrics.redis_commands.with_label_values(&[operation, result]);
-        }
-    }
+/// Returns the series of this store, which can be used from the start.
+pub(super) fn measured(metrics: &Arc<Metrics>) -> StoreMetrics {
     for reason in [Resync::Sequence, Resync::Heartbeat] {
         metrics.invalidation_resyncs.with_label_values(&[reason.as_str()]);
     }
-    set_up(metrics, true);
-}
-
-fn set_up(metrics: &Metrics, up: bool) {
-    metrics.redis_up.set(i64::from(up));
-    metrics.invalidation_stream_connected.set(i64::from(up));
+    let measured = StoreMetrics::new("sqlite", OPERATIONS, &["ok", "error"], metrics.clone());
+    measured.report(true);
+    measured
 }
 
 fn every(period: Duration) -> tokio::time::Interval {

@@ -1,59 +1,45 @@
 //! Sends spans to a collector: OTLP over HTTP, protobuf.
 //!
-//! One deadline for all of it. A batch that the collector does not take is counted and dropped; that
-//! it does not is said once, and once more when it does again. Its headers and its answers are in no
-//! log.
+//! One deadline bounds each request. A batch that the collector does not accept is counted and
+//! dropped. The first failure is logged, and the first success after it. The collector's headers and
+//! answers are never logged.
 
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as ProtoSpan};
 use prometheus::IntCounter;
 use prost::Message;
-use reqwest::{Client, Response, Url};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
-use super::TraceId;
-use super::span::{self, Span, Value};
+use super::span::{self, AttributeValue, FinishedExchange};
 use crate::config::telemetry::Traces;
 use crate::metrics::Metrics;
-use crate::outgoing::{self, ClientError};
+use crate::outgoing::{Client, ClientError, ClientSettings, OutgoingError, Reply};
 use crate::telemetry::with_causes;
 
-/// Exchanges whose spans may wait: with five spans each, a few megabytes.
+/// How many exchanges' spans may wait: with five spans each, a few megabytes.
 pub(super) const QUEUE: usize = 2048;
 
-/// Exchanges in one request.
+/// How many exchanges go into one request.
 const BATCH: usize = 256;
-/// How long the first of a batch waits for company.
+/// Maximum batching delay.
 const LINGER: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much of an answer is read: then the connection is given up instead.
+/// The largest answer that is read, in bytes; the connection is closed on a larger one.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// The spans of an exchange that has ended.
-pub(super) struct Finished {
-    pub(super) trace: TraceId,
-    pub(super) flags: u8,
-    pub(super) spans: Vec<Span>,
-    /// A moment, and the wall-clock time of it.
-    pub(super) ended: Instant,
-    pub(super) unix_nanos: u64,
-}
-
-/// Sends spans until it is told to stop.
+/// Sends batches of spans to the collector until it is stopped.
 pub struct Exporter {
     client: Client,
-    url: Url,
     headers: HeaderMap,
     resource: Resource,
-    waiting: mpsc::Receiver<Finished>,
+    waiting: mpsc::Receiver<FinishedExchange>,
     counters: Counters,
     reachable: bool,
 }
@@ -61,16 +47,13 @@ pub struct Exporter {
 /// Why no span can be sent at all: a mistake in the configuration, or something that this process lacks.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectorError {
-    /// The address is none.
-    #[error("telemetry.traces.endpoint must be an http or https URL without credentials")]
-    Url,
     /// A header cannot be sent.
     #[error("telemetry.traces.headers holds one that cannot be sent")]
     Header,
-    /// The system gives no random numbers.
+    /// The system's random number generator failed.
     #[error("the system's random number generator failed")]
     NoEntropy,
-    /// There is no client to send them.
+    /// The endpoint or its ca cannot be used.
     #[error("telemetry.traces cannot be used")]
     Client(#[from] ClientError),
 }
@@ -81,8 +64,8 @@ struct Counters {
     unreachable: IntCounter,
 }
 
-/// Why a batch was not taken.
-enum Failure {
+/// Why a batch was not accepted.
+enum ExportError {
     Refused(StatusCode),
     Unanswered(String),
 }
@@ -91,17 +74,19 @@ impl Exporter {
     pub(super) fn new(
         config: &Traces,
         endpoint: &str,
-        waiting: mpsc::Receiver<Finished>,
+        waiting: mpsc::Receiver<FinishedExchange>,
         metrics: &Metrics,
     ) -> Result<Self, CollectorError> {
-        let mut url = Url::parse(endpoint).map_err(|_| CollectorError::Url)?;
-        if url.path() == "/" {
-            url.set_path("/v1/traces");
-        }
+        let settings = ClientSettings {
+            deadline: Some(DEADLINE),
+            idle_connections: 1,
+            idle_timeout: IDLE_TIMEOUT,
+            ..ClientSettings::default()
+        };
+        let client = Client::to_url(endpoint, config.ca.as_deref(), &settings)?;
         let counter = |result| metrics.trace_spans.with_label_values(&[result]);
         Ok(Self {
-            client: client(config, url.scheme() != "http")?,
-            url,
+            client: client.with_default_path("/v1/traces"),
             headers: headers(config)?,
             resource: resource(config),
             waiting,
@@ -114,7 +99,7 @@ impl Exporter {
         })
     }
 
-    /// Sends batches until `stop` holds true, and then what is still waiting.
+    /// Sends batches until `stop` holds true, and then the spans that are still queued.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut batch = Vec::new();
         while self.fill(&mut batch, &mut stop).await {
@@ -130,8 +115,8 @@ impl Exporter {
         }
     }
 
-    // Returns false when it is time to end; what was taken by then is in `batch` all the same.
-    async fn fill(&mut self, batch: &mut Vec<Finished>, stop: &mut watch::Receiver<bool>) -> bool {
+    // Returns false once `stop` holds true; what was received by then is in `batch` all the same.
+    async fn fill(&mut self, batch: &mut Vec<FinishedExchange>, stop: &mut watch::Receiver<bool>) -> bool {
         let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
         let filled = async {
             let taken = self.waiting.recv_many(batch, BATCH).await;
@@ -152,14 +137,14 @@ impl Exporter {
         }
     }
 
-    async fn send(&mut self, batch: Vec<Finished>) {
+    async fn send(&mut self, batch: Vec<FinishedExchange>) {
         let spans: Vec<ProtoSpan> = batch.into_iter().flat_map(span::messages).collect();
         let count = spans.len() as u64;
-        let request = self.client.post(self.url.clone()).headers(self.headers.clone());
-        let answer = request.header(CONTENT_TYPE, "application/x-protobuf").body(self.message(spans)).send().await;
-        let taken = match answer {
-            Ok(response) => read(response).await,
-            Err(error) => Err(unanswered(error)),
+        let mut headers = self.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        let taken = match self.client.send(Method::POST, headers, Some(self.message(spans))).await {
+            Ok(reply) => read(reply).await,
+            Err(error) => Err(unanswered(&error)),
         };
         match taken {
             Ok(rejected) => {
@@ -172,11 +157,11 @@ impl Exporter {
             }
             Err(failure) => {
                 let (counter, cause) = match failure {
-                    Failure::Refused(status) => (&self.counters.refused, format!("it answered {status}")),
-                    Failure::Unanswered(cause) => (&self.counters.unreachable, cause),
+                    ExportError::Refused(status) => (&self.counters.refused, format!("it answered {status}")),
+                    ExportError::Unanswered(cause) => (&self.counters.unreachable, cause),
                 };
                 counter.inc_by(count);
-                // Once: the counter says how it goes on.
+                // Once: the counter shows the rest.
                 if std::mem::replace(&mut self.reachable, false) {
                     tracing::warn!(error = cause, "The collector does not take spans; they are dropped");
                 }
@@ -200,21 +185,12 @@ impl Exporter {
     }
 }
 
-/// Puts what becomes of spans at zero; returns the counter of those that found the queue full.
+/// Creates the series of `trace_spans` at zero; returns the counter of spans dropped at a full queue.
 pub(super) fn create_series(metrics: &Metrics) -> IntCounter {
     for result in ["exported", "refused", "unreachable"] {
         metrics.trace_spans.with_label_values(&[result]);
     }
     metrics.trace_spans.with_label_values(&["queue_full"])
-}
-
-fn client(config: &Traces, tls: bool) -> Result<Client, ClientError> {
-    outgoing::builder(config.ca.as_deref(), tls)?
-        .timeout(DEADLINE)
-        .pool_max_idle_per_host(1)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .build()
-        .map_err(ClientError::Client)
 }
 
 fn headers(config: &Traces) -> Result<HeaderMap, CollectorError> {
@@ -232,30 +208,26 @@ fn resource(config: &Traces) -> Resource {
     let mut attributes = config.resource.clone();
     attributes.insert("service.name".to_owned(), config.service_name.clone());
     attributes.entry("service.version".to_owned()).or_insert_with(|| env!("CARGO_PKG_VERSION").to_owned());
-    let attributes = attributes.into_iter().map(|(key, text)| span::attribute(&key, Value::Text(text)));
+    let attributes = attributes.into_iter().map(|(key, text)| span::attribute(&key, AttributeValue::Text(text)));
     Resource { attributes: attributes.collect(), ..Resource::default() }
 }
 
-/// Returns how many spans the collector did not want although it took the batch.
-async fn read(mut response: Response) -> Result<u64, Failure> {
-    let status = response.status();
+/// Returns how many spans of an accepted batch the collector rejected.
+async fn read(reply: Reply) -> Result<u64, ExportError> {
+    let status = reply.status();
     if !status.is_success() {
-        return Err(Failure::Refused(status));
+        return Err(ExportError::Refused(status));
     }
-    let mut body = Vec::new();
-    while body.len() <= ANSWER_BYTES_MAX {
-        match response.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => break,
-            Err(error) => return Err(unanswered(error)),
-        }
-    }
-    // An answer in another form is still one to a batch that was taken.
+    // A success status with an unreadable or oversized body still means that the batch was accepted.
+    let body = match reply.body(ANSWER_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(OutgoingError::TooLarge(_)) => return Ok(0),
+        Err(error) => return Err(unanswered(&error)),
+    };
     let partial = ExportTraceServiceResponse::decode(body.as_slice()).unwrap_or_default().partial_success;
     Ok(partial.map_or(0, |partial| u64::try_from(partial.rejected_spans).unwrap_or(0)))
 }
 
-// The address may carry a key in its query.
-fn unanswered(error: reqwest::Error) -> Failure {
-    Failure::Unanswered(with_causes(&error.without_url()))
+fn unanswered(error: &OutgoingError) -> ExportError {
+    ExportError::Unanswered(with_causes(error))
 }

@@ -1,12 +1,12 @@
 //! `traceparent`, read and written (W3C Trace Context §3.2).
 //!
-//! Read strictly: a value that is not exactly as the specification has it names no parent.
+//! A value that does not follow the specification exactly names no parent.
 
 use http::HeaderValue;
 
-use super::{SpanId, TraceId};
+use super::ids::{SpanId, TraceId};
 
-/// What a caller says of its span.
+/// The caller's span, as the caller names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parent {
     pub(super) trace: TraceId,
@@ -24,7 +24,7 @@ pub(super) fn parse(value: &[u8]) -> Option<Parent> {
     let [version, trace, span, flags] =
         <[&[u8]; 4]>::try_from(known.split(|byte| *byte == b'-').collect::<Vec<_>>()).ok()?;
     let version = number(version, 2)?;
-    // A later version may have more to say, after one more dash.
+    // A later version may have more fields, after one more dash.
     let whole = if version == 0 { more.is_empty() } else { more.is_empty() || more.starts_with(b"-") };
     if version == 0xff || !whole {
         return None;
@@ -48,7 +48,7 @@ pub(super) fn render(trace: TraceId, span: SpanId, flags: u8) -> HeaderValue {
     HeaderValue::try_from(text).expect("hex digits and dashes are a valid header value")
 }
 
-// Lower case only, as the specification has it.
+// The specification allows lower case only.
 fn number(digits: &[u8], length: usize) -> Option<u128> {
     let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if digits.len() != length || !digits.iter().all(is_digit) {

@@ -26,6 +26,7 @@ fn broken(upstream: &Upstream) {
         ("/null", answer("200 OK", "null")),
         ("/text", answer("200 OK", "hello")),
         ("/half", answer("200 OK", "{\"a\":")),
+        ("/twice", answer("200 OK", r#"{"data":{"a":1,"a":2}}"#)),
         ("/large", answer("200 OK", &large)),
         ("/garbage", "this is not HTTP\r\n\r\n".to_owned()),
         ("/closing/short", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}".to_owned()),
@@ -35,7 +36,7 @@ fn broken(upstream: &Upstream) {
     upstream.respond("/good", &json_answer(&json!({ "plan": "pro" })));
 }
 
-const BROKEN: [&str; 11] = [
+const BROKEN: [&str; 12] = [
     "/error",
     "/redirect",
     "/missing",
@@ -44,6 +45,7 @@ const BROKEN: [&str; 11] = [
     "/null",
     "/text",
     "/half",
+    "/twice",
     "/large",
     "/garbage",
     "/closing/short",

@@ -110,7 +110,7 @@ async fn what_does_not_exist_is_noticed() {
     let exposed = exposed().await;
     for (expr, why) in [
         ("doorward_no_such_thing", "no such series"),
-        ("doorward_redis_up{shard='1'}", "no label shard"),
+        ("doorward_store_up{shard='1'}", "no label shard"),
         ("doorward_auth_decisions_total{outcome='denied'}", "outcome=\"denied\" chooses 0 of"),
         ("doorward_auth_decisions_total{outcome=~'deny|allow'}", ""),
         ("doorward_auth_decisions_total{outcome!='denied'}", "outcome!=\"denied\" chooses 4 of"),

@@ -238,7 +238,7 @@ impl Day {
         self.two = self.shop.replica(LATER, true).await;
         self.prometheus.find(&[&self.one, &self.two]);
         self.prometheus.until_silent("DoorwardDown").await;
-        self.prometheus.until("sum(up{job='shop'}) == 2 and sum(doorward_redis_up) == 2").await;
+        self.prometheus.until("sum(up{job='shop'}) == 2 and sum(doorward_store_up) == 2").await;
         assert_eq!(self.shop.ask_over_tls(&self.two, &self.alice, 50).await, BTreeMap::from([(200, 50)]));
     }
 

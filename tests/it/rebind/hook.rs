@@ -94,7 +94,7 @@ async fn a_refusal_undoes_the_claim() {
 #[tokio::test]
 async fn an_unclear_answer_keeps_the_claim_until_the_same_user_knows() {
     for database in Database::both().await {
-        // So long that nobody but the user tries again.
+        // So long that only the user tries again.
         let scene = scene(database, "1h").await;
         let (token, name) = scene.guest("a-device").await;
         let (alice, bob) = (scene.user(ALICE).await, scene.user(BOB).await);
@@ -106,12 +106,13 @@ async fn an_unclear_answer_keeps_the_claim_until_the_same_user_knows() {
             ("429 Too Many Requests", ""),
             ("200 OK", "{}"),
             ("200 OK", r#"{"rows":-1}"#),
+            ("200 OK", r#"{"rows":1,"data":{"a":1,"a":2}}"#),
             ("200 OK", "moved"),
         ] {
             answer(&scene.upstream, status, body);
             assert_refused(&scene.rebind(&alice, "a-device").await, 503, FAILED);
             assert_eq!(claims(&scene).await, ALICE, "{status}");
-            // Whoever else asks must wait; the application is not asked for them.
+            // Another user must wait; the application is not asked for it.
             let before = calls(&scene.upstream).len();
             assert_refused(&scene.rebind(&bob, "a-device").await, 503, FAILED);
             assert_eq!(calls(&scene.upstream).len(), before);
@@ -120,7 +121,7 @@ async fn an_unclear_answer_keeps_the_claim_until_the_same_user_knows() {
         answer(&scene.upstream, "200 OK", r#"{"rows":3}"#);
         assert_moved(&scene.rebind(&alice, "a-device").await, 3, &name);
         let all = calls(&scene.upstream);
-        assert_eq!(all.len(), 9);
+        assert_eq!(all.len(), 10);
         assert!(all.iter().all(|call| call == &all[0]), "every try is the same to the application: {all:?}");
         assert!(!scene.upstream.requests().iter().any(|request| request.target == "/status/200"), "no redirects");
     }

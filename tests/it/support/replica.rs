@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::rand::SystemRandom;
 use doorward::config;
 use doorward::directory::Generation;
+use doorward::guests::Guests;
 use doorward::metrics::Metrics;
 use doorward::model::{NewSession, TokenKey, TokenKeys};
 use doorward::session::{Handout, Policy, Sessions, Setup, Started};
@@ -27,6 +28,7 @@ const KEY: &[u8] = b"integration-tests-only-0123456789abcdef";
 pub struct Replica {
     /// The service.
     pub sessions: Arc<Sessions>,
+    guests: Guests,
     /// Its metrics.
     pub metrics: Arc<Metrics>,
     _tasks: JoinSet<()>,
@@ -58,7 +60,8 @@ impl Replica {
         tasks.spawn(store.run());
         let upkeep = sessions.clone();
         tasks.spawn(async move { upkeep.run().await });
-        let replica = Self { sessions, metrics, _tasks: tasks };
+        let guests = Guests::new(key(), sessions.default_tenant().clone());
+        let replica = Self { sessions, guests, metrics, _tasks: tasks };
         replica.becomes_current().await;
         replica
     }
@@ -69,10 +72,14 @@ impl Replica {
         eventually("the replica to hear of revocations", current).await;
     }
 
+    /// Returns the sign-in of the first guest on `device`, at this moment.
+    pub fn guest(&self, device: &str) -> NewSession {
+        NewSession::guest(self.guests.principal(device, Generation(0)), SystemClock::new().now())
+    }
+
     /// Starts a session for the guest on `device`; `None` when the store does not answer.
     pub async fn try_sign_in(&self, device: &str) -> Option<Started> {
-        let guest = NewSession::guest(self.sessions.guest(device, Generation(0)), SystemClock::new().now());
-        self.sessions.start(&guest, "anonymous", Handout::OPAQUE).await.ok()
+        self.sessions.start(&self.guest(device), "anonymous", Handout::OPAQUE).await.ok()
     }
 
     /// Starts a session for the guest on `device`.

@@ -1,23 +1,23 @@
-//! Names for exchanges, traces and spans.
+//! Ids of exchanges, traces and spans: 64-bit numbers.
 //!
-//! They never repeat in one source and do not look like a counter; they are no secret.
+//! One sequence never repeats a number, and its numbers do not look like a counter. They are not secret.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A source of names.
+/// A sequence of ids.
 #[derive(Debug)]
-pub struct Names {
+pub struct IdSequence {
     seed: u64,
     next: AtomicU64,
 }
 
-impl Names {
-    /// Returns a source that begins at `seed`.
+impl IdSequence {
+    /// Returns a sequence that is determined by `seed`.
     pub fn new(seed: u64) -> Self {
         Self { seed, next: AtomicU64::new(0) }
     }
 
-    /// Returns a name that this source has not given before.
+    /// Returns an id that this sequence has not given before.
     pub fn next(&self) -> u64 {
         // SplitMix64: a bijection of the counter.
         let count = self.next.fetch_add(1, Ordering::Relaxed);
