@@ -56,7 +56,11 @@ impl Context {
     }
 
     /// Asks the guard about the request that a check is about: nothing is left to cut afterwards.
-    pub(in crate::proxy) async fn guard_original(&mut self, rule: &Arc<Rule>, request: &Parts) -> Result<(), Rejection> {
+    pub(in crate::proxy) async fn guard_original(
+        &mut self,
+        rule: &Arc<Rule>,
+        request: &Parts,
+    ) -> Result<(), Rejection> {
         let asked = guard::decide(&self.state.sessions, &rule.policy, request, &self.settings.cookie, None);
         let guarded = asked.await;
         self.guarded(rule, guarded)

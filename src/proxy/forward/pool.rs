@@ -29,10 +29,10 @@ pub(super) struct Pool {
 
 /// One thread's connections.
 #[derive(Default)]
-struct ThreadPool(Mutex<Kept>);
+struct ThreadPool(Mutex<IdleConnections>);
 
 #[derive(Default)]
-struct Kept {
+struct IdleConnections {
     idle: Vec<Idle>,
     /// Set while a task sweeps this pool.
     swept: bool,
@@ -117,7 +117,7 @@ impl ThreadPool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, IdleConnections> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

