@@ -43,7 +43,7 @@ impl Bench {
 
     /// Nothing listens where the directory should be.
     async fn without_directory() -> Self {
-        let url = "postgres://nobody@127.0.0.1:1/none".parse().unwrap();
+        let url = "postgres://unused@127.0.0.1:1/none".parse().unwrap();
         let config = config::Directory { url, timeout: Duration::from_secs(1), ..config().directory };
         Self::over(Directory::open(&config).unwrap(), TestDirectory::new(), false).await
     }

@@ -34,9 +34,9 @@ struct Cell {
 #[derive(Serialize)]
 struct ForBoth<'a> {
     #[serde(flatten)]
-    nest: nest::Body<'a>,
+    nest: nest::NestBody<'a>,
     #[serde(flatten)]
-    detail: detail::Body<'a>,
+    detail: detail::DetailBody<'a>,
 }
 
 impl Dialect {

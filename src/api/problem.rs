@@ -80,9 +80,9 @@ pub enum What {
     /// A fault of ours.
     Internal,
     /// The application cannot be reached, or answered nonsense.
-    BadGateway(Origin),
+    BadGateway(FaultOrigin),
     /// The application took too long.
-    TimedOut(Origin),
+    TimedOut(FaultOrigin),
     /// Something that the answer depends on cannot be asked now.
     Unavailable(Dependency),
 }
@@ -204,7 +204,7 @@ pub enum WebhookFault {
 
 /// Whose answer did not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum FaultOrigin {
     /// The application's, to a forwarded request.
     Application,
     /// The source's of a required section of bootstrap, by the section's name.
@@ -370,8 +370,8 @@ impl From<DirectoryError> for Problem {
 impl From<BootstrapError> for Problem {
     fn from(error: BootstrapError) -> Self {
         match error {
-            BootstrapError::Unavailable(section) => What::BadGateway(Origin::Bootstrap(section)).into(),
-            BootstrapError::TimedOut(section) => What::TimedOut(Origin::Bootstrap(section)).into(),
+            BootstrapError::Unavailable(section) => What::BadGateway(FaultOrigin::Bootstrap(section)).into(),
+            BootstrapError::TimedOut(section) => What::TimedOut(FaultOrigin::Bootstrap(section)).into(),
         }
     }
 }

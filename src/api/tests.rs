@@ -84,7 +84,7 @@ pub(super) fn core() -> Arc<Core> {
 fn config() -> Config {
     let environment = [
         ("DOORWARD__SESSIONS__STORE", "redis://127.0.0.1:1"),
-        ("DOORWARD__DIRECTORY__URL", "postgres://nobody@127.0.0.1:1/none"),
+        ("DOORWARD__DIRECTORY__URL", "postgres://unused@127.0.0.1:1/none"),
         ("DOORWARD__SESSIONS__TOKEN__KEYS", "[{id: 1, secret: 0123456789abcdef0123456789abcdef}]"),
         ("DOORWARD__CLERK__ISSUER", "https://clerk.example.com"),
         ("DOORWARD__CLERK__JWKS_URL", "https://clerk.example.com/.well-known/jwks.json"),

@@ -19,7 +19,7 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 use serde::Serialize;
 
-use self::payload::{Event, Type};
+use self::payload::{ProviderEvent, Type};
 pub use self::sender::Sender;
 use self::signature::Proof;
 use crate::api::core::Core;
@@ -41,7 +41,7 @@ const SCOPE: &str = "clerk";
 struct Delivery {
     id: String,
     kind: Type,
-    event: Event,
+    event: ProviderEvent,
 }
 
 /// Why a request is not an event.
@@ -56,7 +56,7 @@ enum Refused {
 
 /// What became of an event whose signature is good: a label of `webhooks_total`.
 #[derive(Clone, Copy)]
-enum Outcome {
+enum WebhookOutcome {
     Applied,
     Ignored,
     Duplicate,
@@ -115,17 +115,17 @@ async fn authenticate(core: &Core, request: Request<Body>) -> Result<Delivery, R
 }
 
 // The receipt comes last: when this stops half-way, the sender comes again and finds none.
-async fn process(core: &Core, delivery: &Delivery) -> Result<Outcome, Problem> {
-    if matches!(delivery.event, Event::Ignored) {
-        return Ok(Outcome::Ignored);
+async fn process(core: &Core, delivery: &Delivery) -> Result<WebhookOutcome, Problem> {
+    if matches!(delivery.event, ProviderEvent::Ignored) {
+        return Ok(WebhookOutcome::Ignored);
     }
     if core.directory.find_receipt(SCOPE, &delivery.id, core.clock.now()).await?.is_some() {
-        return Ok(Outcome::Duplicate);
+        return Ok(WebhookOutcome::Duplicate);
     }
     actions::apply(core, &delivery.event).await?;
     let now = core.clock.now();
     core.directory.keep_receipt(SCOPE, &delivery.id, None, now.plus(REMEMBERED), now).await?;
-    Ok(Outcome::Applied)
+    Ok(WebhookOutcome::Applied)
 }
 
 // Every outcome that can happen, so that each series has a zero to begin from.
@@ -140,10 +140,10 @@ fn create_series(metrics: &Metrics) {
             series(kind.label(), outcome);
         }
     }
-    series(Type::Other.label(), Outcome::Ignored.label());
+    series(Type::Other.label(), WebhookOutcome::Ignored.label());
 }
 
-impl Outcome {
+impl WebhookOutcome {
     fn label(self) -> &'static str {
         match self {
             Self::Applied => "applied",

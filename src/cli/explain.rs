@@ -68,12 +68,12 @@ pub(crate) fn explained(table: &RouteTable, config: &Config, method: &Method, pa
         Route::Check | Route::Terminate(_) => {
             lines.push("answered by Doorward itself; rules do not apply".to_owned());
             if config.forward_auth.is_on() {
-                lines.push("asked about by another proxy: needs a session, whatever the rules say".to_owned());
+                lines.push("asked about by another proxy: needs a session; no rule can open it".to_owned());
             }
         }
         Route::Open(rule) => {
             lines.push(rule_line(rule, config));
-            lines.push("forwarded to anybody, without an identity".to_owned());
+            lines.push("forwarded without asking for a session, without an identity".to_owned());
         }
         Route::Guard(rule) => {
             lines.push(rule_line(rule, config));
@@ -95,7 +95,7 @@ fn rule_line(rule: &Rule, config: &Config) -> String {
 fn policy_lines(policy: &RoutePolicy) -> Vec<String> {
     let mut lines = Vec::new();
     lines.push(match policy.auth {
-        Auth::None => "forwarded to anybody, without an identity".to_owned(),
+        Auth::None => "forwarded without asking for a session, without an identity".to_owned(),
         Auth::Optional => "without a token: forwarded without an identity; with a bad one: 401".to_owned(),
         Auth::Required => "without a token or with a bad one: 401".to_owned(),
     });

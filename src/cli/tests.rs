@@ -151,7 +151,7 @@ fn explain_says_which_rule_and_what_it_needs() {
         (
             SUCCESS,
             "GET /healthz\n  seen as /healthz, by the rules and by the application alike\n  \
-             rule route-0: routes[0], path /healthz\n  forwarded to anybody, without an identity\n"
+             rule route-0: routes[0], path /healthz\n  forwarded without asking for a session, without an identity\n"
                 .to_owned()
         )
     );

@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 
 use super::problem::KeyPath;
 
-type Environment = BTreeMap<String, String>;
+type OtelVariables = BTreeMap<String, String>;
 
 /// Returns what the variables say: the key, its value and the variable's name.
-pub(super) fn layer(environment: &Environment) -> Vec<(KeyPath, Value, &'static str)> {
+pub(super) fn layer(environment: &OtelVariables) -> Vec<(KeyPath, Value, &'static str)> {
     let mut layer = Vec::new();
     let mut lay = |key: &str, found: Option<(Value, &'static str)>| {
         layer.extend(found.map(|(value, origin)| (KeyPath::of("telemetry.traces").key(key), value, origin)));
@@ -33,7 +33,7 @@ pub(super) fn layer(environment: &Environment) -> Vec<(KeyPath, Value, &'static 
     layer
 }
 
-fn endpoint(environment: &Environment) -> Option<(Value, &'static str)> {
+fn endpoint(environment: &OtelVariables) -> Option<(Value, &'static str)> {
     let protocol = first(environment, ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]);
     let other_protocol = protocol.is_some_and(|(protocol, _)| protocol != "http/protobuf");
     let disabled = set(environment, "OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"));
@@ -48,7 +48,7 @@ fn endpoint(environment: &Environment) -> Option<(Value, &'static str)> {
     Some((Value::from(format!("{}/v1/traces", url.trim_end_matches('/'))), origin))
 }
 
-fn sample(environment: &Environment) -> Option<(Value, &'static str)> {
+fn sample(environment: &OtelVariables) -> Option<(Value, &'static str)> {
     const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
     const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
     match set(environment, SAMPLER) {
@@ -63,14 +63,14 @@ fn sample(environment: &Environment) -> Option<(Value, &'static str)> {
 }
 
 fn first<'a, const N: usize>(
-    environment: &'a Environment,
+    environment: &'a OtelVariables,
     names: [&'static str; N],
 ) -> Option<(&'a str, &'static str)> {
     names.into_iter().find_map(|name| Some((set(environment, name)?, name)))
 }
 
 // OpenTelemetry: an empty variable is one that is not set.
-fn set<'a>(environment: &'a Environment, name: &str) -> Option<&'a str> {
+fn set<'a>(environment: &'a OtelVariables, name: &str) -> Option<&'a str> {
     environment.get(name).map(|text| text.trim()).filter(|text| !text.is_empty())
 }
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::parts::SecretDigest;
 use super::read::{FromKeys, SectionKeys};
+use super::secret_digest::SecretDigest;
 use crate::secret::Secret;
 
 /// How what must happen after a commit is delivered.

@@ -4,21 +4,18 @@
 //! a new one does not compile until it has been given its place.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use ipnet::IpNet;
-use zeroize::Zeroizing;
 
+use super::secret_digest::SecretDigest;
 use super::sessions::{Cache, Redis, Revocation, StoreUrl};
 use super::telemetry::{Format, Level, Traces};
 use super::{
     Address, Admin, Bootstrap, Config, Cookie, Directory, ForwardAuth, IdentityHeaders, Issuer, Lifecycle, Limits,
     OnUnavailable, Outbox, Rebind, RouteRule, Sessions, SurfacesSection, Telemetry, Tenants, Tls, Upstream, Webhooks,
 };
-use crate::secret::Secret;
 
 /// A configuration by what it takes to change it.
 pub struct Parts {
@@ -74,15 +71,6 @@ pub struct SecretDigests {
     pub webhook_secrets: SecretDigest,
     /// Headers for the collector of traces.
     pub collector_headers: SecretDigest,
-}
-
-/// One secret: what logs and metrics call it, and the SHA-256 of what it is, which `Debug` hides.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretDigest {
-    /// Its key in the configuration, e.g. `directory.password`.
-    pub key: &'static str,
-    /// The digest; `None` when the secret is not set.
-    pub digest: Option<Vec<u8>>,
 }
 
 /// Declares [`Fixed`]: each field with its type, and with what the log calls it.
@@ -198,40 +186,6 @@ impl SecretDigests {
     }
 }
 
-impl SecretDigest {
-    /// Returns the digest of a secret that consists of `parts`: unset without any.
-    pub(super) fn of<'s>(key: &'static str, parts: impl IntoIterator<Item = &'s [u8]>) -> Self {
-        let mut parts = parts.into_iter().peekable();
-        let digest = parts.peek().is_some().then(|| {
-            let mut context = Context::new(&SHA256);
-            for part in parts {
-                // With its length, so that no two lists of parts are one text.
-                context.update(&(part.len() as u64).to_be_bytes());
-                context.update(part);
-            }
-            context.finish().as_ref().to_vec()
-        });
-        Self { key, digest }
-    }
-
-    /// Returns the digest of a single secret.
-    pub(super) fn of_secret(key: &'static str, secret: Option<&Secret>) -> Self {
-        Self::of(key, secret.map(|secret| secret.expose().as_bytes()))
-    }
-
-    /// Returns the digest of what a file holds now. One that cannot be read is a problem that its user reports.
-    pub(super) fn of_file(key: &'static str, path: Option<&Path>) -> Self {
-        let content = path.map(|path| Zeroizing::new(std::fs::read(path).unwrap_or_default()));
-        Self::of(key, content.as_ref().map(|content| content.as_slice()))
-    }
-}
-
-impl fmt::Debug for SecretDigest {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "SecretDigest({})", self.key)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::read::secrets_of;
@@ -245,14 +199,5 @@ mod tests {
             let covers = |key: &str| place.strip_prefix(key).is_some_and(|rest| !rest.starts_with('_'));
             assert!(parts.secrets.all().iter().any(|secret| covers(secret.key)), "{place}");
         }
-    }
-
-    #[test]
-    fn a_digest_tells_parts_apart_and_an_empty_secret_from_none() {
-        let digest = |parts: &[&str]| SecretDigest::of("key", parts.iter().map(|part| part.as_bytes())).digest;
-        assert_eq!(digest(&[]), None);
-        assert!(digest(&[""]).is_some());
-        assert_ne!(digest(&["ab", "c"]), digest(&["a", "bc"]));
-        assert_eq!(digest(&["ab", "c"]), digest(&["ab", "c"]));
     }
 }

@@ -56,7 +56,7 @@ pub(super) struct Notes {
 pub(super) struct Fault {
     pub(super) key: KeyPath,
     pub(super) message: String,
-    /// Whether the value may be shown: one under an unknown key may be a secret whose name is misspelt.
+    /// Whether the value may be shown: one under an unknown key may be a secret under a mistaken name.
     pub(super) shown: bool,
 }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::parts::SecretDigest;
 use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
+use super::secret_digest::SecretDigest;
 use super::upstream::UpstreamUrl;
 use crate::secret::Secret;
 

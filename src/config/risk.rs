@@ -89,7 +89,7 @@ fn directory(config: &Config, found: &mut Vec<Finding>) {
 
 fn issuers(config: &Config, found: &mut Vec<Finding>) {
     if config.clerk.is_none() && config.issuers.is_empty() {
-        let message = "no issuer is configured: nobody can sign in with a JWT, only guests get sessions";
+        let message = "no issuer is configured: no JWT can be exchanged, only guests get sessions";
         found.push(Finding::new(KeyPath::of("clerk"), message));
     }
     for (at, issuer) in all_issuers(config) {
@@ -98,7 +98,7 @@ fn issuers(config: &Config, found: &mut Vec<Finding>) {
             found.push(Finding::new(at.key("authorized_parties"), message));
         }
         if issuer.jwks_url.as_deref().is_some_and(goes_in_clear) {
-            let message = "fetches keys in clear: whoever can change them on the way can sign in as anybody";
+            let message = "fetches keys in clear: an attacker who changes them on the way can sign in as any user";
             found.push(Finding::new(at.key("jwks_url"), message));
         }
     }

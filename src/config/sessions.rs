@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::parts::SecretDigest;
 use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
+use super::secret_digest::SecretDigest;
 use crate::secret::Secret;
 
 /// Tokens, the session store, cache and revocation.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::parts::SecretDigest;
 use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
+use super::secret_digest::SecretDigest;
 use crate::secret::Secret;
 
 /// Logs and traces.

@@ -106,7 +106,7 @@ fn the_defaults_load_alone() {
     assert!(config.clerk.is_none());
     assert_eq!(hash.len(), 12);
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(warnings, ["clerk: no issuer is configured: nobody can sign in with a JWT, only guests get sessions"]);
+    assert_eq!(warnings, ["clerk: no issuer is configured: no JWT can be exchanged, only guests get sessions"]);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn later_files_win_key_by_key_and_the_environment_wins_over_all() {
     assert_eq!(config.sessions.ttl, Duration::from_mins(20), "b over a");
     assert_eq!(config.sessions.max_per_principal, 3, "a stands where b says nothing");
     assert_eq!(config.listen.to_string(), "127.0.0.1:3", "environment over b");
-    assert_eq!(config.sessions.cache.capacity, 100_000, "default where nobody says anything");
+    assert_eq!(config.sessions.cache.capacity, 100_000, "default where no layer says anything");
 }
 
 #[test]

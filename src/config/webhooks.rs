@@ -9,8 +9,8 @@ use serde_json::Value;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::parts::SecretDigest;
 use super::read::{FromKeys, FromTree, Notes, SectionKeys, TreePlace};
+use super::secret_digest::SecretDigest;
 use super::values::secret;
 
 /// What every signing secret begins with (contracts §10).

@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use super::sql::{Result, Row};
+use super::sql::{Result, SqlRow};
 use super::{Directory, DirectoryError};
 use crate::model::{PrincipalId, ProviderId, Subject};
 use crate::time::Timestamp;
@@ -58,7 +58,7 @@ impl Directory {
     }
 }
 
-fn user_id(row: &Row) -> Result<PrincipalId> {
+fn user_id(row: &SqlRow) -> Result<PrincipalId> {
     parsed(&row.text(0)?)
 }
 

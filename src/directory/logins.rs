@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::sql::{Result, Row, Value};
+use super::sql::{Result, SqlRow, Value};
 use super::{Directory, DirectoryError};
 use crate::model::{NewSession, PrincipalId, ProviderId, TenantId, role};
 use crate::telemetry::with_causes;
@@ -119,13 +119,13 @@ impl Directory {
     pub async fn list_tenants(&self, user: &PrincipalId) -> Result<Vec<TenantId>> {
         let list = "select tenant from doorward_user_tenants where user_id = $1 order by tenant";
         let rows = self.pool.rows(list, &[user.as_str().into()]).await?;
-        let tenant = |row: &Row| {
+        let tenant = |row: &SqlRow| {
             row.text(0)?.parse().map_err(|_| DirectoryError::Inconsistent("a tenant that cannot be a header's value"))
         };
         rows.iter().map(tenant).collect()
     }
 
-    async fn login_status_row(&self, login: &NewSession) -> Result<Row> {
+    async fn login_status_row(&self, login: &NewSession) -> Result<SqlRow> {
         let (principal, origin) = (&login.principal, &login.origin);
         let values: [Value<'_>; 4] = [
             principal.id.as_str().into(),
@@ -138,7 +138,7 @@ impl Directory {
     }
 }
 
-fn login_status(row: &Row, login: &NewSession, now: Timestamp) -> Result<LoginStatus> {
+fn login_status(row: &SqlRow, login: &NewSession, now: Timestamp) -> Result<LoginStatus> {
     let epochs = RevocationEpochs { user: row.maybe_int(1)?.unwrap_or(0), tenant: row.maybe_int(2)?.unwrap_or(0) };
     let since = i64::try_from(login.authenticated_at.0).unwrap_or(i64::MAX);
     let login_until = row.maybe_int(4)?.and_then(|until| u64::try_from(until).ok()).map(Timestamp);

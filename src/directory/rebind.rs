@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::outbox::{EventId, OutboxEvent, enqueue};
 use super::reown::{Owners, Reown, ReownPlan};
-use super::sql::{Result, Row, Tx};
+use super::sql::{Result, SqlRow, Tx};
 use super::{Directory, DirectoryError, Generation};
 use crate::model::{Principal, PrincipalId, TenantId};
 use crate::time::Timestamp;
@@ -305,7 +305,7 @@ impl RebindRequest {
     }
 }
 
-fn device(row: &Row) -> Result<LockedDevice> {
+fn device(row: &SqlRow) -> Result<LockedDevice> {
     Ok(LockedDevice {
         generation: generation(row.int(0)?)?,
         guest_seen: row.int(1)? == 1,
@@ -314,7 +314,7 @@ fn device(row: &Row) -> Result<LockedDevice> {
     })
 }
 
-fn claim(row: &Row) -> Result<RebindClaim> {
+fn claim(row: &SqlRow) -> Result<RebindClaim> {
     Ok(RebindClaim {
         tenant: parsed(&row.text(0)?)?,
         device: row.text(1)?,

@@ -4,7 +4,7 @@
 //! One that is written in the operation's transaction exists if and only if that was committed.
 
 use super::Directory;
-use super::sql::{Result, Row, Tx};
+use super::sql::{Result, SqlRow, Tx};
 use crate::time::Timestamp;
 
 const FIND: &str = "select body from doorward_receipts where scope = $1 and id = $2 and until > $3";
@@ -61,6 +61,6 @@ impl Tx {
     }
 }
 
-fn receipt(rows: &[Row]) -> Result<Option<Receipt>> {
+fn receipt(rows: &[SqlRow]) -> Result<Option<Receipt>> {
     rows.first().map(|row| Ok(Receipt { body: row.maybe_text(0)? })).transpose()
 }

@@ -55,7 +55,7 @@ pub(super) enum Value<'a> {
 }
 
 /// One row of an answer; columns are counted from 0.
-pub(super) enum Row {
+pub(super) enum SqlRow {
     Sqlite(SqliteRow),
     Postgres(PgRow),
 }
@@ -110,15 +110,15 @@ impl Database {
     }
 
     /// Runs a query on its own.
-    pub(super) async fn rows(&self, sql: impl SqlSafeStr, values: &[Value<'_>]) -> Result<Vec<Row>> {
+    pub(super) async fn rows(&self, sql: impl SqlSafeStr, values: &[Value<'_>]) -> Result<Vec<SqlRow>> {
         match &self.engine {
             Engine::Sqlite(pool) => {
                 let rows = within(self.deadline, bound!(sql, values).fetch_all(pool)).await?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
+                Ok(rows.into_iter().map(SqlRow::Sqlite).collect())
             }
             Engine::Postgres(pool) => {
                 let rows = within(self.deadline, bound!(sql, values).fetch_all(pool)).await?;
-                Ok(rows.into_iter().map(Row::Postgres).collect())
+                Ok(rows.into_iter().map(SqlRow::Postgres).collect())
             }
         }
     }
@@ -164,15 +164,15 @@ impl Tx {
     }
 
     /// Runs a query.
-    pub(super) async fn rows(&mut self, sql: impl SqlSafeStr, values: &[Value<'_>]) -> Result<Vec<Row>> {
+    pub(super) async fn rows(&mut self, sql: impl SqlSafeStr, values: &[Value<'_>]) -> Result<Vec<SqlRow>> {
         match &mut self.engine {
             TxEngine::Sqlite(tx) => {
                 let rows = within(self.deadline, bound!(sql, values).fetch_all(&mut **tx)).await?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
+                Ok(rows.into_iter().map(SqlRow::Sqlite).collect())
             }
             TxEngine::Postgres(tx) => {
                 let rows = within(self.deadline, bound!(sql, values).fetch_all(&mut **tx)).await?;
-                Ok(rows.into_iter().map(Row::Postgres).collect())
+                Ok(rows.into_iter().map(SqlRow::Postgres).collect())
             }
         }
     }
@@ -202,7 +202,7 @@ impl Tx {
     }
 }
 
-impl Row {
+impl SqlRow {
     /// Returns a column that is never null.
     pub(super) fn text(&self, column: usize) -> Result<String> {
         Ok(match self {

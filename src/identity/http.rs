@@ -15,7 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub(super) const BODY_BYTES_MAX: usize = 256 * 1024;
 
 /// The address of a key set.
-pub(super) struct Endpoint {
+pub(super) struct KeySetEndpoint {
     client: Client,
 }
 
@@ -37,7 +37,7 @@ pub(super) enum FetchError {
     Status(StatusCode),
 }
 
-impl Endpoint {
+impl KeySetEndpoint {
     /// Returns an endpoint whose certificate must come from an authority in the PEM file `ca`, or
     /// from one the system trusts when `ca` is absent.
     pub(super) fn new(url: &str, ca: Option<&Path>) -> Result<Self, EndpointError> {

@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::http::{BODY_BYTES_MAX, Endpoint, FetchError};
+use super::http::{BODY_BYTES_MAX, FetchError, KeySetEndpoint};
 use super::keys::{KeySet, KeySetError};
 use crate::metrics::Metrics;
 use crate::telemetry::audit::{Action, Event};
@@ -29,7 +29,7 @@ const STALE_MAX: Duration = Duration::from_hours(24);
 /// Where an issuer's keys come from.
 pub(super) enum KeySource {
     /// A key set on the network.
-    Url(Endpoint),
+    Url(KeySetEndpoint),
     /// A key set in a file.
     JwksFile(PathBuf),
     /// A single key in a file.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::clerk::Clerk;
-use super::http::Endpoint;
+use super::http::KeySetEndpoint;
 use super::jwks::{KeyCache, KeySource};
 use super::jws::Jws;
 use super::namespace::Namespace;
@@ -102,7 +102,7 @@ impl Providers {
 fn source(rules: &Issuer) -> Result<KeySource, String> {
     match (&rules.jwks_url, &rules.jwks_file, &rules.pem_file) {
         (Some(url), None, None) => {
-            Endpoint::new(url, rules.ca.as_deref()).map(KeySource::Url).map_err(|error| with_causes(&error))
+            KeySetEndpoint::new(url, rules.ca.as_deref()).map(KeySource::Url).map_err(|error| with_causes(&error))
         }
         (None, Some(path), None) => Ok(KeySource::JwksFile(path.clone())),
         (None, None, Some(path)) => Ok(KeySource::PemFile(path.clone())),

@@ -123,7 +123,7 @@ impl SessionId {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// Returns the id with these bytes, whatever they are: it finds a session only if one has it.
+    /// Returns the id with these bytes, which need not be a session's: then it finds none.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }

@@ -107,8 +107,8 @@ impl SessionSecret {
     }
 
     /// Returns what the record of `session` holds in the secret's place: 24 bytes of SHA-256 over both.
-    /// It depends on nothing else, so all tokens of a session, whatever their kind, turn, expiry or
-    /// key, have the same one.
+    /// It depends on nothing else: tokens of one session that differ in kind, turn, expiry or key have the
+    /// same one.
     pub fn verifier(&self, session: SessionId) -> Verifier {
         let mut input = Zeroizing::new([0; 32]);
         let (id, secret) = input.split_at_mut(16);

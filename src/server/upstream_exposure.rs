@@ -84,7 +84,7 @@ impl UpstreamExposure {
         self.health.mark_unexposed(*seen == Exposure::Closed);
         match seen {
             Exposure::Closed if looked_before => {
-                tracing::info!("Nobody listens on the application's port beyond loopback");
+                tracing::info!("The application's port is not open beyond loopback");
             }
             Exposure::Closed => {}
             Exposure::Open(addresses) => {
@@ -92,7 +92,7 @@ impl UpstreamExposure {
                 tracing::warn!(
                     addresses = addresses.join(", "),
                     "The application can be reached without Doorward; let it listen on 127.0.0.1 only, or let a \
-                     NetworkPolicy admit nobody to its port"
+                     NetworkPolicy admit no client to its port"
                 );
             }
             Exposure::Unknown(error) => tracing::warn!(

@@ -44,12 +44,12 @@ pub struct Started {
     pub expires_in: Duration,
     keys: Arc<TokenKeys>,
     secret: SessionSecret,
-    deadlines: Deadlines,
+    deadlines: CredentialDeadlines,
 }
 
 /// When each credential ends; the start of time for one that was not asked for.
 #[derive(Clone, Copy, Debug, Default)]
-struct Deadlines {
+struct CredentialDeadlines {
     opaque: Timestamp,
     cookie: Timestamp,
     refresh: Timestamp,
@@ -127,13 +127,13 @@ impl Sessions {
         }
     }
 
-    fn deadlines(&self, handout: Handout, now: Timestamp) -> Deadlines {
+    fn deadlines(&self, handout: Handout, now: Timestamp) -> CredentialDeadlines {
         let (opaque, refresh) = (now.plus(self.policy.ttl), now.plus(self.policy.refresh_ttl));
         let cookie = handout.cookie.map(|life| match life {
             CookieLife::Fixed => opaque,
             CookieLife::Sliding => now.plus(self.policy.cookie_max),
         });
-        Deadlines {
+        CredentialDeadlines {
             opaque: if handout.opaque { whole_seconds(opaque) } else { Timestamp(0) },
             cookie: cookie.map(whole_seconds).unwrap_or_default(),
             refresh: if handout.refresh { whole_seconds(refresh) } else { Timestamp(0) },

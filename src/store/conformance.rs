@@ -180,11 +180,11 @@ async fn a_created_session_is_found_whole(case: Case) {
 }
 
 async fn an_unknown_session_is_not_found(case: Case) {
-    case.stored("somebody").await;
-    let never_stored = case.session("somebody");
+    case.stored("holder").await;
+    let never_stored = case.session("holder");
     assert_eq!(case.find(&never_stored).await, None);
     assert!(!case.store.revocations().is_revoked(&never_stored.id));
-    assert_eq!(case.list("nobody").await, []);
+    assert_eq!(case.list("stranger").await, []);
 }
 
 async fn an_expired_session_is_not_found(case: Case) {

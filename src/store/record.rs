@@ -44,7 +44,7 @@ pub(super) struct Head {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Fields<'a> {
+struct RecordFields<'a> {
     #[serde(rename = "k")]
     kind: &'a str,
     #[serde(rename = "u")]
@@ -154,7 +154,7 @@ pub(super) fn decode_end(bytes: &[u8]) -> Result<(End, &[u8]), StoreError> {
 /// Returns the record of `session` in the current format; `Corrupt` never happens for a session made
 /// from parsed parts.
 pub fn encode(session: &Session) -> Result<Vec<u8>, StoreError> {
-    let fields = Fields {
+    let fields = RecordFields {
         kind: session.principal.kind.as_str(),
         principal: session.principal.id.as_str(),
         tenant: session.principal.tenant.as_str(),
@@ -214,7 +214,7 @@ fn moment(bytes: &[u8]) -> Option<(Timestamp, &[u8])> {
 }
 
 fn decode_map(id: SessionId, head: Head, map: &[u8]) -> Result<Session, Undecodable> {
-    let fields: Fields<'_> = rmp_serde::from_slice(map)?;
+    let fields: RecordFields<'_> = rmp_serde::from_slice(map)?;
     let principal =
         Principal { kind: fields.kind.parse()?, id: fields.principal.parse()?, tenant: fields.tenant.parse()? };
     Ok(Session {

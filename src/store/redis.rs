@@ -14,10 +14,10 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use self::client::{Deadlines, Target};
-use self::journal::{Filing, Journal, Revocation};
+use self::client::{RedisDeadlines, Target};
+use self::journal::{Filing, Journal, PendingEnd};
 use self::keys::{Keys, id_text, parse_id};
-use self::link::{Cause, Link, Op, Sender};
+use self::link::{Cause, CommandSender, Link, StoreOp};
 use self::scripts::Scripts;
 use super::revocations::Revocations;
 use super::{Created, Listed, Page, Presented, Rotated, SessionStore, Stamp, StoreError, Touch, record};
@@ -64,9 +64,9 @@ pub struct RedisStore {
     metrics: Arc<Metrics>,
     revocations: Arc<Revocations>,
     journal: Arc<Journal>,
-    sender: Sender,
+    sender: CommandSender,
     link: ArcSwapOption<Link>,
-    deadlines: Deadlines,
+    deadlines: RedisDeadlines,
     heartbeat: Duration,
     lease: Duration,
     /// How long the longest credential lives.
@@ -91,7 +91,7 @@ impl RedisStore {
     ) -> Result<Arc<Self>, RedisConfigError> {
         let heartbeat = config.revocation.heartbeat;
         let answer = heartbeat.max(config.redis.timeout);
-        let deadlines = Deadlines { connect: config.redis.connect_timeout, answer };
+        let deadlines = RedisDeadlines { connect: config.redis.connect_timeout, answer };
         let target = Target::new(config, deadlines)?;
         let keys = Arc::new(Keys::new(&config.redis.key_prefix, target.is_cluster()));
         Ok(Arc::new(Self {
@@ -99,7 +99,7 @@ impl RedisStore {
             scripts: Scripts::new(),
             revocations: Revocations::new(clock.clone()),
             journal: Journal::new(clock.clone(), metrics.clone(), REAPPLY_WINDOW),
-            sender: Sender::new(config.redis.timeout, metrics.clone()),
+            sender: CommandSender::new(config.redis.timeout, metrics.clone()),
             link: ArcSwapOption::empty(),
             deadlines,
             heartbeat,
@@ -134,7 +134,7 @@ impl RedisStore {
         self.target.load().is_cluster().then_some(CLUSTER_CACHE_TTL)
     }
 
-    fn linked(&self, op: Op) -> Result<Arc<Link>, StoreError> {
+    fn linked(&self, op: StoreOp) -> Result<Arc<Link>, StoreError> {
         self.link.load_full().ok_or_else(|| self.sender.refuse(op, Cause::NotConnected))
     }
 
@@ -152,7 +152,7 @@ impl RedisStore {
         millis(expires_at.since(now) + self.keep_ended).max(1)
     }
 
-    async fn carry_out(&self, op: Op, filing: Filing<'_>) -> Result<u64, StoreError> {
+    async fn carry_out(&self, op: StoreOp, filing: Filing<'_>) -> Result<u64, StoreError> {
         let link = self.linked(op)?;
         let ended = match filing.revocation() {
             Some(revocation) => self.apply(&link, revocation).await?,
@@ -163,13 +163,13 @@ impl RedisStore {
     }
 
     async fn run_rotation(&self, id: SessionId, presented: Presented, now: Timestamp) -> Result<Rotated, StoreError> {
-        let link = self.linked(Op::Rotate)?;
+        let link = self.linked(StoreOp::Rotate)?;
         let mut script = self.scripts.rotate.key(self.keys.session(id));
         script.arg(presented.turn).arg(&presented.verifier.0[..]).arg(&presented.agent.0[..]);
         script.arg(millis(presented.grace)).arg(now.0);
         let mut connection = link.write.connection();
         let sending = async move { script.invoke_async::<(String, Option<Vec<u8>>)>(&mut connection).await };
-        let (word, record) = self.sender.send(Op::Rotate, &link, &link.write, sending).await?;
+        let (word, record) = self.sender.send(StoreOp::Rotate, &link, &link.write, sending).await?;
         let Some(record) = record else { return Ok(Rotated::Gone) };
         let session = record::decode(id, &record)?;
         match word.as_str() {
@@ -185,7 +185,7 @@ impl RedisStore {
 #[async_trait]
 impl SessionStore for RedisStore {
     async fn create(&self, session: &Session, cap: u32, now: Timestamp) -> Result<Created, StoreError> {
-        let link = self.linked(Op::Create)?;
+        let link = self.linked(StoreOp::Create)?;
         let (shard, tenant, principal) = (session.id.shard(), &session.principal.tenant, &session.principal.id);
         let expires_at = self.credentials_end(now);
         let mut script = self.scripts.create.key(self.keys.session(session.id));
@@ -197,7 +197,7 @@ impl SessionStore for RedisStore {
         self.filing(&mut script, shard, End { reason: EndReason::Evicted, at: now });
         let mut connection = link.write.connection();
         let sending = async move { script.invoke_async::<Vec<String>>(&mut connection).await };
-        let answer = self.sender.send(Op::Create, &link, &link.write, sending).await?;
+        let answer = self.sender.send(StoreOp::Create, &link, &link.write, sending).await?;
         match answer.split_first() {
             Some((word, evicted)) if word == "stored" => {
                 let evicted: Vec<SessionId> = evicted.iter().filter_map(|id| parse_id(id)).collect();
@@ -212,15 +212,15 @@ impl SessionStore for RedisStore {
 
     // What this replica refuses is gone for it, also while Redis could not be told to delete it.
     async fn find(&self, id: SessionId, stamp: Stamp, now: Timestamp) -> Result<Option<Session>, StoreError> {
-        let link = self.linked(Op::Find)?;
+        let link = self.linked(StoreOp::Find)?;
         if link.generation != stamp.generation || !self.revocations.is_current() {
-            return Err(self.sender.refuse(Op::Find, Cause::NotConnected));
+            return Err(self.sender.refuse(StoreOp::Find, Cause::NotConnected));
         }
         let mut command = redis::cmd("GET");
         command.arg(self.keys.session(id));
         let mut connection = link.read.connection();
         let sending = async move { command.query_async::<Option<Vec<u8>>>(&mut connection).await };
-        let found = self.sender.send(Op::Find, &link, &link.read, sending).await?;
+        let found = self.sender.send(StoreOp::Find, &link, &link.read, sending).await?;
         let session = found.map(|bytes| record::decode(id, &bytes)).transpose()?;
         Ok(session.filter(|session| !session.is_expired(now) && !self.revocations.is_revoked(&id)))
     }
@@ -229,13 +229,13 @@ impl SessionStore for RedisStore {
         if self.revocations.is_revoked(&id) {
             return Ok(false);
         }
-        let link = self.linked(Op::Touch)?;
+        let link = self.linked(StoreOp::Touch)?;
         let mut script = self.scripts.touch.key(self.keys.session(id));
         script.arg(touch.seen.0).arg(touch.extend_to.unwrap_or_default().0).arg(now.0);
         script.arg(millis(self.keep_ended)).arg(self.keys.index_prefix(id.shard()));
         let mut connection = link.write.connection();
         let sending = async move { script.invoke_async::<i64>(&mut connection).await };
-        match self.sender.send(Op::Touch, &link, &link.write, sending).await? {
+        match self.sender.send(StoreOp::Touch, &link, &link.write, sending).await? {
             0 => Ok(false),
             1 => Ok(true),
             newer => Err(StoreError::NewerRecord(u8::try_from(-newer).unwrap_or(u8::MAX))),
@@ -256,14 +256,14 @@ impl SessionStore for RedisStore {
         let filings: Vec<_> = apply::by_shard(sessions, end).into_iter().map(|one| self.journal.file(one)).collect();
         // After one failure the rest is left to the journal: the caller's time is bounded.
         for filing in filings {
-            self.carry_out(Op::End, filing).await?;
+            self.carry_out(StoreOp::End, filing).await?;
         }
         Ok(())
     }
 
     async fn end_principal(&self, tenant: &TenantId, principal: &PrincipalId, end: End) -> Result<u64, StoreError> {
-        let revocation = Revocation::Principal { tenant: tenant.clone(), principal: principal.clone(), end };
-        self.carry_out(Op::EndPrincipal, self.journal.file(revocation)).await
+        let revocation = PendingEnd::Principal { tenant: tenant.clone(), principal: principal.clone(), end };
+        self.carry_out(StoreOp::EndPrincipal, self.journal.file(revocation)).await
     }
 
     async fn list(
@@ -277,13 +277,13 @@ impl SessionStore for RedisStore {
     }
 
     async fn claim_once(&self, digest: &[u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
-        let link = self.linked(Op::Claim)?;
+        let link = self.linked(StoreOp::Claim)?;
         let lifetime = millis(until.since(now)).max(1);
         let mut command = redis::cmd("SET");
         command.arg(self.keys.claim(digest)).arg("").arg("NX").arg("PX").arg(lifetime);
         let mut connection = link.write.connection();
         let sending = async move { command.query_async::<Option<String>>(&mut connection).await };
-        Ok(self.sender.send(Op::Claim, &link, &link.write, sending).await?.is_some())
+        Ok(self.sender.send(StoreOp::Claim, &link, &link.write, sending).await?.is_some())
     }
 
     fn revocations(&self) -> &Arc<Revocations> {

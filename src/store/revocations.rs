@@ -58,7 +58,7 @@ pub struct Revocations {
     heard_until: AtomicU64,
     /// The same of the generation that was vouched for before the last one.
     heard_until_before: AtomicU64,
-    /// Held by whoever moves generation or lease: two moves never interleave. Readers take no lock.
+    /// Held while generation or lease move: two moves never interleave. Readers take no lock.
     moving: Mutex<()>,
     stripes: Vec<AtomicU64>,
     tombstones: RwLock<Tombstones>,
@@ -161,7 +161,7 @@ impl Revocations {
         Monotonic(self.lease_until.load(Ordering::SeqCst))
     }
 
-    /// Returns whether `id` is known to be revoked. Authoritative, whatever any store says.
+    /// Returns whether `id` is known to be revoked. Authoritative: a store that says otherwise has not heard of it yet.
     pub fn is_revoked(&self, id: &SessionId) -> bool {
         self.tombstone_count.load(Ordering::SeqCst) > 0 && self.tombstones_read().contains_key(id)
     }

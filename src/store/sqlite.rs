@@ -35,7 +35,7 @@ mod statements;
 mod tests;
 mod upkeep;
 
-use journal::{Journal, Pending};
+use journal::{AttemptJournal, Pending};
 pub use open::OpenError;
 
 /// The end of a refusal until the file has told the session's own.
@@ -49,7 +49,7 @@ pub struct SqliteStore {
     /// stream of sign-ins could then starve a revocation.
     gate: tokio::sync::Mutex<()>,
     revocations: Arc<Revocations>,
-    journal: Journal,
+    journal: AttemptJournal,
     /// The count of ends by other processes that this one knows of.
     outside_seen: AtomicI64,
     /// How long ended sessions stay known; zero for not at all.
@@ -62,7 +62,7 @@ pub struct SqliteStore {
 }
 
 /// A session that a transaction ends.
-struct Ended {
+struct EndedSession {
     id: SessionId,
     expires_at: Timestamp,
 }
@@ -121,7 +121,7 @@ impl SqliteStore {
             connections,
             gate: tokio::sync::Mutex::default(),
             revocations: Revocations::sole(clock.clone()),
-            journal: Journal::new(metrics.revocation_journal_depth.clone()),
+            journal: AttemptJournal::new(metrics.revocation_journal_depth.clone()),
             outside_seen: AtomicI64::new(outside),
             keep_ended,
             clock,
@@ -146,7 +146,7 @@ impl SqliteStore {
     }
 
     // See the module's header for why twice.
-    async fn commit(&self, mut transaction: Transaction<'_, Sqlite>, ended: &[Ended]) -> sqlx::Result<()> {
+    async fn commit(&self, mut transaction: Transaction<'_, Sqlite>, ended: &[EndedSession]) -> sqlx::Result<()> {
         let Some(last_end) = ended.iter().map(|session| session.expires_at).max() else {
             return transaction.commit().await;
         };
@@ -176,8 +176,8 @@ impl SqliteStore {
         Ok(Created::Stored { evicted: evicted.into_iter().map(|session| session.id).collect() })
     }
 
-    fn filing(&self, end: End) -> statements::Filing {
-        statements::Filing { end, keep: !self.keep_ended.is_zero() }
+    fn filing(&self, end: End) -> statements::EndFiling {
+        statements::EndFiling { end, keep: !self.keep_ended.is_zero() }
     }
 
     async fn end_within(&self, ids: &[SessionId], end: End) -> sqlx::Result<()> {
@@ -197,7 +197,7 @@ impl SqliteStore {
         tenant: &TenantId,
         principal: &PrincipalId,
         end: End,
-    ) -> sqlx::Result<Vec<Ended>> {
+    ) -> sqlx::Result<Vec<EndedSession>> {
         let _turn = self.gate.lock().await;
         let mut transaction = self.connections.durable.begin_with("BEGIN IMMEDIATE").await?;
         statements::raise_not_before(&mut transaction, tenant, principal, end.at).await?;

@@ -18,7 +18,7 @@ async fn two_replicas_that_start_on_an_empty_postgresql_at_once_both_come_up() {
 #[tokio::test]
 async fn guests_are_told_that_nobody_can_know_them_while_the_database_is_away() {
     let postgres = Postgres::start().await;
-    let doorward = Doorward::builder().database("postgres://nobody@127.0.0.1:1/none").start().await;
+    let doorward = Doorward::builder().database("postgres://unused@127.0.0.1:1/none").start().await;
     let refused: Response =
         doorward.client().post("/auth/anonymous").json(&serde_json::json!({ "device_id": "a-device" })).send().await;
     assert_eq!((refused.status, refused.text().as_str()), (503, r#"{"detail":"Session store unavailable"}"#));

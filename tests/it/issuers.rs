@@ -225,7 +225,7 @@ async fn of_several_first_sign_ins_on_two_replicas_one_makes_the_user() {
 
 #[tokio::test]
 async fn without_the_directory_a_second_issuers_users_cannot_be_known_and_the_first_ones_are() {
-    let nowhere = |builder: Builder| builder.database("postgres://nobody@127.0.0.1:1/none");
+    let nowhere = |builder: Builder| builder.database("postgres://unused@127.0.0.1:1/none");
     let site = Site::start_with("", nowhere).await;
     let jwt = site.partner.mint(&alice());
     let bearer = format!("Bearer {jwt}");

@@ -116,9 +116,17 @@ async fn names_types_and_labels_are_a_contract_and_promtool_has_no_complaint() {
 #[tokio::test]
 async fn every_closed_combination_is_at_zero_from_the_start() {
     let (redis, idp) = (Redis::start().await, Idp::start().await);
-    for doorward in
-        [Doorward::builder().idp(&idp).start().await, Doorward::builder().idp(&idp).store(&redis.url()).start().await]
-    {
+    let embedded = Doorward::builder().idp(&idp).start().await;
+    let shared = Doorward::builder().idp(&idp).store(&redis.url()).start().await;
+    for (doorward, backend) in [(embedded, "sqlite"), (shared, "redis")] {
+        for series in [
+            format!("store_operations_total{{backend=\"{backend}\",op=\"create\",result=\"ok\"}}"),
+            format!("store_operations_total{{backend=\"{backend}\",op=\"end\",result=\"ok\"}}"),
+        ] {
+            assert!(Scrape::of(&doorward).await.value(&series).abs() < f64::EPSILON, "{series}");
+        }
+        let up = format!("store_up{{backend=\"{backend}\"}}");
+        assert!(Scrape::of(&doorward).await.value(&up) >= 1.0, "{up}");
         let scrape = Scrape::of(&doorward).await;
         assert!(scrape.0.len() < 1_000, "{} series before any traffic", scrape.0.len());
         for (outcome, reason, principal) in DECISIONS {
@@ -145,8 +153,6 @@ async fn every_closed_combination_is_at_zero_from_the_start() {
             "panics_total",
             "rate_limited_total{limit=\"anonymous\"}",
             "rate_limited_total{limit=\"exchange\"}",
-            "store_operations_total{backend=\"redis\",op=\"create\",result=\"ok\"}",
-            "store_operations_total{backend=\"redis\",op=\"end\",result=\"ok\"}",
             "session_cache_evictions_total{cause=\"expired\"}",
             "session_cache_evictions_total{cause=\"size\"}",
             "session_cache_requests_total{result=\"hit\"}",

@@ -55,7 +55,7 @@ async fn an_application_on_all_addresses_is_told_once_per_change_and_still_serve
 
     let application = moved(application, loopback(port)).await;
     until_metric(&doorward, "0").await;
-    doorward.wait_log("Nobody listens on the application's port beyond loopback").await;
+    doorward.wait_log("The application's port is not open beyond loopback").await;
     assert_eq!(doorward.client().get("/").send().await.status, 200);
     assert_eq!(doorward.logs().matches(TOLD).count(), 1, "{}", doorward.logs());
 

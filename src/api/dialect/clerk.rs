@@ -18,7 +18,7 @@ use crate::api::request_id::RequestId;
 pub(super) const X_CLERK_TRACE_ID: HeaderName = HeaderName::from_static("x-clerk-trace-id");
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct ClerkBody<'a> {
     errors: Vec<Item<'a>>,
     clerk_trace_id: String,
 }
@@ -38,7 +38,7 @@ struct Meta {
 }
 
 pub(super) fn cell(what: &What, request_id: RequestId) -> Cell {
-    let body = Body { errors: items(what), clerk_trace_id: trace_id(request_id) };
+    let body = ClerkBody { errors: items(what), clerk_trace_id: trace_id(request_id) };
     Cell { status: status(what), body: json_text(&body) }
 }
 

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::{Cell, detail};
 use crate::api::json::json_text;
-use crate::api::problem::{CredentialFault, FieldFault, Origin, What, Why};
+use crate::api::problem::{CredentialFault, FaultOrigin, FieldFault, What, Why};
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct EnvelopeBody<'a> {
     success: bool,
     error: Failure<'a>,
 }
@@ -23,7 +23,7 @@ struct Failure<'a> {
 
 pub(super) fn cell(what: &What) -> Cell {
     let (message, code) = words(what);
-    let body = Body { success: false, error: Failure { message, code } };
+    let body = EnvelopeBody { success: false, error: Failure { message, code } };
     Cell { status: status(what), body: json_text(&body) }
 }
 
@@ -77,10 +77,14 @@ fn words(what: &What) -> (Cow<'_, str>, &'static str) {
         What::RefusedWebhook(fault) => (detail::refused_webhook(*fault), "BAD_REQUEST"),
         What::RateLimited { .. } => ("Too many requests", "RATE_LIMITED"),
         What::Internal => ("Internal server error", "INTERNAL_ERROR"),
-        What::BadGateway(Origin::Application) => ("Upstream unavailable", "BAD_GATEWAY"),
-        What::TimedOut(Origin::Application) => ("Upstream timed out", "GATEWAY_TIMEOUT"),
-        What::BadGateway(Origin::Bootstrap(section)) => return (detail::source_unavailable(section), "BAD_GATEWAY"),
-        What::TimedOut(Origin::Bootstrap(section)) => return (detail::source_timed_out(section), "GATEWAY_TIMEOUT"),
+        What::BadGateway(FaultOrigin::Application) => ("Upstream unavailable", "BAD_GATEWAY"),
+        What::TimedOut(FaultOrigin::Application) => ("Upstream timed out", "GATEWAY_TIMEOUT"),
+        What::BadGateway(FaultOrigin::Bootstrap(section)) => {
+            return (detail::source_unavailable(section), "BAD_GATEWAY");
+        }
+        What::TimedOut(FaultOrigin::Bootstrap(section)) => {
+            return (detail::source_timed_out(section), "GATEWAY_TIMEOUT");
+        }
         What::Unavailable(_) => ("Authentication service unavailable", "SERVICE_UNAVAILABLE"),
     };
     (message.into(), code)

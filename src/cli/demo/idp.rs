@@ -113,7 +113,7 @@ async fn key_set(State(idp): State<Arc<DemoIdp>>) -> Response {
 
 async fn token(State(idp): State<Arc<DemoIdp>>, RawQuery(query): RawQuery) -> Response {
     let Some(user) = query.as_deref().and_then(User::parse) else {
-        let expected = "say whom to sign in: /token?user=alice; 1 to 64 letters, digits, - or _\n";
+        let expected = "say which user to sign in: /token?user=alice; 1 to 64 letters, digits, - or _\n";
         return (StatusCode::BAD_REQUEST, expected).into_response();
     };
     match idp.sign(&user) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{EventId, EventKind};
 use crate::directory::Directory;
-use crate::directory::sql::{Result, Row, Value};
+use crate::directory::sql::{Result, SqlRow, Value};
 use crate::time::Timestamp;
 
 /// Events under one lease.
@@ -139,7 +139,7 @@ impl Directory {
     }
 }
 
-fn leased(row: &Row) -> Result<Leased> {
+fn leased(row: &SqlRow) -> Result<Leased> {
     Ok(Leased {
         id: EventId(row.text(0)?),
         body: row.text(1)?,

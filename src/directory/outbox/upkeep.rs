@@ -2,7 +2,7 @@
 
 use super::delivery::{RETRIED, json_array, with_ids};
 use super::{EventId, timestamp};
-use crate::directory::sql::{Result, Row};
+use crate::directory::sql::{Result, SqlRow};
 use crate::directory::{Directory, DirectoryError};
 use crate::time::Timestamp;
 
@@ -98,7 +98,7 @@ impl Directory {
     }
 }
 
-fn listed(row: &Row) -> Result<ListedEvent> {
+fn listed(row: &SqlRow) -> Result<ListedEvent> {
     Ok(ListedEvent {
         id: EventId(row.text(0)?),
         kind: row.text(1)?,
@@ -111,7 +111,7 @@ fn listed(row: &Row) -> Result<ListedEvent> {
     })
 }
 
-fn depth(row: &Row) -> Result<Depth> {
+fn depth(row: &SqlRow) -> Result<Depth> {
     Ok(Depth {
         kind: row.text(0)?,
         state: EventState::named(&row.text(1)?)?,

@@ -2,7 +2,7 @@
 
 use super::{Column, Index, TableDescription};
 use crate::config::rebind::{OnConflict, Table};
-use crate::directory::sql::{Database, Result, Row};
+use crate::directory::sql::{Database, Result, SqlRow};
 
 /// `pg_relation_is_updatable` answers a set of bits; this one is UPDATE.
 const CAN_UPDATE: i64 = 4;
@@ -58,7 +58,7 @@ pub(super) async fn describe(pool: &Database, table: &Table) -> Result<TableDesc
     Ok(TableDescription { problems, unique })
 }
 
-fn about_relation(relation: &Row, table: &Table) -> Result<Vec<&'static str>> {
+fn about_relation(relation: &SqlRow, table: &Table) -> Result<Vec<&'static str>> {
     let kind = relation.text(1)?;
     let deletes = table.on_conflict != OnConflict::Fail;
     let mut problems = Vec::new();

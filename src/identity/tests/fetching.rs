@@ -16,7 +16,7 @@ async fn idp_with_key() -> Idp {
     Idp::start(published(&[(&KEY, KID)])).await
 }
 
-/// A JWT that can only be refused for its `kid`: nobody has to sign it.
+/// A JWT that can only be refused for its `kid`: it needs no signature.
 fn of_unknown_key(kid: &str) -> String {
     format!("{}.AAAA", unsigned(&header(kid).to_string(), &claims_at(START).to_string()))
 }
@@ -304,10 +304,10 @@ async fn each_issuer_has_its_own_keys_and_rules() {
     assert_eq!(verify(theirs(&OTHER_KEY, "user_2b")).await, invalid(Reason::MissingSubject));
     assert_eq!(verify(theirs(&KEY, "p:1")).await, invalid(Reason::SignatureVerificationFailed));
     assert_eq!(verify(bench.jwt(&OTHER_KEY, KID)).await, invalid(Reason::SignatureVerificationFailed));
-    let mut nobody = claims_at(START);
+    let mut unknown = claims_at(START);
     for iss in [json!("https://evil.example.com"), json!([ISSUER]), json!(null)] {
-        nobody["iss"] = iss;
-        assert_eq!(verify(KEY.sign(&header(KID), &nobody)).await, invalid(Reason::IssuerMismatch));
+        unknown["iss"] = iss;
+        assert_eq!(verify(KEY.sign(&header(KID), &unknown)).await, invalid(Reason::IssuerMismatch));
     }
 }
 

@@ -10,9 +10,9 @@ use redis::{RedisResult, ScriptInvocation};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::RedisStore;
-use super::journal::Revocation;
+use super::journal::PendingEnd;
 use super::keys::{id_text, parse_id};
-use super::link::{Cause, Link, Op};
+use super::link::{Cause, Link, StoreOp};
 use super::message::Message;
 use crate::model::{End, EndReason, SessionId, Shard};
 use crate::store::{StoreError, record, shard_of};
@@ -33,25 +33,25 @@ impl RedisStore {
 
     /// Applies a revocation in Redis and publishes it; returns how many sessions it ended there,
     /// where that is known.
-    pub(super) async fn apply(&self, link: &Link, revocation: &Revocation) -> Result<u64, StoreError> {
+    pub(super) async fn apply(&self, link: &Link, revocation: &PendingEnd) -> Result<u64, StoreError> {
         match revocation {
-            Revocation::Sessions { shard, ids, end, expires_at } => {
+            PendingEnd::Sessions { shard, ids, end, expires_at } => {
                 self.apply_sessions(link, *shard, ids, *end, *expires_at).await.map(|()| 0)
             }
-            Revocation::Principal { .. } => self.apply_principal(link, revocation).await,
+            PendingEnd::Principal { .. } => self.apply_principal(link, revocation).await,
         }
     }
 
     /// Tells the other replicas without recording anything: all that is left when Redis refuses
     /// writes. A principal's sessions are not known here and cannot be named.
-    pub(super) async fn publish(&self, link: &Link, revocation: &Revocation) -> Result<(), StoreError> {
-        let Revocation::Sessions { ids, expires_at, .. } = revocation else { return Ok(()) };
+    pub(super) async fn publish(&self, link: &Link, revocation: &PendingEnd) -> Result<(), StoreError> {
+        let PendingEnd::Sessions { ids, expires_at, .. } = revocation else { return Ok(()) };
         let text = Message::unrecorded(&self.nonce(), &self.head(*expires_at), ids);
         let mut command = redis::cmd("PUBLISH");
         command.arg(self.keys.channel()).arg(text);
         let mut connection = link.write.connection();
         let sending = async move { command.query_async::<i64>(&mut connection).await };
-        self.sender.send(Op::End, link, &link.write, sending).await.map(drop)
+        self.sender.send(StoreOp::End, link, &link.write, sending).await.map(drop)
     }
 
     /// Revokes again what a fail-over brought back; a replica does it before it vouches for anything.
@@ -71,8 +71,8 @@ impl RedisStore {
         Ok(())
     }
 
-    async fn alive(&self, link: &Link, revocation: &Revocation) -> RedisResult<u64> {
-        let Revocation::Sessions { ids, .. } = revocation else { return Ok(0) };
+    async fn alive(&self, link: &Link, revocation: &PendingEnd) -> RedisResult<u64> {
+        let PendingEnd::Sessions { ids, .. } = revocation else { return Ok(0) };
         let mut command = redis::cmd("EXISTS");
         for id in ids {
             command.arg(self.keys.session(*id));
@@ -116,12 +116,12 @@ impl RedisStore {
         }
         let mut connection = link.write.connection();
         let sending = async move { script.invoke_async::<i64>(&mut connection).await };
-        self.sender.send(Op::End, link, &link.write, sending).await?;
-        self.wait(link, Op::End).await
+        self.sender.send(StoreOp::End, link, &link.write, sending).await?;
+        self.wait(link, StoreOp::End).await
     }
 
-    async fn apply_principal(&self, link: &Link, revocation: &Revocation) -> Result<u64, StoreError> {
-        let Revocation::Principal { tenant, principal, end } = revocation else { return Ok(0) };
+    async fn apply_principal(&self, link: &Link, revocation: &PendingEnd) -> Result<u64, StoreError> {
+        let PendingEnd::Principal { tenant, principal, end } = revocation else { return Ok(0) };
         // Counted from now: a retry may come long after the revocation was asked for.
         let (shard, expires_at) = (shard_of(tenant, principal), self.credentials_end(self.clock.now()));
         let mut script = self.scripts.end_principal.key(self.keys.index(tenant, principal));
@@ -131,15 +131,15 @@ impl RedisStore {
         self.filing(&mut script, shard, *end);
         let mut connection = link.write.connection();
         let sending = async move { script.invoke_async::<(u64, Vec<String>)>(&mut connection).await };
-        let (ended, ids) = self.sender.send(Op::EndPrincipal, link, &link.write, sending).await?;
+        let (ended, ids) = self.sender.send(StoreOp::EndPrincipal, link, &link.write, sending).await?;
         let ids: Vec<SessionId> = ids.iter().filter_map(|id| parse_id(id)).collect();
         self.deny(&ids, expires_at);
-        self.wait(link, Op::EndPrincipal).await?;
+        self.wait(link, StoreOp::EndPrincipal).await?;
         Ok(ended)
     }
 
     // WAIT answers for the connection it is sent on: it counts the replicas that have all its writes.
-    async fn wait(&self, link: &Link, op: Op) -> Result<(), StoreError> {
+    async fn wait(&self, link: &Link, op: StoreOp) -> Result<(), StoreError> {
         if self.wait_replicas == 0 {
             return Ok(());
         }
@@ -165,7 +165,7 @@ impl RedisStore {
 }
 
 /// Returns revocations of one shard and at most 500 sessions each.
-pub(super) fn by_shard(sessions: Vec<(SessionId, Timestamp)>, end: End) -> Vec<Revocation> {
+pub(super) fn by_shard(sessions: Vec<(SessionId, Timestamp)>, end: End) -> Vec<PendingEnd> {
     let mut shards: BTreeMap<u16, (Shard, Vec<SessionId>, Timestamp)> = BTreeMap::new();
     for (id, ends) in sessions {
         let shard = id.shard();
@@ -175,7 +175,7 @@ pub(super) fn by_shard(sessions: Vec<(SessionId, Timestamp)>, end: End) -> Vec<R
     }
     let chunked = |(shard, ids, expires_at): (Shard, Vec<SessionId>, Timestamp)| {
         let chunks: Vec<Vec<SessionId>> = ids.chunks(CHUNK).map(<[SessionId]>::to_vec).collect();
-        chunks.into_iter().map(move |ids| Revocation::Sessions { shard, ids, end, expires_at })
+        chunks.into_iter().map(move |ids| PendingEnd::Sessions { shard, ids, end, expires_at })
     };
     shards.into_values().flat_map(chunked).collect()
 }

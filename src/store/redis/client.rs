@@ -83,9 +83,9 @@ pub(super) struct Opened {
     pub(super) write: Connection,
 }
 
-/// Deadlines of connections.
+/// RedisDeadlines of connections.
 #[derive(Clone, Copy)]
-pub(super) struct Deadlines {
+pub(super) struct RedisDeadlines {
     /// To connect to one server.
     pub(super) connect: Duration,
     /// For the slowest single answer.
@@ -94,7 +94,7 @@ pub(super) struct Deadlines {
 
 impl Target {
     /// Returns the target that the configuration names.
-    pub(super) fn new(config: &config::Sessions, deadlines: Deadlines) -> Result<Self, RedisConfigError> {
+    pub(super) fn new(config: &config::Sessions, deadlines: RedisDeadlines) -> Result<Self, RedisConfigError> {
         let certificates = certificates(&config.redis)?;
         let password = config.redis.password.as_ref();
         match &config.store {
@@ -139,7 +139,7 @@ impl Target {
     }
 
     /// Returns how long one attempt to connect may take.
-    pub(super) fn patience(&self, deadlines: Deadlines) -> Duration {
+    pub(super) fn patience(&self, deadlines: RedisDeadlines) -> Duration {
         let servers = match self {
             Self::Single(_) => 1,
             Self::Sentinel { sentinels, .. } => 1 + sentinels,
@@ -151,7 +151,7 @@ impl Target {
     /// Connects; `push` is called from the driver of the subscribed connection.
     pub(super) async fn open(
         &self,
-        deadlines: Deadlines,
+        deadlines: RedisDeadlines,
         push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> RedisResult<Opened> {
         let plain = AsyncConnectionConfig::new()
@@ -285,7 +285,7 @@ fn cluster(
     urls: &[Secret],
     password: Option<&Secret>,
     certificates: Option<TlsCertificates>,
-    deadlines: Deadlines,
+    deadlines: RedisDeadlines,
 ) -> Result<Target, RedisConfigError> {
     let nodes = urls.iter().map(|url| single(url, password, certificates.as_ref())).collect::<Result<Vec<_>, _>>()?;
     let infos: Vec<ConnectionInfo> = nodes.iter().map(|node| node.get_connection_info().clone()).collect();

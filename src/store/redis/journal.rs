@@ -19,7 +19,7 @@ const UNCONFIRMED_MAX: usize = 10_000;
 
 /// What was to be revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Revocation {
+pub(super) enum PendingEnd {
     /// Sessions of one shard.
     Sessions {
         /// The shard.
@@ -46,7 +46,7 @@ pub(super) enum Revocation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unconfirmed {
     /// What it is.
-    pub(super) revocation: Revocation,
+    pub(super) revocation: PendingEnd,
     /// Whether the other replicas were told without the store's help.
     pub(super) published: bool,
 }
@@ -65,7 +65,7 @@ pub(super) struct Journal {
 /// that asked for it goes away half-way.
 pub(super) struct Filing<'journal> {
     journal: &'journal Journal,
-    revocation: Option<Revocation>,
+    revocation: Option<PendingEnd>,
 }
 
 #[derive(Clone, Copy)]
@@ -103,12 +103,12 @@ impl Journal {
     }
 
     /// Returns the guard of a revocation that is about to be applied.
-    pub(super) fn file(&self, revocation: Revocation) -> Filing<'_> {
+    pub(super) fn file(&self, revocation: PendingEnd) -> Filing<'_> {
         Filing { journal: self, revocation: Some(revocation) }
     }
 
     /// Files a revocation that Redis did not acknowledge.
-    pub(super) fn push(&self, revocation: Revocation) {
+    pub(super) fn push(&self, revocation: PendingEnd) {
         let mut unconfirmed = lock(&self.unconfirmed);
         if unconfirmed.len() >= UNCONFIRMED_MAX {
             unconfirmed.pop_first();
@@ -155,7 +155,7 @@ impl Journal {
 
 impl Filing<'_> {
     /// Returns what is to be applied.
-    pub(super) fn revocation(&self) -> Option<&Revocation> {
+    pub(super) fn revocation(&self) -> Option<&PendingEnd> {
         self.revocation.as_ref()
     }
 
@@ -173,7 +173,7 @@ impl Drop for Filing<'_> {
     }
 }
 
-impl Revocation {
+impl PendingEnd {
     fn is_over(&self, now: Timestamp) -> bool {
         matches!(self, Self::Sessions { expires_at, .. } if *expires_at <= now)
     }
@@ -199,9 +199,9 @@ mod tests {
         SessionId::new(Timestamp(1), Shard::of(1), &[seed; 10])
     }
 
-    fn sessions(seed: u8, expires_at: Timestamp) -> Revocation {
+    fn sessions(seed: u8, expires_at: Timestamp) -> PendingEnd {
         let end = End { reason: EndReason::Admin, at: Timestamp(1) };
-        Revocation::Sessions { shard: Shard::of(1), ids: vec![id(seed)], end, expires_at }
+        PendingEnd::Sessions { shard: Shard::of(1), ids: vec![id(seed)], end, expires_at }
     }
 
     #[test]

@@ -22,14 +22,23 @@ use crate::store::revocations::Resync;
 const IN_FLIGHT_MAX: usize = 1024;
 const FAILURES_MAX: u32 = 3;
 
-const OPERATIONS: [Op; 9] =
-    [Op::Create, Op::Find, Op::Touch, Op::Rotate, Op::End, Op::EndPrincipal, Op::List, Op::Claim, Op::Heartbeat];
+const OPERATIONS: [StoreOp; 9] = [
+    StoreOp::Create,
+    StoreOp::Find,
+    StoreOp::Touch,
+    StoreOp::Rotate,
+    StoreOp::End,
+    StoreOp::EndPrincipal,
+    StoreOp::List,
+    StoreOp::Claim,
+    StoreOp::Heartbeat,
+];
 const RESYNCS: [Resync; 5] = [Resync::Connect, Resync::Disconnected, Resync::Heartbeat, Resync::Sequence, Resync::Role];
 const RESULTS: [&str; 4] = ["ok", "error", "timeout", "refused"];
 
 /// A logical operation: a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Op {
+pub(super) enum StoreOp {
     Create,
     Find,
     Touch,
@@ -62,7 +71,7 @@ pub(super) struct Connected {
 }
 
 /// Sends commands under a deadline and a cap.
-pub(super) struct Sender {
+pub(super) struct CommandSender {
     deadline: Duration,
     in_flight: Semaphore,
     measured: StoreMetrics,
@@ -99,18 +108,18 @@ impl Connected {
     }
 }
 
-impl Sender {
+impl CommandSender {
     /// Returns a sender whose commands take `deadline` at most.
     pub(super) fn new(deadline: Duration, metrics: Arc<Metrics>) -> Self {
         for reason in RESYNCS {
             metrics.invalidation_resyncs.with_label_values(&[reason.as_str()]);
         }
-        let measured = StoreMetrics::new("redis", OPERATIONS.map(Op::as_str), &RESULTS, metrics);
+        let measured = StoreMetrics::new("redis", OPERATIONS.map(StoreOp::as_str), &RESULTS, metrics);
         Self { deadline, in_flight: Semaphore::new(IN_FLIGHT_MAX), measured }
     }
 
     /// Returns the error of an operation that was not even tried.
-    pub(super) fn refuse(&self, op: Op, cause: Cause) -> StoreError {
+    pub(super) fn refuse(&self, op: StoreOp, cause: Cause) -> StoreError {
         self.count(op, "refused");
         cause.into()
     }
@@ -118,7 +127,7 @@ impl Sender {
     /// Returns the answer to `command`, which runs on that connection.
     pub(super) async fn send<T>(
         &self,
-        op: Op,
+        op: StoreOp,
         link: &Link,
         connected: &Connected,
         command: impl Future<Output = RedisResult<T>> + Send,
@@ -146,7 +155,7 @@ impl Sender {
         }
     }
 
-    fn count(&self, op: Op, result: &str) {
+    fn count(&self, op: StoreOp, result: &str) {
         self.measured.count(op.as_str(), result);
     }
 
@@ -156,7 +165,7 @@ impl Sender {
     }
 }
 
-impl Op {
+impl StoreOp {
     /// Returns the metric label.
     pub(super) fn as_str(self) -> &'static str {
         match self {

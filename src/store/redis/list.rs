@@ -5,7 +5,7 @@
 
 use super::RedisStore;
 use super::keys::{id_text, parse_id};
-use super::link::{Link, Op};
+use super::link::{Link, StoreOp};
 use crate::model::{End, EndReason, PrincipalId, SessionId, TenantId};
 use crate::store::{Listed, Page, StoreError, Which, record};
 use crate::time::Timestamp;
@@ -15,7 +15,7 @@ const BATCH: usize = 500;
 
 /// The two places where sessions are filed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum IndexKind {
     /// While they live, and until their record lapses.
     Sessions,
     /// Once they were ended.
@@ -30,12 +30,12 @@ impl RedisStore {
         page: Page,
         now: Timestamp,
     ) -> Result<Vec<Listed>, StoreError> {
-        let link = self.linked(Op::List)?;
+        let link = self.linked(StoreOp::List)?;
         let sessions = self.keys.index(tenant, principal);
-        let mut listed = self.collect(&link, Place::Sessions, &sessions, page, now).await?;
+        let mut listed = self.collect(&link, IndexKind::Sessions, &sessions, page, now).await?;
         if page.which == Which::Ended {
             let ended = self.keys.ended_index(tenant, principal);
-            listed.extend(self.collect(&link, Place::Ended, &ended, page, now).await?);
+            listed.extend(self.collect(&link, IndexKind::Ended, &ended, page, now).await?);
             listed.sort_unstable_by_key(|listed| std::cmp::Reverse(listed.session.id));
             listed.truncate(page.limit);
         }
@@ -45,7 +45,7 @@ impl RedisStore {
     async fn collect(
         &self,
         link: &Link,
-        place: Place,
+        place: IndexKind,
         index: &str,
         page: Page,
         now: Timestamp,
@@ -68,8 +68,14 @@ impl RedisStore {
         Ok(listed)
     }
 
-    fn listed(&self, place: Place, id: SessionId, bytes: &[u8], now: Timestamp) -> Result<Option<Listed>, StoreError> {
-        if place == Place::Ended {
+    fn listed(
+        &self,
+        place: IndexKind,
+        id: SessionId,
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> Result<Option<Listed>, StoreError> {
+        if place == IndexKind::Ended {
             let (end, record) = record::decode_end(bytes)?;
             return Ok(Some(Listed { session: record::decode(id, record)?, ended: Some(end) }));
         }
@@ -91,23 +97,28 @@ impl RedisStore {
         command.arg(index).arg(from).arg("-").arg("LIMIT").arg(0).arg(limit);
         let mut connection = link.write.connection();
         let sending = async move { command.query_async::<Vec<String>>(&mut connection).await };
-        let ids = self.sender.send(Op::List, link, &link.write, sending).await?;
+        let ids = self.sender.send(StoreOp::List, link, &link.write, sending).await?;
         Ok(ids.iter().filter_map(|id| parse_id(id)).collect())
     }
 
-    async fn records(&self, link: &Link, place: Place, ids: &[SessionId]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+    async fn records(
+        &self,
+        link: &Link,
+        place: IndexKind,
+        ids: &[SessionId],
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let mut command = redis::cmd("MGET");
         for id in ids {
             command.arg(match place {
-                Place::Sessions => self.keys.session(*id),
-                Place::Ended => self.keys.ended(*id),
+                IndexKind::Sessions => self.keys.session(*id),
+                IndexKind::Ended => self.keys.ended(*id),
             });
         }
         let mut connection = link.write.connection();
         let sending = async move { command.query_async::<Vec<Option<Vec<u8>>>>(&mut connection).await };
-        self.sender.send(Op::List, link, &link.write, sending).await
+        self.sender.send(StoreOp::List, link, &link.write, sending).await
     }
 }

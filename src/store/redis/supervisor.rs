@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::RedisStore;
 use super::client::{Connection, Opened};
-use super::link::{Connected, Link, Op};
+use super::link::{Connected, Link, StoreOp};
 use super::subscriber::{Count, Gap, Subscriber};
 use crate::store::revocations::Resync;
 use crate::time::Monotonic;
@@ -191,11 +191,11 @@ impl RedisStore {
         // One after the other: what the server of the writes has counted, the server that publishes
         // must have counted by then, or they are two servers.
         let both = async { Ok((look(&mut write, &control).await?, look(&mut read, &control).await?)) };
-        let timer = self.sender.measured().timer(Op::Heartbeat.as_str());
+        let timer = self.sender.measured().timer(StoreOp::Heartbeat.as_str());
         let answer = within(self.deadlines.answer, both).await;
         timer.observe_duration();
         let result = if answer.is_ok() { "ok" } else { "error" };
-        self.sender.measured().count(Op::Heartbeat.as_str(), result);
+        self.sender.measured().count(StoreOp::Heartbeat.as_str(), result);
         let (written, seen) = answer?;
         one_primary(&written, &seen)?;
         Ok(link.subscriber.check(0, received_before, &seen.count)?)

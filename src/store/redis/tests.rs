@@ -530,7 +530,7 @@ async fn a_fail_over_that_forgot_a_revocation_is_corrected() {
     eventually("both noticed", async || one.generation() > before.0 && two.generation() > before.1).await;
     one.becomes_current().await;
     two.becomes_current().await;
-    assert!(!new.ask::<bool>(&["EXISTS", &name]).await, "it was revoked again before anybody went live");
+    assert!(!new.ask::<bool>(&["EXISTS", &name]).await, "it was revoked again before any replica went live");
     assert!(one.metrics.invalidation_resurrected.get() + two.metrics.invalidation_resurrected.get() >= 1);
     assert_eq!(two.find(&ended).await.unwrap(), None);
     assert_eq!(two.find(&kept).await.unwrap().as_ref(), Some(&kept));

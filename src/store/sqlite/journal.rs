@@ -17,7 +17,7 @@ pub(super) enum Pending {
     Principal(TenantId, PrincipalId),
 }
 
-pub(super) struct Journal {
+pub(super) struct AttemptJournal {
     /// Each with the latest end that was asked for.
     pending: Mutex<HashMap<Pending, End>>,
     depth: IntGauge,
@@ -26,12 +26,12 @@ pub(super) struct Journal {
 /// One attempt to end something.
 #[must_use = "dropping it unconfirmed means that it failed"]
 pub(super) struct Attempt<'a> {
-    journal: &'a Journal,
+    journal: &'a AttemptJournal,
     entries: Vec<Pending>,
     end: End,
 }
 
-impl Journal {
+impl AttemptJournal {
     pub(super) fn new(depth: IntGauge) -> Self {
         Self { pending: Mutex::default(), depth }
     }

@@ -3,18 +3,18 @@
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use zeroize::Zeroizing;
 
-use super::{Ended, unavailable};
+use super::{EndedSession, unavailable};
 use crate::model::{End, EndReason, PrincipalId, Session, SessionId, TenantId};
 use crate::store::{Listed, Page, StoreError, record};
 use crate::time::Timestamp;
 
-type Tx<'a> = Transaction<'a, Sqlite>;
+type SqliteTx<'a> = Transaction<'a, Sqlite>;
 /// Id, end, tenant, principal, record.
 type EndedRow = (Vec<u8>, i64, String, String, Vec<u8>);
 
 /// Why and when sessions end, and whether they stay known.
 #[derive(Clone, Copy)]
-pub(super) struct Filing {
+pub(super) struct EndFiling {
     pub(super) end: End,
     pub(super) keep: bool,
 }
@@ -34,7 +34,11 @@ pub(super) async fn find(readers: &SqlitePool, id: SessionId, now: Timestamp) ->
 }
 
 /// Returns the record of a live session, for a change in the same transaction.
-pub(super) async fn record(transaction: &mut Tx<'_>, id: SessionId, now: Timestamp) -> sqlx::Result<Option<Vec<u8>>> {
+pub(super) async fn record(
+    transaction: &mut SqliteTx<'_>,
+    id: SessionId,
+    now: Timestamp,
+) -> sqlx::Result<Option<Vec<u8>>> {
     sqlx::query_scalar("SELECT record FROM sessions WHERE id = ? AND expires_at > ?")
         .bind(&id.as_bytes()[..])
         .bind(to_sql(now))
@@ -43,7 +47,7 @@ pub(super) async fn record(transaction: &mut Tx<'_>, id: SessionId, now: Timesta
 }
 
 pub(super) async fn rewrite(
-    transaction: &mut Tx<'_>,
+    transaction: &mut SqliteTx<'_>,
     id: SessionId,
     expires_at: Timestamp,
     record: &[u8],
@@ -132,7 +136,7 @@ pub(super) async fn claim(pool: &SqlitePool, digest: &[u8], until: Timestamp, no
 }
 
 pub(super) async fn not_before(
-    transaction: &mut Tx<'_>,
+    transaction: &mut SqliteTx<'_>,
     tenant: &TenantId,
     principal: &PrincipalId,
 ) -> sqlx::Result<Option<Timestamp>> {
@@ -146,7 +150,7 @@ pub(super) async fn not_before(
 
 // Never lowered: a clock that went back must not admit what was barred.
 pub(super) async fn raise_not_before(
-    transaction: &mut Tx<'_>,
+    transaction: &mut SqliteTx<'_>,
     tenant: &TenantId,
     principal: &PrincipalId,
     at: Timestamp,
@@ -163,7 +167,7 @@ pub(super) async fn raise_not_before(
     Ok(())
 }
 
-pub(super) async fn insert(transaction: &mut Tx<'_>, session: &Session, record: &[u8]) -> sqlx::Result<()> {
+pub(super) async fn insert(transaction: &mut SqliteTx<'_>, session: &Session, record: &[u8]) -> sqlx::Result<()> {
     sqlx::query("INSERT INTO sessions (id, tenant, principal, expires_at, record) VALUES (?, ?, ?, ?, ?)")
         .bind(&session.id.as_bytes()[..])
         .bind(session.principal.tenant.as_str())
@@ -177,12 +181,12 @@ pub(super) async fn insert(transaction: &mut Tx<'_>, session: &Session, record: 
 
 /// Makes room for one more session under `cap`; returns what had to go, oldest first.
 pub(super) async fn end_oldest(
-    transaction: &mut Tx<'_>,
+    transaction: &mut SqliteTx<'_>,
     tenant: &TenantId,
     principal: &PrincipalId,
     cap: u32,
-    filing: Filing,
-) -> sqlx::Result<Vec<Ended>> {
+    filing: EndFiling,
+) -> sqlx::Result<Vec<EndedSession>> {
     let beyond: Vec<Vec<u8>> = sqlx::query_scalar(
         "SELECT id FROM sessions WHERE tenant = ? AND principal = ? AND expires_at > ?
          ORDER BY id DESC LIMIT -1 OFFSET ?",
@@ -198,7 +202,11 @@ pub(super) async fn end_oldest(
 }
 
 /// Ends sessions; returns those that lived, in the order given.
-pub(super) async fn end(transaction: &mut Tx<'_>, ids: &[SessionId], filing: Filing) -> sqlx::Result<Vec<Ended>> {
+pub(super) async fn end(
+    transaction: &mut SqliteTx<'_>,
+    ids: &[SessionId],
+    filing: EndFiling,
+) -> sqlx::Result<Vec<EndedSession>> {
     let mut ended = Vec::with_capacity(ids.len());
     for id in ids {
         let row: Option<EndedRow> = sqlx::query_as(
@@ -217,11 +225,11 @@ pub(super) async fn end(transaction: &mut Tx<'_>, ids: &[SessionId], filing: Fil
 }
 
 pub(super) async fn end_principal(
-    transaction: &mut Tx<'_>,
+    transaction: &mut SqliteTx<'_>,
     tenant: &TenantId,
     principal: &PrincipalId,
-    filing: Filing,
-) -> sqlx::Result<Vec<Ended>> {
+    filing: EndFiling,
+) -> sqlx::Result<Vec<EndedSession>> {
     let rows: Vec<EndedRow> = sqlx::query_as(
         "DELETE FROM sessions WHERE tenant = ? AND principal = ? AND expires_at > ?
          RETURNING id, expires_at, tenant, principal, record",
@@ -238,7 +246,7 @@ pub(super) async fn end_principal(
     Ok(ended)
 }
 
-async fn file(transaction: &mut Tx<'_>, row: EndedRow, filing: Filing) -> sqlx::Result<Ended> {
+async fn file(transaction: &mut SqliteTx<'_>, row: EndedRow, filing: EndFiling) -> sqlx::Result<EndedSession> {
     let (id, expires_at, tenant, principal, record) = row;
     if filing.keep {
         let record = [record::encode_end(filing.end).as_slice(), &record].concat();
@@ -253,21 +261,21 @@ async fn file(transaction: &mut Tx<'_>, row: EndedRow, filing: Filing) -> sqlx::
         .execute(&mut **transaction)
         .await?;
     }
-    Ok(Ended { id: session_id(&id)?, expires_at: from_sql(expires_at) })
+    Ok(EndedSession { id: session_id(&id)?, expires_at: from_sql(expires_at) })
 }
 
 pub(super) async fn ends_of_principal(
     readers: &SqlitePool,
     tenant: &TenantId,
     principal: &PrincipalId,
-) -> sqlx::Result<Vec<Ended>> {
+) -> sqlx::Result<Vec<EndedSession>> {
     let rows: Vec<(Vec<u8>, i64)> =
         sqlx::query_as("SELECT id, expires_at FROM sessions WHERE tenant = ? AND principal = ?")
             .bind(tenant.as_str())
             .bind(principal.as_str())
             .fetch_all(readers)
             .await?;
-    rows.into_iter().map(|(id, at)| Ok(Ended { id: session_id(&id)?, expires_at: from_sql(at) })).collect()
+    rows.into_iter().map(|(id, at)| Ok(EndedSession { id: session_id(&id)?, expires_at: from_sql(at) })).collect()
 }
 
 /// Deletes up to `batch` sessions that ended, by themselves or otherwise, at `until` or earlier; returns how many.
@@ -310,7 +318,7 @@ pub(super) async fn keep(
     Ok(kept)
 }
 
-pub(super) async fn announce_outside_revocation(transaction: &mut Tx<'_>) -> sqlx::Result<()> {
+pub(super) async fn announce_outside_revocation(transaction: &mut SqliteTx<'_>) -> sqlx::Result<()> {
     sqlx::query("UPDATE outside_revocations SET count = count + 1").execute(&mut **transaction).await?;
     Ok(())
 }

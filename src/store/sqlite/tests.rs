@@ -240,7 +240,7 @@ async fn only_the_owner_may_read_the_files() {
     std::fs::write(dir.file(), "").unwrap();
     std::fs::set_permissions(dir.file(), std::fs::Permissions::from_mode(0o644)).unwrap();
     let store = open(&dir.file()).await.unwrap();
-    stored(&store, "somebody").await;
+    stored(&store, "holder").await;
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&dir.0).unwrap() {
         let entry = entry.unwrap();
@@ -284,7 +284,7 @@ async fn a_file_that_is_no_database_is_refused() {
 async fn a_damaged_file_is_an_error_and_not_a_refusal_of_sessions() {
     let dir = Dir::new();
     let store = open(&dir.file()).await.unwrap();
-    let session = stored(&store, "somebody").await;
+    let session = stored(&store, "holder").await;
     sql(&store, "PRAGMA wal_checkpoint(TRUNCATE)").await;
     let pages: Vec<i64> = sqlx::query_scalar("SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'sessions'")
         .fetch_all(&store.connections.readers)
@@ -307,12 +307,12 @@ async fn a_damaged_file_is_an_error_and_not_a_refusal_of_sessions() {
 async fn records_that_cannot_be_read_are_not_absent_sessions() {
     let dir = Dir::new();
     let store = open(&dir.file()).await.unwrap();
-    let session = stored(&store, "somebody").await;
+    let session = stored(&store, "holder").await;
     sql(&store, "UPDATE sessions SET record = x'0280'").await;
     assert!(matches!(find(&store, &session).await, Err(StoreError::NewerRecord(2))));
     sql(&store, "UPDATE sessions SET record = x'01C0'").await;
     assert!(matches!(find(&store, &session).await, Err(StoreError::Corrupt(_))));
-    assert_eq!(end_principal(&store, "somebody").await.unwrap(), 1, "what cannot be read can still be ended");
+    assert_eq!(end_principal(&store, "holder").await.unwrap(), 1, "what cannot be read can still be ended");
 }
 
 #[tokio::test]
@@ -401,7 +401,7 @@ async fn a_server_that_cannot_look_stops_vouching_until_it_can() {
 async fn a_revocation_that_fails_is_refused_here_and_tried_again() {
     let dir = Dir::new();
     let store = open(&dir.file()).await.unwrap();
-    let session = stored(&store, "somebody").await;
+    let session = stored(&store, "holder").await;
     break_deletes(&store).await;
     assert!(matches!(end_one(&store, &session).await, Err(StoreError::Unavailable(_))));
     assert!(store.revocations().is_revoked(&session.id));
@@ -420,7 +420,7 @@ async fn a_revocation_that_fails_is_refused_here_and_tried_again() {
 async fn a_revocation_whose_caller_gave_up_is_carried_out() {
     let dir = Dir::new();
     let store = open(&dir.file()).await.unwrap();
-    let session = stored(&store, "somebody").await;
+    let session = stored(&store, "holder").await;
     let elsewhere = store.connections.relaxed.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let caller = tokio::spawn({
         let (store, session) = (store.clone(), session.clone());
@@ -441,16 +441,16 @@ async fn a_revocation_whose_caller_gave_up_is_carried_out() {
 async fn a_principal_whose_revocation_fails_is_refused_here_and_tried_again() {
     let dir = Dir::new();
     let store = open(&dir.file()).await.unwrap();
-    let session = stored(&store, "somebody").await;
+    let session = stored(&store, "holder").await;
     let before = store.revocations().generation();
     break_deletes(&store).await;
-    assert!(matches!(end_principal(&store, "somebody").await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(end_principal(&store, "holder").await, Err(StoreError::Unavailable(_))));
     assert!(store.revocations().is_revoked(&session.id));
     assert!(store.revocations().generation() > before && store.revocations().is_current());
     sql(&store, "DROP TRIGGER broken").await;
     store.retry().await;
     assert_eq!(store.metrics.revocation_journal_depth.get(), 0);
-    let late = self::session("somebody");
+    let late = self::session("holder");
     assert_eq!(store.create(&late, 100, NOW).await.unwrap(), Created::Superseded);
 }
 
@@ -459,7 +459,7 @@ async fn refusals_end_when_their_tokens_do() {
     let dir = Dir::new();
     let clock = clock();
     let store = SqliteStore::open(&dir.file(), Duration::ZERO, clock.clone(), metrics()).await.unwrap();
-    let session = stored(&store, "somebody").await;
+    let session = stored(&store, "holder").await;
     for _ in 0..2 {
         end_one(&store, &session).await.unwrap();
     }
@@ -474,7 +474,7 @@ async fn refusals_end_when_their_tokens_do() {
 async fn operations_are_counted_by_result() {
     let dir = Dir::new();
     let store = open(&dir.file()).await.unwrap();
-    let session = stored(&store, "somebody").await;
+    let session = stored(&store, "holder").await;
     find(&store, &session).await.unwrap();
     break_deletes(&store).await;
     end_one(&store, &session).await.unwrap_err();

@@ -122,7 +122,7 @@ async fn an_application_that_is_not_there_is_unavailable() {
 #[tokio::test]
 async fn a_database_that_is_away_or_refuses_is_told_of() {
     let idp = Idp::start().await;
-    let away = Doorward::builder().idp(&idp).database("postgres://nobody@127.0.0.1:1/none").config(PATIENT);
+    let away = Doorward::builder().idp(&idp).database("postgres://unused@127.0.0.1:1/none").config(PATIENT);
     let doorward = away.config("directory: { timeout: 100ms }").start().await;
     let refused = ask(&doorward, &idp.mint_for("user_jordan")).await;
     assert_refused(&refused, 504, "Bootstrap source timed out: profile");

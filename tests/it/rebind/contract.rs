@@ -206,7 +206,7 @@ async fn without_keys_or_store_nobody_can_say() {
 async fn while_the_database_is_away_no_rebind_is_completed() {
     let idp = Idp::start().await;
     let doorward =
-        Doorward::builder().idp(&idp).database("postgres://nobody@127.0.0.1:1/none").config(SINK).start().await;
+        Doorward::builder().idp(&idp).database("postgres://unused@127.0.0.1:1/none").config(SINK).start().await;
     let alice = sign_in(&doorward, &idp, ALICE).await;
     for _ in 0..2 {
         assert_refused(&rebind(&doorward, &alice, "a-device").await, 503, "Rebind could not be completed");

@@ -10,7 +10,7 @@ use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 use crate::surface::answers::{PATIENT, assert_answer, assert_refused, token_of};
 
-const NOWHERE: &str = "postgres://nobody@127.0.0.1:1/none";
+const NOWHERE: &str = "postgres://unused@127.0.0.1:1/none";
 const UNAVAILABLE: &str = "Session store unavailable";
 
 fn ends() -> [(&'static str, Value); 4] {
