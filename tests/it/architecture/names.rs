@@ -14,7 +14,7 @@ const SHARED_TYPE_NAMES: &[(&str, &str)] = &[
     ("Endpoint", "still to be renamed: api, identity"),
     ("Environment", "still to be renamed: cli, config"),
     ("Event", "still to be renamed: api, telemetry"),
-    ("Fields", "still to be renamed: config, telemetry"),
+    ("Fields", "still to be renamed: config, store"),
     ("Filing", "still to be renamed: store"),
     ("Format", "still to be renamed: api, config"),
     ("Journal", "still to be renamed: store"),
