@@ -32,9 +32,9 @@ impl<'a> Credential<'a> {
     ///
     /// A bad header is not rescued by a good cookie (contracts §9.1).
     pub fn of(headers: &'a HeaderMap, cookie: Option<&str>, is_own: impl Fn(&str) -> bool) -> Self {
-        let form = |token| match is_jwt_shaped(token) && !is_own(token) {
-            true => PresentedToken::Jwt(token),
-            false => PresentedToken::Opaque(token),
+        let form = |token| {
+            let is_providers = is_jwt_shaped(token) && !is_own(token);
+            if is_providers { PresentedToken::Jwt(token) } else { PresentedToken::Opaque(token) }
         };
         match bearer(headers) {
             Ok(token) => return Self::Bearer(form(token)),
@@ -84,7 +84,9 @@ mod tests {
 
     use super::*;
 
-    fn classified(lines: &[(&'static str, &'static [u8])], cookie: Option<&str>) -> String {
+    type Line = (&'static str, &'static [u8]);
+
+    fn classified(lines: &[Line], cookie: Option<&str>) -> String {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_bytes(value).unwrap());
@@ -94,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_credential_is_what_it_is_wherever_it_stands() {
-        let cases: [(&[(&'static str, &'static [u8])], &str); 13] = [
+        let cases: [(&[Line], &str); 13] = [
             (&[], "None"),
             (&[("authorization", b"Basic abc")], "None"),
             (&[("authorization", b"Bearer dw_x")], "Bearer(Opaque(\"dw_x\"))"),
@@ -116,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_cookie_counts_only_where_one_is_accepted_and_rescues_no_bad_header() {
-        let cookie: (&'static str, &'static [u8]) = ("cookie", b"session=dw_x");
+        let cookie: Line = ("cookie", b"session=dw_x");
         assert_eq!(classified(&[cookie], None), "None");
         assert_eq!(classified(&[("authorization", b"Bearer a b"), cookie], Some("session")), "Ambiguous");
         assert_eq!(

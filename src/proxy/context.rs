@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use self::record::{Completion, RequestLine};
 use self::trace::{RequestMeta, Trace};
 use super::connection::session_watch::Watch;
+use super::forward::upstream::ATTEMPTS;
 use super::forwarded::{Peer, is_tls, peer_of};
 use super::guard::{self, Decision, Guarded, Permit, Rejection};
 use super::metrics::PROXY;
@@ -59,7 +60,7 @@ pub struct Context {
     request_bytes: u64,
     forwarded_at: Option<Instant>,
     upstream_error: Option<&'static str>,
-    retried: bool,
+    failed_attempts: usize,
     /// How long the connection was to be kept before an interim answer made pingora forget it.
     keepalive: Option<u64>,
 }
@@ -90,7 +91,7 @@ impl Context {
             request_bytes: 0,
             forwarded_at: None,
             upstream_error: None,
-            retried: false,
+            failed_attempts: 0,
             keepalive: None,
         }
     }
@@ -243,9 +244,10 @@ impl Context {
         }
     }
 
-    /// Returns whether a request that never reached the application may be tried again: once.
+    /// Counts an attempt that never reached the application; returns whether another one may follow.
     pub(super) fn may_retry(&mut self) -> bool {
-        !std::mem::replace(&mut self.retried, true)
+        self.failed_attempts += 1;
+        self.failed_attempts < ATTEMPTS
     }
 
     /// Puts the exchange's span into what the application gets, and notes that it is sent now.
@@ -324,8 +326,8 @@ impl Context {
         self.state.handles.in_flight(self.handler).dec();
         self.state.session_watch.exchange_finished();
         let trace = self.trace.take();
-        // Who was refused instead was not cut.
-        let refused = self.decision.is_some_and(|decision| decision.is_refusal()) && self.status.is_some();
+        // A caller who was refused instead was not cut.
+        let refused = self.decision.is_some_and(Decision::is_refusal) && self.status.is_some();
         let completion = self.completion(cut && !refused);
         completion.count(&self.settings, &self.state.handles);
         completion.log(&line, self.settings.access_log_sample, trace.as_ref().map(Trace::id));

@@ -39,7 +39,7 @@ const FORWARDED: [&str; 19] = [
 pub enum Peer {
     /// A peer with an address, in its canonical form.
     Address(IpAddr),
-    /// A peer on the unix socket of the ext_authz port: the file's mode says who may open it.
+    /// A peer on the unix socket of the `ext_authz` port: the file's mode says who may open it.
     Socket,
 }
 

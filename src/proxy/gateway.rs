@@ -12,7 +12,7 @@ use crate::config::Limits;
 
 /// The proxy's application.
 pub struct Gateway {
-    /// What it shares with the ext_authz port.
+    /// What it shares with the `ext_authz` port.
     pub state: Arc<GatewayState>,
     /// The endpoints of every surface, answered here.
     pub surfaces: Arc<Router>,

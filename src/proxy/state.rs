@@ -1,4 +1,4 @@
-//! What every decision needs, whether it is asked for on the proxy port or on the ext_authz port.
+//! What every decision needs, whether it is asked for on the proxy port or on the `ext_authz` port.
 
 use std::sync::Arc;
 

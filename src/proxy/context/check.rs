@@ -39,7 +39,7 @@ impl Context {
         }
     }
 
-    /// Records where the request that a check on the ext_authz port is about comes from, its
+    /// Records where the request that a check on the `ext_authz` port is about comes from, its
     /// `source` and its head, and begins the check's trace in that of the request. Its headers do not
     /// decide whether it is sampled.
     pub(in crate::proxy) fn note_origin(&mut self, source: Option<IpAddr>, method: &Method, head: &HeaderMap) {

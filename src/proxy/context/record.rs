@@ -59,12 +59,11 @@ impl Completion<'_> {
         let (code, took) = (self.code(), self.ended - self.began);
         let route = self.rule.map_or("none", |rule| rule.id.as_str());
         let rule = self.rule.filter(|_| self.handler != VERIFY);
-        match rule.and_then(|rule| settings.route_handles.of(rule.position(), route, metrics)) {
-            Some(handle) => handle.count(route, code, took, metrics),
-            None => {
-                metrics.http_requests.with_label_values(&[self.handler, route, &status_label(code)]).inc();
-                metrics.http_request_duration.with_label_values(&[self.handler, route]).observe(took.as_secs_f64());
-            }
+        if let Some(handle) = rule.and_then(|rule| settings.route_handles.of(rule.position(), route, metrics)) {
+            handle.count(route, code, took, metrics);
+        } else {
+            metrics.http_requests.with_label_values(&[self.handler, route, &status_label(code)]).inc();
+            metrics.http_request_duration.with_label_values(&[self.handler, route]).observe(took.as_secs_f64());
         }
         if let Some(kind) = self.upstream_error {
             metrics.upstream_errors.with_label_values(&[kind]).inc();

@@ -40,7 +40,7 @@ pub struct PeerFilter(Arc<GatewayState>);
 pub struct ExtAuthzService(Arc<GatewayState>);
 
 impl PeerFilter {
-    /// Returns the filter of the ext_authz port, by the trusted proxies of the day.
+    /// Returns the filter of the `ext_authz` port, by the trusted proxies of the day.
     pub fn new(state: Arc<GatewayState>) -> Self {
         Self(state)
     }

@@ -183,7 +183,9 @@ impl Crate {
 
 /// Leaves out what parents use of their own children.
 fn without_descents(mut edges: BTreeMap<String, BTreeSet<String>>) -> BTreeMap<String, BTreeSet<String>> {
-    edges.iter_mut().for_each(|(from, to)| to.retain(|to| !is_above(from, to)));
+    for (from, to) in &mut edges {
+        to.retain(|to| !is_above(from, to));
+    }
     edges
 }
 
