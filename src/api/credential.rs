@@ -32,9 +32,12 @@ impl<'a> Credential<'a> {
     ///
     /// A bad header is not rescued by a good cookie (contracts §9.1).
     pub fn of(headers: &'a HeaderMap, cookie: Option<&str>, is_own: impl Fn(&str) -> bool) -> Self {
-        let form = |token| match is_jwt_shaped(token) && !is_own(token) {
-            true => PresentedToken::Jwt(token),
-            false => PresentedToken::Opaque(token),
+        let form = |token| {
+            if is_jwt_shaped(token) && !is_own(token) {
+                PresentedToken::Jwt(token)
+            } else {
+                PresentedToken::Opaque(token)
+            }
         };
         match bearer(headers) {
             Ok(token) => return Self::Bearer(form(token)),
@@ -84,7 +87,9 @@ mod tests {
 
     use super::*;
 
-    fn classified(lines: &[(&'static str, &'static [u8])], cookie: Option<&str>) -> String {
+    type Field = (&'static str, &'static [u8]);
+
+    fn classified(lines: &[Field], cookie: Option<&str>) -> String {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_bytes(value).unwrap());
@@ -94,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_credential_is_what_it_is_wherever_it_stands() {
-        let cases: [(&[(&'static str, &'static [u8])], &str); 13] = [
+        let cases: [(&[Field], &str); 13] = [
             (&[], "None"),
             (&[("authorization", b"Basic abc")], "None"),
             (&[("authorization", b"Bearer dw_x")], "Bearer(Opaque(\"dw_x\"))"),
