@@ -205,7 +205,7 @@ async fn a_sign_in_is_known_to_the_directory_when_it_is_answered_where_ends_are_
     let bench = Bench::new(true).await;
     let started = bench.sign_in.with_identity(identity("partner", "user_alice"), None).await.unwrap().started;
     let principal = started.session.principal.clone();
-    assert_eq!(bench.directory.list_tenants(&principal.id).await.unwrap(), [principal.tenant.clone()]);
+    assert_eq!(bench.directory.list_tenants(&principal.id).await.unwrap(), std::slice::from_ref(&principal.tenant));
     let login = NewSession::of(principal, identity("partner", "user_alice"));
     let status = bench.directory.find_login_status(&login, NOON).await.unwrap();
     assert!(matches!(status, LoginStatus::Active(_)), "{status:?}");

@@ -2,6 +2,7 @@
 
 mod documents;
 mod forward_auth;
+mod issuers;
 mod rebind;
 mod telemetry;
 
@@ -538,93 +539,6 @@ fn rules_about_issuers() {
             r#"issuers.x.issuer: "https://c" is the issuer of clerk too"#,
         ),
     ]);
-}
-
-// An issuer `x`, with more keys if need be, beside Clerk.
-fn beside_clerk(name: &str, more: &str) -> String {
-    format!("clerk: {CLERK}\nissuers: {{ {name}: {{ issuer: 'https://p', jwks_url: 'https://p/j'{more} }} }}")
-}
-
-#[test]
-fn rules_about_what_issuers_may_name() {
-    let named = |name: &str| beside_clerk(name, "");
-    let with = |more: &str| beside_clerk("x", more);
-    let clerk_with = |more: &str| format!("clerk: {{ issuer: 'https://c', jwks_url: 'https://c/j', {more} }}");
-    let second = |more: &str| {
-        let first = "x: { issuer: 'https://p', jwks_url: 'https://p/j', user_id: subject, subject_prefix: x_ }";
-        format!("issuers:\n  {first}\n  y: {{ issuer: 'https://y', jwks_url: 'https://y/j'{more} }}")
-    };
-    let local = "\nissuers: { x: { issuer: 'https://p', jwks_url: 'https://p/j' } }";
-    let table = [
-        (named("Partner"), r#"issuers.Partner: the name must be 1 to 32 of a-z, 0-9 and "-", and begin with a letter"#),
-        (named("'a:b'"), "issuers.a:b: the name must be"),
-        (named("a_b"), "issuers.a_b: the name must be"),
-        (named("clerk"), "issuers.clerk: the name is taken; choose another"),
-        (named("org"), "issuers.org: the name is taken"),
-        (named("device"), "issuers.device: the name is taken"),
-        (with(", tenant: ''"), "issuers.x.tenant: \"\" must be 1 to 256 visible ASCII characters"),
-        (with(", organizations: { org_1: 'a b' }"), r#"issuers.x.organizations.org_1: "a b" must be 1 to 256"#),
-        (
-            with(", roles: { 'org:a': 'org:b,org:admin' }"),
-            r#"issuers.x.roles.org:a: "org:b,org:admin" must be 1 to 260 visible"#,
-        ),
-        (
-            with(", roles: { 'org:a': '' }"),
-            r#"issuers.x.roles.org:a: "" must be 1 to 260 visible ASCII characters without a comma"#,
-        ),
-        (with(", user_id: email"), r#"issuers.x.user_id: "email" must be"#),
-        (
-            with(", same_as: y"),
-            r#"issuers.x.same_as: "y" must be clerk, or another entry of issuers that has no same_as"#,
-        ),
-        (with(", same_as: x"), r#"issuers.x.same_as: "x" must be clerk"#),
-        (with(", same_as: clerk, tenant: acme"), r#"issuers.x.tenant: "acme" does nothing beside same_as"#),
-        (with(", user_id: subject"), r#"issuers.x.subject_prefix: lets it call its users what clerk calls others"#),
-        (
-            with(", user_id: subject, subject_prefix: ''"),
-            r#"issuers.x.subject_prefix: "" lets it call its users what clerk"#,
-        ),
-        (
-            with(", user_id: subject, subject_prefix: user_p_"),
-            r#"issuers.x.subject_prefix: "user_p_" lets it call its users what clerk calls others"#,
-        ),
-        (
-            second(", user_id: subject, subject_prefix: x_y"),
-            r#"issuers.y.subject_prefix: "x_y" lets it call its users what issuers.x"#,
-        ),
-        (
-            format!("{}\ntenants: {{ default: x }}", with("")),
-            r#"tenants.default: "x" is a tenant of issuers.x: choose another, or say issuers.x.tenant: x"#,
-        ),
-        (format!("{}\ntenants: {{ default: 'x:a' }}", with("")), r#"tenants.default: "x:a" is a tenant of issuers.x"#),
-        (clerk_with("user_id: subject"), r#"clerk.user_id: "subject" is for issuers: the section clerk names users"#),
-        (clerk_with("tenant: acme"), r#"clerk.tenant: "acme" is for issuers"#),
-        (clerk_with("same_as: x"), r#"clerk.same_as: "x" is for issuers"#),
-        (
-            clerk_with("subject_prefix: ''") + local,
-            r#"clerk.subject_prefix: "" lets it call its users what the directory calls those of issuers.x"#,
-        ),
-        (
-            clerk_with("subject_prefix: '0'") + local,
-            r#"clerk.subject_prefix: "0" lets it call its users what the directory"#,
-        ),
-    ];
-    let table: Vec<(&str, &str)> = table.iter().map(|(text, expected)| (text.as_str(), *expected)).collect();
-    assert_each_has_one_problem(&table);
-    for good in [
-        with(", same_as: clerk"),
-        with(", user_id: subject, subject_prefix: x_"),
-        with(", user_id: local, subject_prefix: ''"),
-        with(", tenant: default, organizations: { org_1: org_2 }, roles: { 'org:a': 'org:b' }"),
-        second(""),
-        second(", same_as: x"),
-        format!("{}\ntenants: {{ default: x }}", with(", tenant: x")),
-        format!("{}\ntenants: {{ default: x }}", with(", same_as: clerk")),
-        clerk_with("subject_prefix: ''"),
-        clerk_with("subject_prefix: ''") + &local.replace(" } }", ", same_as: clerk } }"),
-    ] {
-        overlay(&good).loaded();
-    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ const FIND: &str = "select user_id from doorward_identities where provider = $1 
 /// The user behind a provider's subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalUser {
-    /// The id that the directory gave the user: a UUIDv7.
+    /// The id that the directory gave the user: a UUID of version 7.
     pub id: PrincipalId,
     /// Whether the directory made the user just now.
     pub created: bool,

@@ -3,6 +3,7 @@
 //! The decision about an exchange is fixed when the head of its answer is about to be sent, and
 //! counted then; [`Context::end`] writes metrics, access line and trace from one value, once.
 
+mod check;
 mod record;
 mod trace;
 
@@ -11,8 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session as Exchange;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use self::trace::{RequestMeta, Trace};
 use super::connection::session_watch::Watch;
 use super::forwarded::{Peer, is_tls, peer_of};
 use super::guard::{self, Decision, Guarded, Permit, Rejection};
-use super::metrics::{PROXY, VERIFY};
+use super::metrics::PROXY;
 use super::route::Rule;
 use super::settings::Settings;
 use super::state::GatewayState;
@@ -109,13 +109,6 @@ impl Context {
         self.client = self.client_behind(&head.headers, self.peer.and_then(Peer::address));
     }
 
-    /// Records a forward-auth check that came otherwise than through the proxy port.
-    pub(super) fn begin_check(&mut self, peer: Option<Peer>, target: PathAndQuery) {
-        self.enter(peer, RequestLine { method: Method::POST, target: Some(target), traceparent: None });
-        self.client = self.peer.and_then(Peer::address);
-        self.is_check();
-    }
-
     fn enter(&mut self, peer: Option<Peer>, line: RequestLine) {
         self.peer = peer;
         self.peer_is_trusted = peer.is_some_and(|peer| self.settings.trusted_proxies.trusts(peer));
@@ -139,40 +132,9 @@ impl Context {
         self.trace = Some(Trace::begin(tracer, &head.headers, meta, believed, self.request_id.sample_value()));
     }
 
-    /// Records that the exchange is a forward-auth check, which is answered as one.
-    pub(super) fn is_check(&mut self) {
-        self.state.handles.in_flight(self.handler).dec();
-        self.handler = VERIFY;
-        self.state.handles.in_flight(self.handler).inc();
-    }
-
     /// Records that one of Doorward's own surfaces answers.
     pub(super) fn is_terminated(&mut self, surface: SurfaceId) {
         self.handler = surface.label();
-    }
-
-    /// Records which request a check is about.
-    pub(super) fn note_original(&mut self, method: &Method, target: &PathAndQuery) {
-        if let Some(line) = &mut self.line {
-            line.method = method.clone();
-            line.target = Some(target.clone());
-        }
-    }
-
-    /// Records where the request that a check on the ext_authz port is about comes from, its
-    /// `source` and its head, and begins the check's trace in that of the request. Its headers do not
-    /// decide whether it is sampled.
-    pub(super) fn note_origin(&mut self, source: Option<IpAddr>, method: &Method, head: &HeaderMap) {
-        if source.is_some() {
-            self.client = self.client_behind(head, source);
-        }
-        if let Some(line) = &mut self.line {
-            line.traceparent = head.get(TRACEPARENT).cloned();
-        }
-        if let Some(tracer) = &self.state.tracer {
-            let meta = RequestMeta::new(method, "http", http::Version::HTTP_2);
-            self.trace = Some(Trace::begin(tracer, head, meta, false, self.request_id.sample_value()));
-        }
     }
 
     /// Lets a request through that needs no session.
@@ -184,13 +146,6 @@ impl Context {
     pub(super) async fn guard(&mut self, rule: &Arc<Rule>, request: &Parts) -> Result<(), Rejection> {
         let watch = self.watch.as_deref();
         let asked = guard::decide(&self.state.sessions, &rule.policy, request, &self.settings.cookie, watch);
-        let guarded = asked.await;
-        self.guarded(rule, guarded)
-    }
-
-    /// Asks the guard about the request that a check is about: nothing is left to cut afterwards.
-    pub(super) async fn guard_original(&mut self, rule: &Arc<Rule>, request: &Parts) -> Result<(), Rejection> {
-        let asked = guard::decide(&self.state.sessions, &rule.policy, request, &self.settings.cookie, None);
         let guarded = asked.await;
         self.guarded(rule, guarded)
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use axum::Router;
 
 use super::forward::fast_path::FastPath;
-use super::forward::upstream::Upstream;
+use super::forward::upstream::UpstreamPeer;
 use super::state::GatewayState;
 use crate::config::Limits;
 
@@ -17,7 +17,7 @@ pub struct Gateway {
     /// The endpoints of every surface, answered here.
     pub surfaces: Arc<Router>,
     /// Where requests are forwarded to.
-    pub upstream: Arc<Upstream>,
+    pub upstream: Arc<UpstreamPeer>,
     /// The fast path there.
     pub fast_path: FastPath,
     /// Sizes, counts and deadlines.

@@ -15,7 +15,7 @@ pub struct AmbiguousPath;
 /// Returns the one spelling of a path that rules and upstream both see.
 ///
 /// Escapes of unreserved characters are decoded and the others get upper-case digits (RFC 3986
-/// §6.2.2); whatever could still be read in two ways is refused.
+/// §6.2.2); a path that could still be read in two ways is refused.
 pub fn normalise(path: &str) -> Result<Cow<'_, str>, AmbiguousPath> {
     let normal = if path.contains('%') { Cow::Owned(decode_unreserved(path)?) } else { Cow::Borrowed(path) };
     let rest = normal.strip_prefix('/').ok_or(AmbiguousPath)?;

@@ -16,7 +16,7 @@ use crate::guests::{Guests, Rebinds};
 use crate::identity::Providers;
 use crate::model::{TokenKey, TokenKeys};
 use crate::proxy::forward::fast_path::FastPath;
-use crate::proxy::forward::upstream::Upstream;
+use crate::proxy::forward::upstream::UpstreamPeer;
 use crate::proxy::gateway::Gateway;
 use crate::proxy::metrics::{MetricHandles, create_series};
 use crate::proxy::state::GatewayState;
@@ -31,7 +31,7 @@ pub(super) struct Services {
     pub(super) sessions: Arc<Sessions>,
     pub(super) directory: Arc<Directory>,
     pub(super) providers: Arc<Providers>,
-    pub(super) upstream: Arc<Upstream>,
+    pub(super) upstream: Arc<UpstreamPeer>,
     guests: Arc<Guests>,
     rebinds: Arc<Rebinds>,
     sender: Option<Arc<webhooks::Sender>>,
@@ -47,7 +47,7 @@ impl Services {
         let rebinds = directory::open_rebinds(config, &directory, &sessions, &guests, shared).await?;
         let providers = Providers::new(config, &shared.clock, &shared.metrics);
         let providers = providers.map_err(|error| serve_error("cannot set up identity providers", &error))?;
-        let upstream = Upstream::new(&config.upstream);
+        let upstream = UpstreamPeer::new(&config.upstream);
         let upstream = upstream.map_err(|error| serve_error("cannot set up the upstream", &error))?;
         let services = Self {
             sessions,

@@ -207,7 +207,7 @@ async fn of_several_first_sign_ins_on_two_replicas_one_makes_the_user() {
     };
     let (one, two) = tokio::join!(replica(), replica());
     let sign_in = async |number: usize| {
-        let doorward = if number % 2 == 0 { &one } else { &two };
+        let doorward = if number.is_multiple_of(2) { &one } else { &two };
         token_of(&doorward.client().post("/auth/session").bearer(&partner.mint(&alice())).send().await)
     };
     let tokens = join_all((0..12).map(sign_in)).await;

@@ -31,15 +31,15 @@ impl Two {
     }
 
     async fn of_clerk(&self, claims: Value) -> Result<Identity, IdentityError> {
-        self.bench.verify(&KEY.sign(&header(KID), &laid_over(ISSUER, claims))).await
+        self.bench.verify(&KEY.sign(&header(KID), &laid_over(ISSUER, &claims))).await
     }
 
     async fn of_partner(&self, claims: Value) -> Result<Identity, IdentityError> {
-        self.bench.verify(&OTHER_KEY.sign(&header(KID), &laid_over(PARTNER, claims))).await
+        self.bench.verify(&OTHER_KEY.sign(&header(KID), &laid_over(PARTNER, &claims))).await
     }
 }
 
-fn laid_over(issuer: &str, claims: Value) -> Value {
+fn laid_over(issuer: &str, claims: &Value) -> Value {
     let mut all = claims_at(START);
     all["iss"] = issuer.into();
     all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());

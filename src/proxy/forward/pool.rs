@@ -17,7 +17,7 @@ use thread_local::ThreadLocal;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-/// How often connections that nobody uses are looked at.
+/// How often unused connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Connections to one application.
@@ -29,10 +29,10 @@ pub(super) struct Pool {
 
 /// One thread's connections.
 #[derive(Default)]
-struct ThreadPool(Mutex<Kept>);
+struct ThreadPool(Mutex<IdleConnections>);
 
 #[derive(Default)]
-struct Kept {
+struct IdleConnections {
     idle: Vec<Idle>,
     /// Set while a task sweeps this pool.
     swept: bool,
@@ -40,7 +40,7 @@ struct Kept {
 
 struct Idle {
     stream: Stream,
-    /// Whom it leads to: a host name may come to mean another address.
+    /// Where it leads: a host name may come to mean another address.
     peer: Arc<HttpPeer>,
     since: Instant,
 }
@@ -92,7 +92,7 @@ impl ThreadPool {
         None
     }
 
-    // Returns whether somebody must begin to sweep.
+    // Returns whether the caller must begin to sweep.
     fn put(&self, idle: Idle, capacity: usize) -> bool {
         let mut kept = self.lock();
         if kept.idle.len() < capacity {
@@ -117,7 +117,7 @@ impl ThreadPool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, IdleConnections> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -127,7 +127,7 @@ impl Idle {
         self.peer.idle_timeout().is_none_or(|timeout| now - self.since < timeout)
     }
 
-    // An application has nothing to say before it is asked: whatever can be read, an end or a
+    // An application sends nothing before it is asked: anything that can be read, an end or a
     // byte, makes the connection useless.
     fn is_open(&mut self) -> bool {
         self.stream.read(&mut [0]).now_or_never().is_none()

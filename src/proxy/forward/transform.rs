@@ -1,4 +1,4 @@
-//! What is changed in the heads of a request and its answer, on the fast path and on pingora's.
+//! What is changed in the head of a request and in that of its answer, on the fast path and on pingora's.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

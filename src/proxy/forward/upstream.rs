@@ -20,7 +20,7 @@ pub const ATTEMPTS: usize = 2;
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 
 /// The application: a peer made ready once, and kept current if its address can change.
-pub struct Upstream {
+pub struct UpstreamPeer {
     peer: ArcSwapOption<HttpPeer>,
     config: config::Upstream,
 }
@@ -30,7 +30,7 @@ pub struct Upstream {
 #[error("upstream.url: {0}")]
 pub struct InvalidUpstream(String);
 
-impl Upstream {
+impl UpstreamPeer {
     /// Returns the application as configured; a host name is resolved by [`run`](Self::run).
     pub fn new(config: &config::Upstream) -> Result<Self, InvalidUpstream> {
         let upstream = Self { peer: ArcSwapOption::empty(), config: config.clone() };
@@ -79,7 +79,7 @@ impl Upstream {
                 }
                 Ok(Some(_)) => {}
                 // The last address that worked is a better guess than none.
-                Ok(None) | Err(_) => tracing::warn!(upstream.host = %host, "Upstream host does not resolve"),
+                Ok(None) | Err(_) => tracing::warn!(upstream.host = %host, "UpstreamPeer host does not resolve"),
             }
         }
     }

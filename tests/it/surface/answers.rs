@@ -108,7 +108,7 @@ pub(crate) fn token_of(response: &Response) -> String {
     let token = response.json()["token"].as_str().expect("a token").to_owned();
     assert_answer(response, 200, &format!(r#"{{"token":"{token}","expires_in":1800}}"#));
     let secret = token.strip_prefix("dw_").expect("the configured prefix");
-    assert_eq!(secret.len(), 48, "{token}");
+    assert_eq!(secret.len(), 72, "{token}");
     assert!(secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'), "{token}");
     token
 }

@@ -85,7 +85,7 @@ fn racing_judgements_never_cut_an_exchange_that_was_not_judged() {
             }
         });
         let mut carried = 0;
-        // Until the threads have met at all, whatever the scheduler does.
+        // Until the threads have met at all, however they are scheduled.
         while carried < EXCHANGES || cut == 0 {
             carried += 1;
             watch.hold(session.clone(), 1);
