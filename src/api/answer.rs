@@ -4,7 +4,7 @@
 //! leaves in another shape.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_lc_rs::rand::SecureRandom;
 use axum::Router;
@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_LENGTH};
 use http::{HeaderValue, Method, StatusCode};
 use http_body::Body as _;
+use tokio::time::Instant;
 use tower::Layer;
 
 use crate::api::dialect::{Dialect, in_words, render_for_both};

@@ -115,14 +115,14 @@ mod tests {
     fn the_longest_place_owns_a_path() {
         let surfaces = surfaces();
         let owner = |path| surfaces.owner(path).map(|mount| (mount.surface, mount.rest(path).unwrap().to_owned()));
-        let owned = |surface, rest: &str| Some((surface, rest.to_owned()));
-        assert_eq!(owner("/v1"), owned(SurfaceId::Example, ""));
-        assert_eq!(owner("/v1/x/y"), owned(SurfaceId::Example, "/x/y"));
-        assert_eq!(owner("/v1/auth"), owned(SurfaceId::SessionExchange, ""));
-        assert_eq!(owner("/v1/auth/session"), owned(SurfaceId::SessionExchange, "/session"));
-        assert_eq!(owner("/v1/authors"), owned(SurfaceId::Example, "/authors"));
-        assert_eq!(owner("/v1/hook"), owned(SurfaceId::Webhooks, ""));
-        assert_eq!(owner("/v1/hook/"), owned(SurfaceId::Example, "/hook/"), "an exact place takes one path");
+        let expected = |surface, rest: &str| Some((surface, rest.to_owned()));
+        assert_eq!(owner("/v1"), expected(SurfaceId::Example, ""));
+        assert_eq!(owner("/v1/x/y"), expected(SurfaceId::Example, "/x/y"));
+        assert_eq!(owner("/v1/auth"), expected(SurfaceId::SessionExchange, ""));
+        assert_eq!(owner("/v1/auth/session"), expected(SurfaceId::SessionExchange, "/session"));
+        assert_eq!(owner("/v1/authors"), expected(SurfaceId::Example, "/authors"));
+        assert_eq!(owner("/v1/hook"), expected(SurfaceId::Webhooks, ""));
+        assert_eq!(owner("/v1/hook/"), expected(SurfaceId::Example, "/hook/"), "an exact place takes one path");
     }
 
     #[test]
