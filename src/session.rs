@@ -205,7 +205,7 @@ impl Sessions {
         let mut tick = tokio::time::interval(HOUSEKEEPING);
         loop {
             tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
+                woke = changes.changed() => if woke.is_err() { return },
                 _ = tick.tick() => {
                     self.revocations.prune();
                     self.publish_gauges();

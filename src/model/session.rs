@@ -14,7 +14,7 @@ pub const SHARDS: u16 = 64;
 
 const SHARD_BITS: u8 = 0b0011_1111;
 
-/// A session's identifier: a UUIDv7 (RFC 9562 §5.7), so ids sort by when sessions were made. Its last
+/// A session's identifier: a `UUIDv7` (RFC 9562 §5.7), so ids sort by when sessions were made. Its last
 /// six bits name the shard, so the id alone finds its place in every store. Safe to log and to show;
 /// it opens nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

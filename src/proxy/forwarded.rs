@@ -33,7 +33,7 @@ const FORWARDED: [&str; 19] = [
     "trueclientip",
 ];
 
-/// Who is at the other end of a connection. Also an extension of every request on the ext_authz
+/// Who is at the other end of a connection. Also an extension of every request on the `ext_authz`
 /// port, put there by its listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {

@@ -83,7 +83,7 @@ pub(super) struct Opened {
     pub(super) write: Connection,
 }
 
-/// RedisDeadlines of connections.
+/// How long connecting and answers may take.
 #[derive(Clone, Copy)]
 pub(super) struct RedisDeadlines {
     /// To connect to one server.
