@@ -18,7 +18,7 @@ use axum::routing::get;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use self::accept::Format;
+use self::accept::MetricsFormat;
 pub use self::health::{Check, Health};
 
 use crate::metrics::Metrics;
@@ -79,7 +79,7 @@ async fn scrape(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         admin.metrics.ready.with_label_values(&[&check.name]).set(check.passed.into());
     }
     admin.metrics.draining.set(admin.health.is_draining().into());
-    if accept::format(&headers) == Format::OpenMetrics {
+    if accept::format(&headers) == MetricsFormat::OpenMetrics {
         return ([(CONTENT_TYPE, OPENMETRICS_TYPE)], admin.metrics.render_openmetrics()).into_response();
     }
     match admin.metrics.render() {

@@ -19,13 +19,13 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 use serde::Serialize;
 
-use self::payload::{Event, Type};
-pub use self::sender::Sender;
+use self::payload::{Type, WebhookEvent};
+pub use self::sender::WebhookSender;
 use self::signature::Proof;
 use crate::api::core::Core;
-use crate::api::endpoint::Endpoint;
 use crate::api::extract::{is_json, unsupported, whole};
 use crate::api::json::Json;
+use crate::api::operation::Operation;
 use crate::api::problem::{Problem, WebhookFault, What};
 use crate::metrics::Metrics;
 use crate::telemetry::audit;
@@ -41,7 +41,7 @@ const SCOPE: &str = "clerk";
 struct Delivery {
     id: String,
     kind: Type,
-    event: Event,
+    event: WebhookEvent,
 }
 
 /// Why a request is not an event.
@@ -56,7 +56,7 @@ enum Refused {
 
 /// What became of an event whose signature is good: a label of `webhooks_total`.
 #[derive(Clone, Copy)]
-enum Outcome {
+enum DeliveryOutcome {
     Applied,
     Ignored,
     Duplicate,
@@ -68,8 +68,8 @@ struct Received {
 }
 
 /// Returns the surface's operation; without a sender its path is answered 404.
-pub(super) fn endpoints() -> Vec<Endpoint> {
-    let deliver = Endpoint::new(Method::POST, "", "deliver", handle);
+pub(super) fn operations() -> Vec<Operation> {
+    let deliver = Operation::new(Method::POST, "", "deliver", handle);
     vec![deliver.only_if(|core| core.sender.is_some()).prepared_by(|core| create_series(&core.metrics))]
 }
 
@@ -93,7 +93,7 @@ async fn handle(State(core): State<Arc<Core>>, request: Request<Body>) -> Result
 // What costs least is looked at first: a body is read only under a fresh date, so that an old delivery costs nothing.
 async fn authenticate(core: &Core, request: Request<Body>) -> Result<Delivery, Refused> {
     let (head, body) = request.into_parts();
-    // The endpoint is there only with a sender.
+    // The operation is there only with a sender.
     let sender = core.sender.as_ref().ok_or_else(|| Refused::Request(What::Internal.into()))?;
     let proof = Proof::read(&head.headers).ok_or(Refused::Signature("missing or malformed headers"))?;
     if !proof.is_fresh(core.clock.now()) {
@@ -115,17 +115,17 @@ async fn authenticate(core: &Core, request: Request<Body>) -> Result<Delivery, R
 }
 
 // The receipt comes last: when this stops half-way, the sender comes again and finds none.
-async fn process(core: &Core, delivery: &Delivery) -> Result<Outcome, Problem> {
-    if matches!(delivery.event, Event::Ignored) {
-        return Ok(Outcome::Ignored);
+async fn process(core: &Core, delivery: &Delivery) -> Result<DeliveryOutcome, Problem> {
+    if matches!(delivery.event, WebhookEvent::Ignored) {
+        return Ok(DeliveryOutcome::Ignored);
     }
     if core.directory.find_receipt(SCOPE, &delivery.id, core.clock.now()).await?.is_some() {
-        return Ok(Outcome::Duplicate);
+        return Ok(DeliveryOutcome::Duplicate);
     }
     actions::apply(core, &delivery.event).await?;
     let now = core.clock.now();
     core.directory.keep_receipt(SCOPE, &delivery.id, None, now.plus(REMEMBERED), now).await?;
-    Ok(Outcome::Applied)
+    Ok(DeliveryOutcome::Applied)
 }
 
 // Every outcome that can happen, so that each series has a zero to begin from.
@@ -140,10 +140,10 @@ fn create_series(metrics: &Metrics) {
             series(kind.label(), outcome);
         }
     }
-    series(Type::Other.label(), Outcome::Ignored.label());
+    series(Type::Other.label(), DeliveryOutcome::Ignored.label());
 }
 
-impl Outcome {
+impl DeliveryOutcome {
     fn label(self) -> &'static str {
         match self {
             Self::Applied => "applied",

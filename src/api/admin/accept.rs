@@ -8,7 +8,7 @@ use http::header::ACCEPT;
 
 /// A format of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum MetricsFormat {
     /// Prometheus' text format, version 0.0.4.
     Text,
     /// `OpenMetrics` text, version 1.0.0.
@@ -23,7 +23,7 @@ struct Range<'a> {
 }
 
 /// Returns the format that the header asks for.
-pub(super) fn format(headers: &HeaderMap) -> Format {
+pub(super) fn format(headers: &HeaderMap) -> MetricsFormat {
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let ranges: Vec<Range<'_>> = values.flat_map(|value| value.split(',')).map(Range::parse).collect();
     let best = |names: &[(&str, &str)]| {
@@ -36,7 +36,7 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
     };
     let open = best(&[("application/openmetrics-text", "1.0.0")]);
     let text = best(&[("text/plain", "0.0.4"), ("text/*", ""), ("*/*", "")]);
-    if open > 0.0 && open >= text { Format::OpenMetrics } else { Format::Text }
+    if open > 0.0 && open >= text { MetricsFormat::OpenMetrics } else { MetricsFormat::Text }
 }
 
 impl<'a> Range<'a> {
@@ -62,7 +62,7 @@ impl<'a> Range<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::Format::{OpenMetrics, Text};
+    use super::MetricsFormat::{OpenMetrics, Text};
     use super::*;
 
     #[test]

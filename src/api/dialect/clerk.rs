@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
-use super::{Cell, detail};
+use super::cell::Cell;
+use super::detail;
 use crate::api::json::json_text;
 use crate::api::problem::{Clash, Constraint, FieldFault, Resource, What, Why};
 use crate::api::request_id::RequestId;
@@ -18,7 +19,7 @@ use crate::api::request_id::RequestId;
 pub(super) const X_CLERK_TRACE_ID: HeaderName = HeaderName::from_static("x-clerk-trace-id");
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct ClerkBody<'a> {
     errors: Vec<Item<'a>>,
     clerk_trace_id: String,
 }
@@ -38,7 +39,7 @@ struct Meta {
 }
 
 pub(super) fn cell(what: &What, request_id: RequestId) -> Cell {
-    let body = Body { errors: items(what), clerk_trace_id: trace_id(request_id) };
+    let body = ClerkBody { errors: items(what), clerk_trace_id: trace_id(request_id) };
     Cell { status: status(what), body: json_text(&body) }
 }
 

@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use http::StatusCode;
 use serde::Serialize;
 
-use super::Cell;
+use super::cell::Cell;
 use crate::api::json::json_text;
 use crate::api::problem::{
-    Clash, CredentialFault, Dependency, FieldFault, Origin, PasswordFault, TokenFault, WebhookFault, What, Why,
+    Awaited, Clash, CredentialFault, Dependency, FieldFault, PasswordFault, TokenFault, WebhookFault, What, Why,
 };
 
 #[derive(Serialize)]
-pub(super) struct Body<'a> {
+pub(super) struct DetailBody<'a> {
     detail: Cow<'a, str>,
 }
 
@@ -20,8 +20,8 @@ pub(super) fn cell(what: &What) -> Cell {
     Cell { status: status(what), body: json_text(&body(what)) }
 }
 
-pub(super) fn body(what: &What) -> Body<'_> {
-    Body { detail: text(what) }
+pub(super) fn body(what: &What) -> DetailBody<'_> {
+    DetailBody { detail: text(what) }
 }
 
 pub(super) fn status(what: &What) -> StatusCode {
@@ -72,10 +72,10 @@ pub fn text(what: &What) -> Cow<'_, str> {
         What::RefusedWebhook(fault) => refused_webhook(*fault),
         What::RateLimited { .. } => "Too many requests",
         What::Internal => "Internal Server Error",
-        What::BadGateway(Origin::Application) => "Bad Gateway",
-        What::TimedOut(Origin::Application) => "Gateway Timeout",
-        What::BadGateway(Origin::Bootstrap(section)) => return source_unavailable(section),
-        What::TimedOut(Origin::Bootstrap(section)) => return source_timed_out(section),
+        What::BadGateway(Awaited::Application) => "Bad Gateway",
+        What::TimedOut(Awaited::Application) => "Gateway Timeout",
+        What::BadGateway(Awaited::Bootstrap(section)) => return source_unavailable(section),
+        What::TimedOut(Awaited::Bootstrap(section)) => return source_timed_out(section),
         What::Unavailable(Dependency::Keys) => "JWKS not loaded",
         What::Unavailable(Dependency::Store) => "Session store unavailable",
         What::Unavailable(Dependency::Rebind) => "Rebind could not be completed",

@@ -5,12 +5,13 @@ use std::borrow::Cow;
 use http::StatusCode;
 use serde::Serialize;
 
-use super::{Cell, detail};
+use super::cell::Cell;
+use super::detail;
 use crate::api::json::json_text;
-use crate::api::problem::{CredentialFault, FieldFault, Origin, What, Why};
+use crate::api::problem::{Awaited, CredentialFault, FieldFault, What, Why};
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct EnvelopeBody<'a> {
     success: bool,
     error: Failure<'a>,
 }
@@ -23,7 +24,7 @@ struct Failure<'a> {
 
 pub(super) fn cell(what: &What) -> Cell {
     let (message, code) = words(what);
-    let body = Body { success: false, error: Failure { message, code } };
+    let body = EnvelopeBody { success: false, error: Failure { message, code } };
     Cell { status: status(what), body: json_text(&body) }
 }
 
@@ -77,10 +78,10 @@ fn words(what: &What) -> (Cow<'_, str>, &'static str) {
         What::RefusedWebhook(fault) => (detail::refused_webhook(*fault), "BAD_REQUEST"),
         What::RateLimited { .. } => ("Too many requests", "RATE_LIMITED"),
         What::Internal => ("Internal server error", "INTERNAL_ERROR"),
-        What::BadGateway(Origin::Application) => ("Upstream unavailable", "BAD_GATEWAY"),
-        What::TimedOut(Origin::Application) => ("Upstream timed out", "GATEWAY_TIMEOUT"),
-        What::BadGateway(Origin::Bootstrap(section)) => return (detail::source_unavailable(section), "BAD_GATEWAY"),
-        What::TimedOut(Origin::Bootstrap(section)) => return (detail::source_timed_out(section), "GATEWAY_TIMEOUT"),
+        What::BadGateway(Awaited::Application) => ("Upstream unavailable", "BAD_GATEWAY"),
+        What::TimedOut(Awaited::Application) => ("Upstream timed out", "GATEWAY_TIMEOUT"),
+        What::BadGateway(Awaited::Bootstrap(section)) => return (detail::source_unavailable(section), "BAD_GATEWAY"),
+        What::TimedOut(Awaited::Bootstrap(section)) => return (detail::source_timed_out(section), "GATEWAY_TIMEOUT"),
         What::Unavailable(_) => ("Authentication service unavailable", "SERVICE_UNAVAILABLE"),
     };
     (message.into(), code)

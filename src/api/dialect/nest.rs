@@ -5,22 +5,23 @@ use std::borrow::Cow;
 use http::{Method, StatusCode};
 use serde::Serialize;
 
-use super::{Cell, detail};
+use super::cell::Cell;
+use super::detail;
 use crate::api::json::json_text;
-use crate::api::problem::{CredentialFault, FieldFault, Origin, Resource, What, Why};
+use crate::api::problem::{Awaited, CredentialFault, FieldFault, Resource, What, Why};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Body<'a> {
+pub(super) struct NestBody<'a> {
     status_code: u16,
-    message: Message<'a>,
+    message: NestMessage<'a>,
     error: &'static str,
 }
 
 /// One text, or one a broken constraint.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Message<'a> {
+enum NestMessage<'a> {
     One(Cow<'a, str>),
     Each(Vec<String>),
 }
@@ -29,9 +30,9 @@ pub(super) fn cell(what: &What) -> Cell {
     Cell { status: status(what), body: json_text(&body(what)) }
 }
 
-pub(super) fn body(what: &What) -> Body<'_> {
+pub(super) fn body(what: &What) -> NestBody<'_> {
     let (message, error) = words(what);
-    Body { status_code: status(what).as_u16(), message, error }
+    NestBody { status_code: status(what).as_u16(), message, error }
 }
 
 pub(super) fn status(what: &What) -> StatusCode {
@@ -58,7 +59,7 @@ pub(super) fn status(what: &What) -> StatusCode {
     }
 }
 
-fn words(what: &What) -> (Message<'_>, &'static str) {
+fn words(what: &What) -> (NestMessage<'_>, &'static str) {
     let (message, error) = match what {
         What::BadRequest => ("Bad Request".into(), "Bad Request"),
         What::MissingToken | What::Expired | What::InvalidToken(_) => ("Unauthorized".into(), "Unauthorized"),
@@ -73,19 +74,19 @@ fn words(what: &What) -> (Message<'_>, &'static str) {
         What::UnsupportedMediaType { .. } => ("Unsupported Media Type".into(), "Unsupported Media Type"),
         What::MalformedBody => ("Request body is not valid JSON".into(), "Bad Request"),
         What::InvalidFields(faults) => {
-            return (Message::Each(faults.iter().map(FieldFault::to_string).collect()), "Bad Request");
+            return (NestMessage::Each(faults.iter().map(FieldFault::to_string).collect()), "Bad Request");
         }
         What::WeakPassword(fault) => (detail::weak_password(*fault).into(), "Bad Request"),
         What::RefusedWebhook(fault) => (detail::refused_webhook(*fault).into(), "Bad Request"),
         What::RateLimited { .. } => ("Too Many Requests".into(), "Too Many Requests"),
         What::Internal => ("Something went wrong!".into(), "Internal Server error"),
-        What::BadGateway(Origin::Application) => ("Upstream unavailable".into(), "Bad Gateway"),
-        What::TimedOut(Origin::Application) => ("Upstream timed out".into(), "Gateway Timeout"),
-        What::BadGateway(Origin::Bootstrap(section)) => (detail::source_unavailable(section), "Bad Gateway"),
-        What::TimedOut(Origin::Bootstrap(section)) => (detail::source_timed_out(section), "Gateway Timeout"),
+        What::BadGateway(Awaited::Application) => ("Upstream unavailable".into(), "Bad Gateway"),
+        What::TimedOut(Awaited::Application) => ("Upstream timed out".into(), "Gateway Timeout"),
+        What::BadGateway(Awaited::Bootstrap(section)) => (detail::source_unavailable(section), "Bad Gateway"),
+        What::TimedOut(Awaited::Bootstrap(section)) => (detail::source_timed_out(section), "Gateway Timeout"),
         What::Unavailable(_) => ("Service Unavailable".into(), "Service Unavailable"),
     };
-    (Message::One(message), error)
+    (NestMessage::One(message), error)
 }
 
 fn forbidden(why: Why) -> &'static str {

@@ -7,26 +7,15 @@ use super::{production_code, read, sources};
 /// Type names that stand in several files, and why.
 const SHARED_TYPE_NAMES: &[(&str, &str)] = &[
     ("Admin", "a section of the configuration is called what it configures"),
-    ("Body", "still to be renamed: api, bootstrap"),
     ("Deadlines", "still to be renamed: session, store"),
     ("Directory", "a section of the configuration is called what it configures"),
-    ("Ended", "still to be renamed: api, store"),
-    ("Endpoint", "still to be renamed: api, identity"),
     ("Environment", "still to be renamed: cli, config"),
-    ("Event", "still to be renamed: api, telemetry"),
     ("Fields", "still to be renamed: config, telemetry"),
     ("Filing", "still to be renamed: store"),
-    ("Format", "still to be renamed: api, config"),
     ("Journal", "still to be renamed: store"),
     ("Limits", "a section of the configuration is called what it configures"),
-    ("Message", "still to be renamed: api, store"),
-    ("Op", "still to be renamed: api, store"),
-    ("Origin", "still to be renamed: api, model"),
-    ("Outcome", "still to be renamed: api, telemetry"),
     ("Problem", "what a caller is told, and what is wrong with a configuration"),
     ("Revocation", "still to be renamed: config, store"),
-    ("Row", "still to be renamed: api, directory"),
-    ("Sender", "still to be renamed: api, store"),
     ("Sessions", "a section of the configuration is called what it configures"),
     ("Tx", "still to be renamed: directory, store"),
 ];
@@ -88,7 +77,7 @@ const STILL_THERE: &[(&str, &[&str])] = &[("misspelt", &["src/config"]), ("Place
 
 /// Rooms that are still to be cleared of the pronouns.
 const PRONOUNS_STILL_IN: &[&str] =
-    &["src/accounts", "src/api", "src/cli", "src/config", "src/identity", "src/model", "src/server", "src/store"];
+    &["src/accounts", "src/cli", "src/config", "src/identity", "src/model", "src/server", "src/store"];
 
 #[test]
 fn a_type_name_stands_for_one_type() {
