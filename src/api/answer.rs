@@ -46,13 +46,13 @@ pub(super) struct Speaker {
 
 /// Names the operation that answered: an extension of its response.
 #[derive(Clone, Copy)]
-pub(super) struct Op(pub(super) &'static str);
+pub(super) struct AnsweredBy(pub(super) &'static str);
 
-/// Returns `endpoints` with every refusal of theirs in the surface's dialect.
+/// Returns `operations` with every refusal of theirs in the surface's dialect.
 ///
 /// Around the router and not a layer of it: the router adds `Allow` after its layers have run.
-pub(super) fn speaking(endpoints: Router, speaker: Speaker) -> Router {
-    Router::new().fallback_service(from_fn_with_state(speaker, speak).layer(endpoints))
+pub(super) fn speaking(operations: Router, speaker: Speaker) -> Router {
+    Router::new().fallback_service(from_fn_with_state(speaker, speak).layer(operations))
 }
 
 async fn speak(State(speaker): State<Speaker>, request: Request, next: Next) -> Response {
@@ -61,7 +61,7 @@ async fn speak(State(speaker): State<Speaker>, request: Request, next: Next) -> 
     let path = request.uri().path().to_owned();
     let began = Instant::now();
     let mut response = next.run(request).await;
-    let op = response.extensions_mut().remove::<Op>().map_or(NO_OP, |Op(op)| op);
+    let op = response.extensions_mut().remove::<AnsweredBy>().map_or(NO_OP, |AnsweredBy(op)| op);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         log(&problem, speaker.dialect, request_id);
         response = speaker.dialect.render(&problem, request_id).map(Body::from);

@@ -6,7 +6,7 @@ use aws_lc_rs::rand::SecureRandom;
 
 use crate::accounts::{Resolver, SignIn};
 use crate::api::limit::Limits;
-use crate::api::webhooks::sender::Sender;
+use crate::api::webhooks::sender::WebhookSender;
 use crate::bootstrap::BootstrapComposer;
 use crate::config::rebind::Fields;
 use crate::directory::Directory;
@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::session::Sessions;
 use crate::time::Clock;
 
-/// The services behind the endpoints, put together once by `server`.
+/// The services behind the operations, put together once by `server`.
 pub struct Core {
     /// Starts sessions.
     pub sign_in: Arc<SignIn>,
@@ -34,8 +34,8 @@ pub struct Core {
     pub rebind_fields: Arc<Fields>,
     /// Verifies providers' JWTs.
     pub providers: Arc<Providers>,
-    /// Whose webhook deliveries are accepted; without it there is no such endpoint.
-    pub sender: Option<Arc<Sender>>,
+    /// Whose webhook deliveries are accepted; without it there is no such operation.
+    pub sender: Option<Arc<WebhookSender>>,
     /// How often callers may try.
     pub limits: Arc<Limits>,
     /// The time.

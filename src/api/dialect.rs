@@ -3,6 +3,7 @@
 //! The tables are exhaustive matches without a catch-all arm: a new problem does not compile until
 //! each dialect says something about it. `snapshot.txt` shows every cell.
 
+mod cell;
 mod clerk;
 mod detail;
 mod envelope;
@@ -19,16 +20,11 @@ use crate::api::request_id::RequestId;
 pub use crate::model::Dialect;
 use crate::wire::headers::X_REQUEST_ID;
 
+use self::cell::Cell;
 pub use self::detail::text as in_words;
 
 /// How long callers are asked to wait after a 503, in seconds (contracts §3.1).
 const UNAVAILABLE_RETRY_AFTER: u64 = 3;
-
-/// One cell of a table.
-struct Cell {
-    status: StatusCode,
-    body: Bytes,
-}
 
 /// The 404 body that the readers of `detail` and of `nest` understand (contracts §2.3).
 #[derive(Serialize)]

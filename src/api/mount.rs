@@ -1,4 +1,4 @@
-//! The one table of surfaces: which endpoints each has, in which dialect, and who answers.
+//! The one table of surfaces: which operations each has, in which dialect, and who answers.
 //!
 //! `model::surface` says where a surface is, this table what is there. A new surface is a variant of
 //! [`SurfaceId`], a row here, and a folder: routing, `explain`, warnings, 404 and 405, metrics and
@@ -14,32 +14,33 @@ use axum::response::Response;
 use http::{Method, Request};
 use tower::{ServiceExt, service_fn};
 
-use crate::api::answer::{Op, Speaker, speaking};
+use crate::api::answer::{AnsweredBy, Speaker, speaking};
 use crate::api::core::Core;
 use crate::api::dialect::Dialect;
-use crate::api::endpoint::Endpoint;
+use crate::api::operation::Operation;
 use crate::api::{session_exchange, webhooks};
 use crate::config::Config;
 use crate::model::surface::{SurfaceId, Surfaces};
 
 /// One surface, wherever it is mounted.
-pub struct Row {
+pub struct SurfaceRow {
     /// The shape of its errors.
     pub dialect: Dialect,
     /// Whether it shares its prefix with a surface whose callers read `nest` (contracts §2.3): then
     /// a path that neither has is answered in the shapes of both.
     pub shared: bool,
     /// Its operations.
-    pub endpoints: fn() -> Vec<Endpoint>,
+    pub operations: fn() -> Vec<Operation>,
 }
 
-const SESSION_EXCHANGE: Row = Row { dialect: Dialect::Detail, shared: true, endpoints: session_exchange::endpoints };
-const WEBHOOKS: Row = Row { dialect: Dialect::Detail, shared: false, endpoints: webhooks::endpoints };
+const SESSION_EXCHANGE: SurfaceRow =
+    SurfaceRow { dialect: Dialect::Detail, shared: true, operations: session_exchange::operations };
+const WEBHOOKS: SurfaceRow = SurfaceRow { dialect: Dialect::Detail, shared: false, operations: webhooks::operations };
 // The proxy answers `/verify` itself: what is asked about is not the request that came.
-const FORWARD_AUTH: Row = Row { dialect: Dialect::Detail, shared: false, endpoints: Vec::new };
+const FORWARD_AUTH: SurfaceRow = SurfaceRow { dialect: Dialect::Detail, shared: false, operations: Vec::new };
 
 /// Returns the table's row of a surface.
-pub fn row(surface: SurfaceId) -> &'static Row {
+pub fn row(surface: SurfaceId) -> &'static SurfaceRow {
     match surface {
         SurfaceId::SessionExchange => &SESSION_EXCHANGE,
         SurfaceId::Webhooks => &WEBHOOKS,
@@ -53,8 +54,9 @@ pub fn row(surface: SurfaceId) -> &'static Row {
 pub fn served(config: &Config) -> Vec<(Method, String, &'static str)> {
     let mounts = config.surfaces.mounts();
     let served = mounts.mounts().iter().flat_map(|mount| {
-        let of_one = |endpoint: Endpoint| (endpoint.method, format!("{}{}", mount.path, endpoint.path), endpoint.op);
-        (row(mount.surface).endpoints)().into_iter().map(of_one).collect::<Vec<_>>()
+        let of_one =
+            |operation: Operation| (operation.method, format!("{}{}", mount.path, operation.path), operation.op);
+        (row(mount.surface).operations)().into_iter().map(of_one).collect::<Vec<_>>()
     });
     served.collect()
 }
@@ -78,17 +80,17 @@ pub fn router(core: &Arc<Core>, surfaces: &Surfaces) -> Router {
 }
 
 fn of_surface(surface: SurfaceId, core: &Arc<Core>, surfaces: &Surfaces) -> Router {
-    let Row { dialect, shared, endpoints } = *row(surface);
+    let SurfaceRow { dialect, shared, operations } = *row(surface);
     let mut router = Router::new();
     for mount in surfaces.mounts().iter().filter(|mount| mount.surface == surface) {
-        for Endpoint { path, op, handler, is_there, prepare, .. } in endpoints() {
+        for Operation { path, op, handler, is_there, prepare, .. } in operations() {
             create_series(core, surface, op);
             prepare(core);
             if !is_there(core) {
                 continue;
             }
             let named = handler.route_layer(map_response(move |mut response: Response| async move {
-                response.extensions_mut().insert(Op(op));
+                response.extensions_mut().insert(AnsweredBy(op));
                 response
             }));
             router = router.route(&format!("{}{path}", mount.path), named);

@@ -57,9 +57,9 @@ pub enum What {
     },
     /// The caller named something that another caller has.
     Conflict(Clash),
-    /// The body is larger than the endpoint reads.
+    /// The body is larger than the operation reads.
     TooLarge,
-    /// The body is not of a type that the endpoint reads.
+    /// The body is not of a type that the operation reads.
     UnsupportedMediaType {
         /// The type that came, if it is a text.
         actual: Option<String>,
@@ -80,9 +80,9 @@ pub enum What {
     /// A fault of ours.
     Internal,
     /// The application cannot be reached, or answered nonsense.
-    BadGateway(FaultOrigin),
+    BadGateway(Awaited),
     /// The application took too long.
-    TimedOut(FaultOrigin),
+    TimedOut(Awaited),
     /// Something that the answer depends on cannot be asked now.
     Unavailable(Dependency),
 }
@@ -204,7 +204,7 @@ pub enum WebhookFault {
 
 /// Whose answer did not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultOrigin {
+pub enum Awaited {
     /// The application's, to a forwarded request.
     Application,
     /// The source's of a required section of bootstrap, by the section's name.
@@ -370,8 +370,8 @@ impl From<DirectoryError> for Problem {
 impl From<BootstrapError> for Problem {
     fn from(error: BootstrapError) -> Self {
         match error {
-            BootstrapError::Unavailable(section) => What::BadGateway(FaultOrigin::Bootstrap(section)).into(),
-            BootstrapError::TimedOut(section) => What::TimedOut(FaultOrigin::Bootstrap(section)).into(),
+            BootstrapError::Unavailable(section) => What::BadGateway(Awaited::Bootstrap(section)).into(),
+            BootstrapError::TimedOut(section) => What::TimedOut(Awaited::Bootstrap(section)).into(),
         }
     }
 }

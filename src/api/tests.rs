@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::accounts::{Resolver, SignIn, SignInSetup};
 use crate::api::core::Core;
 use crate::api::limit::Limits;
-use crate::api::webhooks::Sender;
+use crate::api::webhooks::WebhookSender;
 use crate::bootstrap::BootstrapComposer;
 use crate::config::{self, Config};
 use crate::directory::Directory;
@@ -73,7 +73,7 @@ pub(super) fn core() -> Arc<Core> {
         rebinds: Arc::new(rebinds.unwrap()),
         rebind_fields: Arc::new(config.rebind.fields.clone()),
         providers: Arc::new(Providers::new(&defaults(), &clock, &metrics).unwrap()),
-        sender: Sender::from_config(&config).map(Arc::new),
+        sender: WebhookSender::from_config(&config).map(Arc::new),
         limits: Arc::new(Limits::new(&limits(), &clock, &metrics)),
         clock,
         metrics,
@@ -84,7 +84,7 @@ pub(super) fn core() -> Arc<Core> {
 fn config() -> Config {
     let environment = [
         ("DOORWARD__SESSIONS__STORE", "redis://127.0.0.1:1"),
-        ("DOORWARD__DIRECTORY__URL", "postgres://unused@127.0.0.1:1/none"),
+        ("DOORWARD__DIRECTORY__URL", "postgres://app@127.0.0.1:1/none"),
         ("DOORWARD__SESSIONS__TOKEN__KEYS", "[{id: 1, secret: 0123456789abcdef0123456789abcdef}]"),
         ("DOORWARD__CLERK__ISSUER", "https://clerk.example.com"),
         ("DOORWARD__CLERK__JWKS_URL", "https://clerk.example.com/.well-known/jwks.json"),

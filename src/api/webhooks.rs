@@ -19,13 +19,13 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 use serde::Serialize;
 
-use self::payload::{ProviderEvent, Type};
-pub use self::sender::Sender;
+use self::payload::{Type, WebhookEvent};
+pub use self::sender::WebhookSender;
 use self::signature::Proof;
 use crate::api::core::Core;
-use crate::api::endpoint::Endpoint;
 use crate::api::extract::{is_json, unsupported, whole};
 use crate::api::json::Json;
+use crate::api::operation::Operation;
 use crate::api::problem::{Problem, WebhookFault, What};
 use crate::metrics::Metrics;
 use crate::telemetry::audit;
@@ -41,7 +41,7 @@ const SCOPE: &str = "clerk";
 struct Delivery {
     id: String,
     kind: Type,
-    event: ProviderEvent,
+    event: WebhookEvent,
 }
 
 /// Why a request is not an event.
@@ -68,8 +68,8 @@ struct Received {
 }
 
 /// Returns the surface's operation; without a sender its path is answered 404.
-pub(super) fn endpoints() -> Vec<Endpoint> {
-    let deliver = Endpoint::new(Method::POST, "", "deliver", handle);
+pub(super) fn operations() -> Vec<Operation> {
+    let deliver = Operation::new(Method::POST, "", "deliver", handle);
     vec![deliver.only_if(|core| core.sender.is_some()).prepared_by(|core| create_series(&core.metrics))]
 }
 
@@ -93,7 +93,7 @@ async fn handle(State(core): State<Arc<Core>>, request: Request<Body>) -> Result
 // What costs least is looked at first: a body is read only under a fresh date, so that an old delivery costs nothing.
 async fn authenticate(core: &Core, request: Request<Body>) -> Result<Delivery, Refused> {
     let (head, body) = request.into_parts();
-    // The endpoint is there only with a sender.
+    // The operation is there only with a sender.
     let sender = core.sender.as_ref().ok_or_else(|| Refused::Request(What::Internal.into()))?;
     let proof = Proof::read(&head.headers).ok_or(Refused::Signature("missing or malformed headers"))?;
     if !proof.is_fresh(core.clock.now()) {
@@ -116,7 +116,7 @@ async fn authenticate(core: &Core, request: Request<Body>) -> Result<Delivery, R
 
 // The receipt comes last: when this stops half-way, the sender comes again and finds none.
 async fn process(core: &Core, delivery: &Delivery) -> Result<WebhookOutcome, Problem> {
-    if matches!(delivery.event, ProviderEvent::Ignored) {
+    if matches!(delivery.event, WebhookEvent::Ignored) {
         return Ok(WebhookOutcome::Ignored);
     }
     if core.directory.find_receipt(SCOPE, &delivery.id, core.clock.now()).await?.is_some() {

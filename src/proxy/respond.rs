@@ -9,7 +9,7 @@ use pingora::proxy::Session as Exchange;
 use pingora::{ErrorSource, ErrorType};
 
 use super::context::Context;
-use crate::api::problem::{FaultOrigin, Problem, What};
+use crate::api::problem::{Awaited, Problem, What};
 use crate::api::{Dialect, RequestId};
 use crate::session::Refusal;
 
@@ -74,9 +74,9 @@ pub(super) fn answer_to(error: &pingora::Error) -> Option<Problem> {
         }
         (_, ErrorSource::Downstream) => What::BadRequest,
         (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => {
-            What::TimedOut(FaultOrigin::Application)
+            What::TimedOut(Awaited::Application)
         }
-        (_, ErrorSource::Upstream) => What::BadGateway(FaultOrigin::Application),
+        (_, ErrorSource::Upstream) => What::BadGateway(Awaited::Application),
         _ => What::Internal,
     };
     Some(what.into())

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Shared;
-use crate::api::webhooks::Sender;
+use crate::api::webhooks::WebhookSender;
 use crate::config::{Config, SecretDigest, SecretDigests};
 use crate::directory::Directory;
 use crate::guests::Rebinds;
@@ -42,7 +42,7 @@ pub(super) struct Holders {
     pub(super) redis: Option<Arc<RedisStore>>,
     pub(super) directory: Arc<Directory>,
     pub(super) rebinds: Arc<Rebinds>,
-    pub(super) sender: Option<Arc<Sender>>,
+    pub(super) sender: Option<Arc<WebhookSender>>,
     pub(super) sink_key: Option<SinkKey>,
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Services {
     pub(super) upstream: Arc<UpstreamPeer>,
     guests: Arc<Guests>,
     rebinds: Arc<Rebinds>,
-    sender: Option<Arc<webhooks::Sender>>,
+    sender: Option<Arc<webhooks::WebhookSender>>,
 }
 
 impl Services {
@@ -56,7 +56,7 @@ impl Services {
             upstream: Arc::new(upstream),
             guests,
             rebinds,
-            sender: webhooks::Sender::from_config(config).map(Arc::new),
+            sender: webhooks::WebhookSender::from_config(config).map(Arc::new),
         };
         Ok((store, services))
     }

@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
-use super::{Cell, detail};
+use super::cell::Cell;
+use super::detail;
 use crate::api::json::json_text;
 use crate::api::problem::{Clash, Constraint, FieldFault, Resource, What, Why};
 use crate::api::request_id::RequestId;

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use http::StatusCode;
 use serde::Serialize;
 
-use super::Cell;
+use super::cell::Cell;
 use crate::api::json::json_text;
 use crate::api::problem::{
-    Clash, CredentialFault, Dependency, FaultOrigin, FieldFault, PasswordFault, TokenFault, WebhookFault, What, Why,
+    Awaited, Clash, CredentialFault, Dependency, FieldFault, PasswordFault, TokenFault, WebhookFault, What, Why,
 };
 
 #[derive(Serialize)]
@@ -72,10 +72,10 @@ pub fn text(what: &What) -> Cow<'_, str> {
         What::RefusedWebhook(fault) => refused_webhook(*fault),
         What::RateLimited { .. } => "Too many requests",
         What::Internal => "Internal Server Error",
-        What::BadGateway(FaultOrigin::Application) => "Bad Gateway",
-        What::TimedOut(FaultOrigin::Application) => "Gateway Timeout",
-        What::BadGateway(FaultOrigin::Bootstrap(section)) => return source_unavailable(section),
-        What::TimedOut(FaultOrigin::Bootstrap(section)) => return source_timed_out(section),
+        What::BadGateway(Awaited::Application) => "Bad Gateway",
+        What::TimedOut(Awaited::Application) => "Gateway Timeout",
+        What::BadGateway(Awaited::Bootstrap(section)) => return source_unavailable(section),
+        What::TimedOut(Awaited::Bootstrap(section)) => return source_timed_out(section),
         What::Unavailable(Dependency::Keys) => "JWKS not loaded",
         What::Unavailable(Dependency::Store) => "Session store unavailable",
         What::Unavailable(Dependency::Rebind) => "Rebind could not be completed",

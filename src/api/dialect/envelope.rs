@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use http::StatusCode;
 use serde::Serialize;
 
-use super::{Cell, detail};
+use super::cell::Cell;
+use super::detail;
 use crate::api::json::json_text;
-use crate::api::problem::{CredentialFault, FaultOrigin, FieldFault, What, Why};
+use crate::api::problem::{Awaited, CredentialFault, FieldFault, What, Why};
 
 #[derive(Serialize)]
 struct EnvelopeBody<'a> {
@@ -77,14 +78,10 @@ fn words(what: &What) -> (Cow<'_, str>, &'static str) {
         What::RefusedWebhook(fault) => (detail::refused_webhook(*fault), "BAD_REQUEST"),
         What::RateLimited { .. } => ("Too many requests", "RATE_LIMITED"),
         What::Internal => ("Internal server error", "INTERNAL_ERROR"),
-        What::BadGateway(FaultOrigin::Application) => ("Upstream unavailable", "BAD_GATEWAY"),
-        What::TimedOut(FaultOrigin::Application) => ("Upstream timed out", "GATEWAY_TIMEOUT"),
-        What::BadGateway(FaultOrigin::Bootstrap(section)) => {
-            return (detail::source_unavailable(section), "BAD_GATEWAY");
-        }
-        What::TimedOut(FaultOrigin::Bootstrap(section)) => {
-            return (detail::source_timed_out(section), "GATEWAY_TIMEOUT");
-        }
+        What::BadGateway(Awaited::Application) => ("Upstream unavailable", "BAD_GATEWAY"),
+        What::TimedOut(Awaited::Application) => ("Upstream timed out", "GATEWAY_TIMEOUT"),
+        What::BadGateway(Awaited::Bootstrap(section)) => return (detail::source_unavailable(section), "BAD_GATEWAY"),
+        What::TimedOut(Awaited::Bootstrap(section)) => return (detail::source_timed_out(section), "GATEWAY_TIMEOUT"),
         What::Unavailable(_) => ("Authentication service unavailable", "SERVICE_UNAVAILABLE"),
     };
     (message.into(), code)

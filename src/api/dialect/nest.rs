@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use http::{Method, StatusCode};
 use serde::Serialize;
 
-use super::{Cell, detail};
+use super::cell::Cell;
+use super::detail;
 use crate::api::json::json_text;
-use crate::api::problem::{CredentialFault, FaultOrigin, FieldFault, Resource, What, Why};
+use crate::api::problem::{Awaited, CredentialFault, FieldFault, Resource, What, Why};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,10 +80,10 @@ fn words(what: &What) -> (NestMessage<'_>, &'static str) {
         What::RefusedWebhook(fault) => (detail::refused_webhook(*fault).into(), "Bad Request"),
         What::RateLimited { .. } => ("Too Many Requests".into(), "Too Many Requests"),
         What::Internal => ("Something went wrong!".into(), "Internal Server error"),
-        What::BadGateway(FaultOrigin::Application) => ("Upstream unavailable".into(), "Bad Gateway"),
-        What::TimedOut(FaultOrigin::Application) => ("Upstream timed out".into(), "Gateway Timeout"),
-        What::BadGateway(FaultOrigin::Bootstrap(section)) => (detail::source_unavailable(section), "Bad Gateway"),
-        What::TimedOut(FaultOrigin::Bootstrap(section)) => (detail::source_timed_out(section), "Gateway Timeout"),
+        What::BadGateway(Awaited::Application) => ("Upstream unavailable".into(), "Bad Gateway"),
+        What::TimedOut(Awaited::Application) => ("Upstream timed out".into(), "Gateway Timeout"),
+        What::BadGateway(Awaited::Bootstrap(section)) => (detail::source_unavailable(section), "Bad Gateway"),
+        What::TimedOut(Awaited::Bootstrap(section)) => (detail::source_timed_out(section), "Gateway Timeout"),
         What::Unavailable(_) => ("Service Unavailable".into(), "Service Unavailable"),
     };
     (NestMessage::One(message), error)

@@ -9,7 +9,7 @@ use super::*;
 use crate::accounts::SignInError;
 use crate::api::bearer::BearerError;
 use crate::api::problem::{
-    Clash, Constraint, CredentialFault, Dependency, FaultOrigin, FieldFault, PasswordFault, Resource, TokenFault,
+    Awaited, Clash, Constraint, CredentialFault, Dependency, FieldFault, PasswordFault, Resource, TokenFault,
     WebhookFault, Why,
 };
 use crate::directory::DirectoryError;
@@ -108,7 +108,7 @@ fn bodies() -> Vec<What> {
 }
 
 fn failures() -> Vec<What> {
-    let (here, section) = (FaultOrigin::Application, FaultOrigin::Bootstrap("profile"));
+    let (here, section) = (Awaited::Application, Awaited::Bootstrap("profile"));
     let mut cases = vec![What::RateLimited { retry_after: 7 }, What::Internal];
     cases.extend([here, section].map(What::BadGateway));
     cases.extend([here, section].map(What::TimedOut));

@@ -21,12 +21,12 @@ pub(in crate::api::mount) mod example {
     use crate::api::json::Json;
     use crate::api::problem::{Problem, Resource, What};
 
-    pub(in crate::api::mount) const ROW: Row = Row { dialect: Dialect::Clerk, shared: false, endpoints };
+    pub(in crate::api::mount) const ROW: SurfaceRow = SurfaceRow { dialect: Dialect::Clerk, shared: false, operations };
 
-    fn endpoints() -> Vec<Endpoint> {
+    fn operations() -> Vec<Operation> {
         vec![
-            Endpoint::new(Method::GET, "/things", "list_things", list),
-            Endpoint::new(Method::DELETE, "/things/{id}", "delete_thing", delete),
+            Operation::new(Method::GET, "/things", "list_things", list),
+            Operation::new(Method::DELETE, "/things/{id}", "delete_thing", delete),
         ]
     }
 
@@ -59,8 +59,8 @@ async fn every_endpoint_is_answered_and_other_methods_are_told_which_ones_are() 
     let router = router(&core, &surfaces);
     for mount in surfaces.mounts() {
         let mut paths: BTreeMap<&str, Vec<Method>> = BTreeMap::new();
-        for endpoint in (row(mount.surface).endpoints)() {
-            paths.entry(endpoint.path).or_default().push(endpoint.method);
+        for operation in (row(mount.surface).operations)() {
+            paths.entry(operation.path).or_default().push(operation.method);
         }
         for (path, methods) in paths {
             let whole = format!("{}{path}", mount.path).replace("{id}", "7");

@@ -11,7 +11,7 @@ use axum::extract::State;
 use http::Request;
 use serde_json::{Map, Value};
 
-use super::{StartedBody, address, refused};
+use super::signed_in::{StartedBody, address, refused};
 use crate::accounts::SignInMethod;
 use crate::api::core::Core;
 use crate::api::extract::{ClientAddr, object};

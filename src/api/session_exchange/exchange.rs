@@ -9,7 +9,7 @@ use axum::Extension;
 use axum::extract::State;
 use http::HeaderMap;
 
-use super::{StartedBody, address, refused};
+use super::signed_in::{StartedBody, address, refused};
 use crate::accounts::SignInMethod;
 use crate::api::bearer::{bearer, is_jwt_shaped};
 use crate::api::core::Core;

@@ -10,7 +10,7 @@ use axum::extract::State;
 use http::HeaderMap;
 use serde::Serialize;
 
-use super::audit;
+use super::signed_in::audit;
 use crate::api::bearer::{bearer, is_jwt_shaped};
 use crate::api::core::Core;
 use crate::api::extract::ClientAddr;
@@ -19,7 +19,7 @@ use crate::api::problem::{Problem, TokenFault};
 use crate::telemetry::audit::Action;
 
 #[derive(Serialize)]
-pub(super) struct Ended {
+pub(super) struct LogoutAnswer {
     revoked: bool,
 }
 
@@ -27,12 +27,12 @@ pub(super) async fn handle(
     State(core): State<Arc<Core>>,
     client: Option<Extension<ClientAddr>>,
     headers: HeaderMap,
-) -> Result<Json<Ended>, Problem> {
+) -> Result<Json<LogoutAnswer>, Problem> {
     let token = bearer(&headers)?;
     if is_jwt_shaped(token) {
         return Err(TokenFault::NotASessionToken.into());
     }
     let session = core.sessions.end_by_token(token).await?;
     audit(Action::SessionEnded, &session, client.map(|Extension(client)| client));
-    Ok(Json(Ended { revoked: true }))
+    Ok(Json(LogoutAnswer { revoked: true }))
 }

@@ -12,13 +12,16 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use tower::ServiceExt;
 
-use super::*;
+use super::signed_in::{StartedBody, audit};
+use crate::api::core::Core;
+use crate::api::extract::ClientAddr;
 use crate::api::json::json_text;
 use crate::api::limit::Network;
 use crate::api::tests::{core, surfaces};
 use crate::api::{RequestId, mount};
 use crate::config::telemetry::Level;
-use crate::model::{Principal, PrincipalKind, SessionId, Shard};
+use crate::model::{Principal, PrincipalKind, Session, SessionId, Shard};
+use crate::telemetry::audit::Action;
 use crate::telemetry::tests::json_lines;
 use crate::time::Timestamp;
 

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::payload::ProviderEvent;
+use super::payload::WebhookEvent;
 use crate::api::core::Core;
 use crate::api::problem::Problem;
 use crate::model::{EndReason, PrincipalId, ProviderId, Subject, TenantId};
@@ -27,16 +27,16 @@ struct Effect<'a> {
 }
 
 /// Does what `event` asks for; an error says that it must be asked for again.
-pub(super) async fn apply(core: &Core, event: &ProviderEvent) -> Result<(), Problem> {
+pub(super) async fn apply(core: &Core, event: &WebhookEvent) -> Result<(), Problem> {
     let now = core.clock.now();
     let Some(user) = find_user(core, event).await? else { return Ok(()) };
     match event {
-        ProviderEvent::UserDeleted { .. } => {
+        WebhookEvent::UserDeleted { .. } => {
             core.directory.delete_user(&user, now).await?;
             let ended = end_everywhere(core, &user).await?;
             audit(Action::UserDeleted, &user, &Effect { ended: Some(ended), ..Effect::default() });
         }
-        ProviderEvent::UserChanged { profile, barred, .. } => {
+        WebhookEvent::UserChanged { profile, barred, .. } => {
             if *barred {
                 core.directory.end_logins(&user, now).await?;
                 let ended = end_everywhere(core, &user).await?;
@@ -46,28 +46,28 @@ pub(super) async fn apply(core: &Core, event: &ProviderEvent) -> Result<(), Prob
                 audit(Action::UserRefreshed, &user, &Effect::default());
             }
         }
-        ProviderEvent::LoginEnded { login, .. } => {
+        WebhookEvent::LoginEnded { login, .. } => {
             core.directory.end_login(&PROVIDER, login, now.plus(LOGIN_REFUSED), now).await?;
             let ended = end_login(core, &user, login).await?;
             audit(Action::LoginEnded, &user, &Effect { login: Some(login), ended: Some(ended), ..Effect::default() });
         }
-        ProviderEvent::MembershipEnded { tenant, .. } => {
+        WebhookEvent::MembershipEnded { tenant, .. } => {
             core.directory.end_membership(&user, tenant, now).await?;
             let ended = core.sessions.end_principal(tenant, &user).await?;
             audit(Action::MembershipEnded, &user, &Effect { tenant: Some(tenant), ended: Some(ended), login: None });
         }
-        ProviderEvent::Ignored => {}
+        WebhookEvent::Ignored => {}
     }
     Ok(())
 }
 
-async fn find_user(core: &Core, event: &ProviderEvent) -> Result<Option<PrincipalId>, Problem> {
+async fn find_user(core: &Core, event: &WebhookEvent) -> Result<Option<PrincipalId>, Problem> {
     let subject: &Subject = match event {
-        ProviderEvent::UserDeleted { user }
-        | ProviderEvent::UserChanged { user, .. }
-        | ProviderEvent::LoginEnded { user, .. }
-        | ProviderEvent::MembershipEnded { user, .. } => user,
-        ProviderEvent::Ignored => return Ok(None),
+        WebhookEvent::UserDeleted { user }
+        | WebhookEvent::UserChanged { user, .. }
+        | WebhookEvent::LoginEnded { user, .. }
+        | WebhookEvent::MembershipEnded { user, .. } => user,
+        WebhookEvent::Ignored => return Ok(None),
     };
     Ok(core.resolver.find_user(&PROVIDER, subject).await?)
 }

@@ -31,7 +31,7 @@ pub(super) enum Type {
 
 /// What an event asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ProviderEvent {
+pub(super) enum WebhookEvent {
     /// The user is gone for good.
     UserDeleted { user: Subject },
     /// What is known of the user; `barred` when the provider no longer lets them in.
@@ -101,9 +101,9 @@ impl Payload {
     }
 
     /// Returns what the event asks for; `None` when it lacks what it would need for that.
-    pub(super) fn event(&self, subject_prefix: &str) -> Option<ProviderEvent> {
+    pub(super) fn event(&self, subject_prefix: &str) -> Option<WebhookEvent> {
         if self.kind == Type::Other {
-            return Some(ProviderEvent::Ignored);
+            return Some(WebhookEvent::Ignored);
         }
         let data = self.object.get("data")?.as_object()?;
         let id = match self.kind {
@@ -113,17 +113,17 @@ impl Payload {
             Type::MembershipDeleted => text(inner(data, "public_user_data")?, "user_id")?,
             _ => text(data, "id")?,
         };
-        let Some(user) = subject_of(subject_prefix, id) else { return Some(ProviderEvent::Ignored) };
+        let Some(user) = subject_of(subject_prefix, id) else { return Some(WebhookEvent::Ignored) };
         Some(match self.kind {
-            Type::UserDeleted => ProviderEvent::UserDeleted { user },
+            Type::UserDeleted => WebhookEvent::UserDeleted { user },
             Type::SessionEnded | Type::SessionRemoved | Type::SessionRevoked => {
-                ProviderEvent::LoginEnded { user, login: login(data)? }
+                WebhookEvent::LoginEnded { user, login: login(data)? }
             }
             Type::MembershipDeleted => {
                 let tenant = text(inner(data, "organization")?, "id")?.parse().ok()?;
-                ProviderEvent::MembershipEnded { user, tenant }
+                WebhookEvent::MembershipEnded { user, tenant }
             }
-            _ => ProviderEvent::UserChanged { user, profile: profile(data), barred: is_barred(data) },
+            _ => WebhookEvent::UserChanged { user, profile: profile(data), barred: is_barred(data) },
         })
     }
 }
@@ -175,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    fn event(kind: &str, data: &Value) -> Option<ProviderEvent> {
+    fn event(kind: &str, data: &Value) -> Option<WebhookEvent> {
         let body = json!({"object": "event", "type": kind, "data": data}).to_string();
         Payload::parse(body.as_bytes())?.event("user_")
     }
@@ -187,23 +187,23 @@ mod tests {
     #[test]
     fn each_type_says_what_it_asks_for() {
         let deleted = json!({"id": "user_alice", "object": "user", "deleted": true});
-        assert_eq!(event("user.deleted", &deleted), Some(ProviderEvent::UserDeleted { user: alice() }));
+        assert_eq!(event("user.deleted", &deleted), Some(WebhookEvent::UserDeleted { user: alice() }));
         let session = json!({"object": "session", "id": "sess_1", "user_id": "user_alice", "status": "revoked"});
-        let ended = Some(ProviderEvent::LoginEnded { user: alice(), login: "sess_1".to_owned() });
+        let ended = Some(WebhookEvent::LoginEnded { user: alice(), login: "sess_1".to_owned() });
         for kind in ["session.revoked", "session.ended", "session.removed"] {
             assert_eq!(event(kind, &session), ended, "{kind}");
         }
         assert_eq!(event("session.ended", &json!({"id": "sess_1", "user": {"id": "user_alice"}})), ended);
         let membership =
             json!({"id": "orgmem_1", "organization": {"id": "org_1"}, "public_user_data": {"user_id": "user_alice"}});
-        let left = ProviderEvent::MembershipEnded { user: alice(), tenant: "org_1".parse().unwrap() };
+        let left = WebhookEvent::MembershipEnded { user: alice(), tenant: "org_1".parse().unwrap() };
         assert_eq!(event("organizationMembership.deleted", &membership), Some(left));
     }
 
     #[test]
     fn a_user_is_a_name_an_address_and_a_date() {
         let read = |data: Value| match event("user.updated", &data) {
-            Some(ProviderEvent::UserChanged { profile, barred, .. }) => {
+            Some(WebhookEvent::UserChanged { profile, barred, .. }) => {
                 (profile.name, profile.email, profile.changed_at.0, barred)
             }
             other => panic!("{other:?}"),
@@ -253,9 +253,9 @@ mod tests {
 
     #[test]
     fn what_nothing_follows_from_is_ignored() {
-        assert_eq!(event("email.created", &Value::Null), Some(ProviderEvent::Ignored));
+        assert_eq!(event("email.created", &Value::Null), Some(WebhookEvent::Ignored));
         for id in ["client_1", "anon:0d9c1c1e", "mch_1", "user_a b", ""] {
-            assert_eq!(event("user.deleted", &json!({"id": id})), Some(ProviderEvent::Ignored), "{id}");
+            assert_eq!(event("user.deleted", &json!({"id": id})), Some(WebhookEvent::Ignored), "{id}");
         }
     }
 }

@@ -8,13 +8,13 @@ use crate::config::Config;
 use crate::config::webhooks::SigningSecret;
 
 /// The Clerk instance whose events are accepted.
-pub struct Sender {
+pub struct WebhookSender {
     pub(super) secrets: ArcSwap<Vec<SigningSecret>>,
     pub(super) instance_id: Option<String>,
     pub(super) subject_prefix: String,
 }
 
-impl Sender {
+impl WebhookSender {
     /// Returns the sender that a configuration names, if it names one.
     pub fn from_config(config: &Config) -> Option<Self> {
         let (clerk, issuer) = (config.webhooks.clerk.as_ref()?, config.clerk.as_ref()?);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Rotates, SinkKey};
-use crate::api::webhooks::Sender;
+use crate::api::webhooks::WebhookSender;
 use crate::config::webhooks::SigningSecret;
 use crate::config::{self, Config};
 use crate::directory::{Directory, DirectoryCredentials};
@@ -109,7 +109,7 @@ impl Rotates for Arc<Rebinds> {
     }
 }
 
-impl Rotates for Arc<Sender> {
+impl Rotates for Arc<WebhookSender> {
     type Prepared = Vec<SigningSecret>;
 
     fn check(&self, _: &Config, new: &Config) -> Result<Option<Vec<SigningSecret>>, String> {

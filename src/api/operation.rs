@@ -9,7 +9,7 @@ use http::Method;
 use crate::api::core::Core;
 
 /// One operation of a surface.
-pub struct Endpoint {
+pub struct Operation {
     /// The method. GET stands for HEAD too.
     pub method: Method,
     /// What follows the surface's path.
@@ -24,7 +24,7 @@ pub struct Endpoint {
     pub(super) prepare: fn(&Core),
 }
 
-impl Endpoint {
+impl Operation {
     /// Returns the operation `op` at `path` below the surface's.
     ///
     /// # Panics
