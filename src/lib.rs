@@ -9,25 +9,24 @@
 pub mod secret;
 pub mod time;
 
+pub mod metrics;
+pub mod model;
 pub mod outgoing;
 pub mod wire;
 
 pub mod config;
-pub mod metrics;
 pub mod telemetry;
-
-pub mod model;
 
 pub mod directory;
 pub mod identity;
 pub mod store;
 
-pub mod outbox;
 pub mod session;
 
 pub mod accounts;
 pub mod bootstrap;
 pub mod guests;
+pub mod outbox;
 
 pub mod api;
 

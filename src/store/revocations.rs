@@ -356,8 +356,9 @@ impl std::hash::Hasher for IdHasher {
 
     fn write_usize(&mut self, _length_prefix: usize) {}
 
+    // Some bits of an id are the same in all of them; tables look at the lowest and the highest ones.
     fn finish(&self) -> u64 {
-        self.0
+        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26)
     }
 }
 

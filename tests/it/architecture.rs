@@ -3,6 +3,7 @@
 
 mod circles;
 mod names;
+mod walks;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

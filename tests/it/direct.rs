@@ -1,4 +1,4 @@
-//! The short way and the general way are one to the client and to the application.
+//! The fast path and the general way are one to the client and to the application.
 //!
 //! A request that carries `Keep-Alive` goes the general way, and the header itself goes nowhere: the
 //! same request is sent with it and without, and everything that arrives on either side is compared.

@@ -56,7 +56,7 @@ async fn plain_requests_use_both_connections_again() {
     connection.write("POST /5 HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n").await;
     assert_eq!(connection.response().await.expect("an answer").json()["body"], "hi");
     let connections: Vec<u64> = upstream.requests().iter().map(|request| request.connection).collect();
-    // One for the short way, one for bodies.
+    // One for the fast path, one for bodies.
     assert_eq!(connections, [1, 1, 1, 2, 2]);
 }
 

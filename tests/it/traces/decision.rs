@@ -48,7 +48,7 @@ fn state(asked: &Asked) -> Vec<&str> {
     asked.forwarded().headers.all("tracestate")
 }
 
-// The short way, and the general one.
+// The fast path, and the general way.
 const WAYS: [&[&str]; 2] = [&[], &["keep-alive: timeout=5"]];
 
 #[tokio::test]
