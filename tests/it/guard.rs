@@ -68,7 +68,7 @@ async fn each_refusal_has_its_exact_answer_and_leaves_the_connection_usable() {
     let gone = doorward.client().delete("/auth/session").bearer(&ended).send().await;
     assert_eq!(gone.status, 200);
     let past = Timestamp(0).plus(Duration::from_secs(1_700_000_000));
-    let forged = format!("dw_{}", URL_SAFE_NO_PAD.encode([1; 36]));
+    let forged = format!("dw_{}", URL_SAFE_NO_PAD.encode([0x11; 54]));
     let (missing, bad) = (Some("Bearer"), Some("Bearer error=\"invalid_token\""));
     let mut connection = RawConnection::open(doorward.proxy_addr()).await;
     let before = upstream.count();
@@ -386,13 +386,13 @@ async fn garbage_tokens_cost_the_store_nothing() {
             let mut connection = RawConnection::open(address).await;
             let mut seen = BTreeSet::new();
             for _ in 0..GARBAGE / 8 {
-                let mut bytes: Vec<u8> = (0..36).map(|_| dice.byte()).collect();
-                // Most of them get as far as the MAC: the right version and a key that exists.
-                bytes[..2].copy_from_slice(&[1, 1]);
-                bytes[4..8].copy_from_slice(&[0xFF; 4]);
+                let mut bytes: Vec<u8> = (0..54).map(|_| dice.byte()).collect();
+                // Most of them get as far as the MAC: the right version and kind, and a key that exists.
+                bytes[..2].copy_from_slice(&[0x11, 1]);
+                bytes[18..22].copy_from_slice(&[0xFF; 4]);
                 let token = match dice.below(8) {
                     0 => URL_SAFE_NO_PAD.encode(&bytes),
-                    1 => format!("dw_{}", URL_SAFE_NO_PAD.encode(&bytes[..dice.below(36)])),
+                    1 => format!("dw_{}", URL_SAFE_NO_PAD.encode(&bytes[..dice.below(54)])),
                     2 => "a.b.c".to_owned(),
                     _ => format!("dw_{}", URL_SAFE_NO_PAD.encode(&bytes)),
                 };

@@ -11,7 +11,6 @@ const SHARED_TYPE_NAMES: &[(&str, &str)] = &[
     ("Limits", "a section of the configuration is called what it configures"),
     ("Problem", "what a caller is told, and what is wrong with a configuration"),
     ("Sessions", "a section of the configuration is called what it configures"),
-    ("Upstream", "a section of the configuration is called what it configures"),
 ];
 
 /// Words that the vocabulary has replaced, as whole words in code and comments, whatever their case.
