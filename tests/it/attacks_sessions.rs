@@ -114,11 +114,11 @@ async fn cve_2023_35941_a_byte_moved_across_fields_is_a_forgery() {
         bytes[from..to].rotate_left(1);
         bytes
     };
-    let mut forged = vec![rotated(1, 28), rotated(2, 8), rotated(4, 28), rotated(8, 36), rotated(0, 36)];
+    let mut forged = vec![rotated(1, 42), rotated(2, 18), rotated(18, 42), rotated(26, 54), rotated(0, 54)];
     // The head of one token with the MAC of another, and a later expiry.
-    forged.push([&raw[..28], &guest[28..]].concat());
-    forged.push([&guest[..8], &raw[8..]].concat());
-    forged.push([&raw[..4], &[0xFF; 4], &raw[8..]].concat());
+    forged.push([&raw[..42], &guest[42..]].concat());
+    forged.push([&guest[..18], &raw[18..]].concat());
+    forged.push([&raw[..18], &[0xFF; 4], &raw[22..]].concat());
     forged.retain(|bytes| *bytes != raw);
     for bytes in forged {
         let field = format!("Authorization: Bearer dw_{}", URL_SAFE_NO_PAD.encode(&bytes));

@@ -176,10 +176,7 @@ async fn every_closed_combination_is_at_zero_from_the_start() {
         ] {
             assert!(scrape.value(series).abs() < f64::EPSILON, "{series}");
         }
-        for series in [
-            "config_last_reload_success_timestamp_seconds",
-            "config_last_reload_successful",
-        ] {
+        for series in ["config_last_reload_success_timestamp_seconds", "config_last_reload_successful"] {
             assert!(scrape.value(series) >= 1.0, "{series}");
         }
     }
