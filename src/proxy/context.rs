@@ -1,7 +1,7 @@
 //! What is known about one exchange, from its head to its line in the access log.
 //!
 //! The decision about an exchange is fixed when the head of its answer is about to be sent, and
-//! counted then; [`Context::end`] writes metrics, access line and trace from one value, once.
+//! counted then; `Context::end` writes metrics, access line and trace from one value, once.
 
 mod check;
 mod record;

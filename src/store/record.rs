@@ -1,6 +1,6 @@
 //! A session as bytes: a format version, a head of fixed width, and a msgpack map with one-letter names.
 //!
-//! What changes after a session was made stands in the [`Head`], at offsets that scripts write to in
+//! What changes after a session was made stands in the `Head`, at offsets that scripts write to in
 //! place; the map is written once and never again, so that a release that does not know one of its
 //! letters cannot drop it. Unknown letters are ignored and missing optional ones are defaulted, so that
 //! neighbouring releases share a store. A higher version byte is refused as

@@ -210,9 +210,9 @@ def test_hot_reload_replaces_pods_only_for_what_needs_a_restart():
 
 @pytest.mark.parametrize("template", [CHART / "templates" / "_config.tpl", paths.LIBRARY / "templates" / "_pod.tpl"])
 def test_what_is_taken_for_hot_is_not_what_the_server_restarts_for(template):
-    source = (paths.ROOT / "src" / "server" / "reload.rs").read_text()
-    listed = source.split("fn needs_restart(")[1].split("\n}\n")[0]
-    restarts = set(re.findall(r'\("([a-z_]+)', listed))
+    source = (paths.ROOT / "src" / "config" / "parts.rs").read_text()
+    listed = source.split("\nfixed! {")[1].split("\n}\n")[0]
+    restarts = set(re.findall(r'"([a-z_]+)', listed))
     hot = set(re.search(r"\$rest := omit \$config (.+) -", template.read_text())[1].replace('"', "").split())
     assert {"listen", "upstream", "limits"} <= restarts
     # Of these two only a part, which is looked at by itself.
