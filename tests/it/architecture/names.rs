@@ -65,12 +65,6 @@ const REPLACED_TYPES: &[(&str, &str)] = &[
     ("Surroundings", "Environment"),
 ];
 
-/// Rooms that are still to be cleared of a word or name of the lists above.
-const STILL_THERE: &[(&str, &[&str])] = &[];
-
-/// Rooms that are still to be cleared of the pronouns.
-const PRONOUNS_STILL_IN: &[&str] = &[];
-
 #[test]
 fn a_type_name_stands_for_one_type() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -101,16 +95,7 @@ fn replaced_words_do_not_come_back() {
             found.entry(word).or_default().push(file.display().to_string());
         }
     }
-    let still =
-        |word: &str| STILL_THERE.iter().find(|(still, _)| *still == word).map_or(&[] as &[&str], |(_, rooms)| *rooms);
-    let breaches: Vec<String> = found.iter().flat_map(|(word, files)| outside(word, files, still(word))).collect();
-    assert!(breaches.is_empty(), "{breaches:#?}");
-    for (word, rooms) in STILL_THERE {
-        for room in *rooms {
-            let there = found.get(word).is_some_and(|files| files.iter().any(|file| is_in(file, room)));
-            assert!(there, "{room} is cleared of {word}: take it off the list");
-        }
-    }
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
@@ -122,13 +107,7 @@ fn comments_name_who_it_is() {
             found.entry(pronoun).or_default().push(file.display().to_string());
         }
     }
-    let breaches: Vec<String> =
-        found.iter().flat_map(|(word, files)| outside(word, files, PRONOUNS_STILL_IN)).collect();
-    assert!(breaches.is_empty(), "{breaches:#?}");
-    for room in PRONOUNS_STILL_IN {
-        let there = found.values().flatten().any(|file| is_in(file, room));
-        assert!(there, "{room} is cleared of pronouns: take it off the list");
-    }
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
@@ -140,15 +119,6 @@ fn names_and_words_are_found_where_they_stand() {
 }
 
 /// Returns where a word stands outside of the rooms that may still have it.
-fn outside(word: &str, files: &[String], rooms: &[&str]) -> Vec<String> {
-    let outside = files.iter().filter(|file| !rooms.iter().any(|room| is_in(file, room)));
-    outside.map(|file| format!("{file}: {word}")).collect()
-}
-
-fn is_in(file: &str, room: &str) -> bool {
-    file.strip_prefix(room).is_some_and(|rest| rest.starts_with(['/', '.']) || rest.is_empty())
-}
-
 /// Returns the types that a file defines at its top level.
 fn type_names(code: &str) -> Vec<String> {
     let defined = |line: &str| {
